@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The split virtqueue as the device sees it, and the translation of guest addresses.
+//!
+//! Nothing in here knows a kernel type, allocates or panics. The crate is compiled twice: by Kbuild
+//! into `vhost_core.ko`, and by Cargo on the developer's machine, where its tests run.
+//!
+//! The driver at the other end is a guest, which may be malicious, or a program that plays one. It
+//! can change the ring at any time, so each field is copied once into private memory and then
+//! checked; no reference to shared memory ever exists. What the crate promises of *any* contents of
+//! the ring:
+//!
+//! - the work of one [`SplitRing::pop`] is bounded by the size of the ring: at most one descriptor
+//!   more than the ring has is read, wherever the chain leads;
+//! - every [`Segment`] that it delivers lies inside of a region of the translation table, has at
+//!   least one byte, and may be accessed in the way that was asked for;
+//! - the sum of the lengths is exact and fits into 32 bits;
+//! - what it does not accept is a [`RingError`], after which the owner of the ring marks the queue
+//!   broken and does not parse it again. The position in the ring is that of before.
+//!
+//! The memory itself is reached through the [`RingMemory`] that the caller passes to each method:
+//! this is the one place that knows how ring memory is accessed, in which order accesses become
+//! visible, and how an index is kept from being speculated upon. See there for the pairs of
+//! barriers.
+//!
+//! - [`addr`]: guest addresses, addresses of the owner, ring sizes.
+//! - [`layout`]: how many bytes the three parts of a ring have and where the fields are.
+//! - [`memory`]: the trait [`RingMemory`].
+//! - [`translate`]: the trait [`Translate`], and the memory table [`Regions`].
+//! - [`chain`]: one chain of descriptors: limits, errors, sinks for its segments.
+//! - [`split`]: the ring, [`SplitRing`].
+//! - [`event`]: the arithmetic of notification suppression.
+//!
+//! C header: [`include/uapi/linux/virtio_ring.h`](srctree/include/uapi/linux/virtio_ring.h)
+//!
+//! Specification: virtio 1.3, section 2.7 "Split Virtqueues".
+
+// Kbuild says the same on the command line.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+#[path = "vring/addr.rs"]
+pub mod addr;
+#[path = "vring/chain.rs"]
+pub mod chain;
+#[path = "vring/event.rs"]
+pub mod event;
+#[path = "vring/layout.rs"]
+pub mod layout;
+#[path = "vring/memory.rs"]
+pub mod memory;
+#[path = "vring/split.rs"]
+pub mod split;
+#[path = "vring/translate.rs"]
+pub mod translate;
+
+pub use self::{
+    addr::{
+        Gpa,
+        RingSize,
+        UserAddr, //
+    },
+    chain::{
+        Chain,
+        Full,
+        Malformed,
+        RingError,
+        Segments,
+        SliceSegments, //
+    },
+    memory::{
+        Endian,
+        RingMemory, //
+    },
+    split::{
+        Config,
+        SplitRing, //
+    },
+    translate::{
+        Access,
+        Region,
+        RegionError,
+        Regions,
+        Segment,
+        Translate,
+        TranslateError, //
+    },
+};

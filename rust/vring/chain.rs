@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One chain of descriptors.
+//!
+//! Specification: virtio 1.3, sections 2.7.4 to 2.7.5.3.
+
+use core::{
+    convert::Infallible,
+    fmt, //
+};
+
+use crate::{
+    layout,
+    memory::Endian,
+    translate::PieceError,
+    Access,
+    Gpa,
+    RingMemory,
+    RingSize,
+    Segment,
+    Translate,
+    UserAddr, //
+};
+
+/// The most entries of an indirect table: an entry is named by 16 bits.
+const INDIRECT_MAX: u32 = 1 << 16;
+
+/// The most pieces that an indirect table may be scattered over, as in C (`UIO_MAXIOV`).
+const INDIRECT_PIECES: usize = 1024;
+
+/// How many entries of an indirect table are read at once.
+const WINDOW: usize = 4;
+
+/// What is wrong with a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Malformed {
+    /// More new chains than the ring has entries, or fewer than there were before.
+    AvailIndex,
+    /// A chain begins at a descriptor that does not exist.
+    Head,
+    /// A chain goes on at a descriptor that does not exist.
+    Next,
+    /// A chain has more descriptors than the ring, or than its indirect table: it is too long, or
+    /// a loop.
+    TooLong,
+    /// The size of an indirect table is zero, not a multiple of 16, or too large.
+    IndirectLength,
+    /// An indirect table refers to another one.
+    IndirectNested,
+    /// A descriptor refers to an indirect table and goes on.
+    IndirectNext,
+    /// A descriptor for reading comes after one for writing.
+    Order,
+    /// The lengths of a chain do not fit into 32 bits.
+    Length,
+    /// The sink has no room for another segment, or an indirect table is too scattered.
+    Segments,
+    /// A buffer goes beyond the last guest address.
+    Address,
+    /// A part of the ring goes beyond the last address.
+    RingAddress,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AvailIndex => "the available index moved by an impossible amount",
+            Self::Head => "a chain begins outside of the ring",
+            Self::Next => "a chain continues outside of its table",
+            Self::TooLong => "a chain is a loop or too long",
+            Self::IndirectLength => "the size of an indirect table is invalid",
+            Self::IndirectNested => "an indirect table refers to another one",
+            Self::IndirectNext => "an indirect descriptor continues",
+            Self::Order => "a readable descriptor follows a writable one",
+            Self::Length => "the length of a chain is too large",
+            Self::Segments => "a chain has too many segments",
+            Self::Address => "a buffer wraps around",
+            Self::RingAddress => "the ring wraps around",
+        })
+    }
+}
+
+/// Why the ring did not do what it was asked for.
+///
+/// After any of these the owner of the ring marks the queue broken, with one exception: an error
+/// of the translation that means "not yet" can be followed by another
+/// [`pop`](crate::SplitRing::pop).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RingError<M, T = Infallible> {
+    /// The driver broke the rules.
+    Malformed(Malformed),
+    /// A buffer or an indirect table has no translation.
+    Translate(T),
+    /// The memory of the ring or of an indirect table is not accessible.
+    Memory(M),
+}
+
+impl<M> RingError<M> {
+    /// Converts from the error of an operation that translates nothing.
+    #[inline]
+    pub fn widen<T>(self) -> RingError<M, T> {
+        match self {
+            Self::Malformed(kind) => RingError::Malformed(kind),
+            Self::Translate(never) => match never {},
+            Self::Memory(error) => RingError::Memory(error),
+        }
+    }
+}
+
+impl<M, T> From<Malformed> for RingError<M, T> {
+    #[inline]
+    fn from(kind: Malformed) -> Self {
+        Self::Malformed(kind)
+    }
+}
+
+impl<M, T> From<PieceError<T>> for RingError<M, T> {
+    #[inline]
+    fn from(error: PieceError<T>) -> Self {
+        match error {
+            PieceError::Address => Self::Malformed(Malformed::Address),
+            PieceError::Lookup(error) => Self::Translate(error),
+        }
+    }
+}
+
+/// A [`Segments`] has no room left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// Where [`SplitRing::pop`](crate::SplitRing::pop) puts the segments of a chain.
+///
+/// The capacity is the caller's limit for the number of segments, `UIO_MAXIOV` for vhost.
+pub trait Segments {
+    /// Forgets everything; called before the first segment of a chain.
+    fn clear(&mut self);
+
+    /// Appends a segment. All readable ones come before the first writable one; the lengths are
+    /// not zero.
+    ///
+    /// # Errors
+    ///
+    /// There is no room; the chain is then refused.
+    fn push(&mut self, segment: Segment, writable: bool) -> Result<(), Full>;
+}
+
+/// Segments in a slice of the caller.
+///
+/// What is writable is told by the [`Chain`]: the first [`Chain::readable_segments`] are readable,
+/// the others writable.
+#[derive(Debug)]
+pub struct SliceSegments<'a> {
+    slots: &'a mut [Segment],
+    len: usize,
+}
+
+impl<'a> SliceSegments<'a> {
+    /// Puts segments into `slots`, whose contents do not matter.
+    pub fn new(slots: &'a mut [Segment]) -> Self {
+        Self { slots, len: 0 }
+    }
+
+    /// The segments of the last chain.
+    pub fn as_slice(&self) -> &[Segment] {
+        self.slots.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Segments for SliceSegments<'_> {
+    #[inline]
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    #[inline]
+    fn push(&mut self, segment: Segment, _writable: bool) -> Result<(), Full> {
+        *self.slots.get_mut(self.len).ok_or(Full)? = segment;
+        // OVERFLOW: Not more than the length of the slice.
+        self.len = self.len.wrapping_add(1);
+        Ok(())
+    }
+}
+
+/// A chain that was taken from the ring.
+///
+/// It is neither copied nor cloned: it is given back by exactly one of
+/// [`complete`](crate::SplitRing::complete), [`stage`](crate::SplitRing::stage),
+/// [`complete_many`](crate::SplitRing::complete_many) and [`unpop`](crate::SplitRing::unpop) of the
+/// ring that it came from. If it is dropped, the driver never gets its buffers back.
+///
+/// All lengths are those that were checked, and belong to the segments that were delivered. They do
+/// not change any more, whatever the driver does.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the driver waits for its buffers: complete the chain, or give it back"]
+pub struct Chain {
+    pub(crate) head: u16,
+    /// The available index at which it was found.
+    pub(crate) position: u16,
+    pub(crate) readable_len: u32,
+    pub(crate) writable_len: u32,
+    pub(crate) readable_segments: u32,
+    pub(crate) writable_segments: u32,
+    pub(crate) descriptors: u32,
+}
+
+impl Chain {
+    /// The number of the first descriptor, by which the driver knows the chain.
+    #[inline]
+    pub const fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// How many bytes the device may read.
+    #[inline]
+    pub const fn readable_len(&self) -> u32 {
+        self.readable_len
+    }
+
+    /// How many bytes the device may write.
+    #[inline]
+    pub const fn writable_len(&self) -> u32 {
+        self.writable_len
+    }
+
+    /// How many segments the device may read; they come first.
+    #[inline]
+    pub const fn readable_segments(&self) -> u32 {
+        self.readable_segments
+    }
+
+    /// How many segments the device may write; they come last.
+    #[inline]
+    pub const fn writable_segments(&self) -> u32 {
+        self.writable_segments
+    }
+
+    /// How many descriptors were read, those without any bytes and those that refer to a table
+    /// included: what a limit of the work for one run should count.
+    #[inline]
+    pub const fn descriptors(&self) -> u32 {
+        self.descriptors
+    }
+}
+
+/// A private copy of a descriptor.
+#[derive(Clone, Copy)]
+struct Descriptor {
+    addr: Gpa,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    const F_NEXT: u16 = 1;
+    const F_WRITE: u16 = 2;
+    const F_INDIRECT: u16 = 4;
+
+    #[inline]
+    fn new(raw: [u8; 16], endian: Endian) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = raw;
+        Self {
+            addr: Gpa(endian.u64(u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]))),
+            len: endian.u32(u32::from_ne_bytes([l0, l1, l2, l3])),
+            flags: endian.u16(u16::from_ne_bytes([f0, f1])),
+            next: endian.u16(u16::from_ne_bytes([n0, n1])),
+        }
+    }
+
+    #[inline]
+    const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Where the entries of a table are.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The table of the ring.
+    Ring(UserAddr),
+    /// An indirect table in one piece.
+    Whole(UserAddr),
+    /// An indirect table in several pieces: each entry is translated by itself.
+    Scattered(Gpa),
+}
+
+/// A table of descriptors, with the entries that were read ahead.
+struct Table {
+    place: Place,
+    /// How many entries it has.
+    count: u32,
+    window: [[u8; 16]; WINDOW],
+    /// The entry that is the first one in `window`.
+    window_start: u32,
+    /// How many entries are in `window`.
+    window_len: u32,
+}
+
+impl Table {
+    #[inline]
+    fn new(place: Place, count: u32) -> Self {
+        Self {
+            place,
+            count,
+            window: [[0; 16]; WINDOW],
+            window_start: 0,
+            window_len: 0,
+        }
+    }
+
+    /// Finds the table that `desc` refers to.
+    fn indirect<M: RingMemory, T: Translate>(
+        table: &T,
+        desc: Descriptor,
+    ) -> Result<Self, RingError<M::Error, T::Error>> {
+        let count = desc.len / 16;
+        if desc.len % 16 != 0 || count == 0 || count > INDIRECT_MAX {
+            return Err(Malformed::IndirectLength.into());
+        }
+
+        let mut pieces = table.pieces(desc.addr, desc.len, Access::Read);
+        let first = match pieces.next() {
+            Some(piece) => piece?,
+            None => return Err(Malformed::IndirectLength.into()),
+        };
+        if first.len == desc.len {
+            return Ok(Self::new(Place::Whole(first.addr), count));
+        }
+        // As C does, refuse it if any part is not mapped, used or not.
+        let mut found = 1_usize;
+        for piece in pieces {
+            piece?;
+            found = found.wrapping_add(1);
+            if found > INDIRECT_PIECES {
+                return Err(Malformed::Segments.into());
+            }
+        }
+        Ok(Self::new(Place::Scattered(desc.addr), count))
+    }
+
+    /// Reads the entry `index`, which is less than `count`.
+    #[inline]
+    fn read<M: RingMemory, T: Translate>(
+        &mut self,
+        mem: &M,
+        table: &T,
+        index: u32,
+    ) -> Result<[u8; 16], RingError<M::Error, T::Error>> {
+        // OVERFLOW: `index` is below 65536.
+        let offset = u64::from(index).wrapping_mul(layout::DESC_LEN);
+        match self.place {
+            // Read one at a time: what comes next is often far away.
+            Place::Ring(base) => mem
+                .read_desc(base.offset(offset))
+                .map_err(RingError::Memory),
+            // Read ahead: the table belongs to this chain only, mostly in order.
+            Place::Whole(base) => {
+                let in_window = index.wrapping_sub(self.window_start);
+                if in_window >= self.window_len {
+                    // OVERFLOW: `index` is less than `count`.
+                    let left = self.count.wrapping_sub(index) as usize;
+                    let part = self.window.get_mut(..WINDOW.min(left));
+                    let part = part.ok_or(Malformed::Next)?;
+                    self.window_start = index;
+                    self.window_len = part.len() as u32;
+                    mem.read_descs(base.offset(offset), part)
+                        .map_err(RingError::Memory)?;
+                }
+                let in_window = index.wrapping_sub(self.window_start);
+                self.window
+                    .get(in_window as usize)
+                    .copied()
+                    .ok_or(Malformed::Next.into())
+            }
+            Place::Scattered(base) => {
+                let mut raw = [0; 16];
+                let mut rest: &mut [u8] = &mut raw;
+                let at = base.checked_add(offset).ok_or(Malformed::Address)?;
+                for piece in table.pieces(at, 16, Access::Read) {
+                    let piece = piece?;
+                    let (part, behind) = core::mem::take(&mut rest)
+                        .split_at_mut_checked(piece.len as usize)
+                        .ok_or(Malformed::Address)?;
+                    mem.read_bytes(piece.addr, part)
+                        .map_err(RingError::Memory)?;
+                    rest = behind;
+                }
+                Ok(raw)
+            }
+        }
+    }
+}
+
+/// Reads the chain that begins at `head`, which is less than `size`.
+///
+/// A chain may have as many descriptors as the ring, wherever they are. The one that refers to a
+/// table is not counted, and there can only be one of them since nothing may follow it: thus at most
+/// one more is read.
+#[inline]
+pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
+    mem: &M,
+    table: &T,
+    ring: UserAddr,
+    size: RingSize,
+    endian: Endian,
+    head: u16,
+    out: &mut S,
+) -> Result<Chain, RingError<M::Error, T::Error>> {
+    let mut chain = Chain {
+        head,
+        position: 0,
+        readable_len: 0,
+        writable_len: 0,
+        readable_segments: 0,
+        writable_segments: 0,
+        descriptors: 0,
+    };
+    let mut entries = Table::new(Place::Ring(ring), size.into());
+    let mut index = u32::from(head);
+    // What is left of the budget, for the chain and for the table that is being read.
+    let mut left = u32::from(size);
+    let mut left_in_table = left;
+
+    loop {
+        if left == 0 || left_in_table == 0 {
+            return Err(Malformed::TooLong.into());
+        }
+        index = M::nospec(index, entries.count);
+        let desc = Descriptor::new(entries.read(mem, table, index)?, endian);
+        // OVERFLOW: At most one more than `size`.
+        chain.descriptors = chain.descriptors.wrapping_add(1);
+
+        if desc.has(Descriptor::F_INDIRECT) {
+            if !matches!(entries.place, Place::Ring(_)) {
+                return Err(Malformed::IndirectNested.into());
+            }
+            // Otherwise the length of a chain would not be limited by that of the ring. The
+            // specification forbids it to the driver.
+            if desc.has(Descriptor::F_NEXT) {
+                return Err(Malformed::IndirectNext.into());
+            }
+            // The write flag has no meaning here (2.7.5.3.2).
+            entries = Table::indirect::<M, T>(table, desc)?;
+            left_in_table = entries.count;
+            index = 0;
+            continue;
+        }
+
+        add(&mut chain, desc, table, out)?;
+
+        if !desc.has(Descriptor::F_NEXT) {
+            return Ok(chain);
+        }
+        index = desc.next.into();
+        if index >= entries.count {
+            return Err(Malformed::Next.into());
+        }
+        // OVERFLOW: Both were compared with zero above.
+        left = left.wrapping_sub(1);
+        left_in_table = left_in_table.wrapping_sub(1);
+    }
+}
+
+/// Adds what one descriptor describes.
+#[inline]
+fn add<E, T: Translate, S: Segments>(
+    chain: &mut Chain,
+    desc: Descriptor,
+    table: &T,
+    out: &mut S,
+) -> Result<(), RingError<E, T::Error>> {
+    let writable = desc.has(Descriptor::F_WRITE);
+    if !writable && chain.writable_len != 0 {
+        return Err(Malformed::Order.into());
+    }
+
+    let (len, other, segments, access) = if writable {
+        (
+            &mut chain.writable_len,
+            chain.readable_len,
+            &mut chain.writable_segments,
+            Access::Write,
+        )
+    } else {
+        (
+            &mut chain.readable_len,
+            chain.writable_len,
+            &mut chain.readable_segments,
+            Access::Read,
+        )
+    };
+    // The sum of all lengths fits, so that those of the two parts do.
+    *len = len
+        .checked_add(desc.len)
+        .filter(|sum| sum.checked_add(other).is_some())
+        .ok_or(Malformed::Length)?;
+
+    for piece in table.pieces(desc.addr, desc.len, access) {
+        out.push(piece?, writable)
+            .map_err(|Full| Malformed::Segments)?;
+        // A sink without limit must not wrap the counter.
+        *segments = segments.saturating_add(1);
+    }
+    Ok(())
+}

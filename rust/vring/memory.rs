@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Access to the memory of a ring.
+
+use crate::UserAddr;
+
+/// In which byte order the driver writes the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endian {
+    /// Little endian: every driver that negotiated `VIRTIO_F_VERSION_1`.
+    Little,
+    /// That of this machine: legacy drivers, which C calls "guest native".
+    Native,
+}
+
+impl Endian {
+    /// Converts from or to memory order; it is its own inverse.
+    #[inline]
+    pub(crate) const fn u16(self, value: u16) -> u16 {
+        match self {
+            Self::Little => u16::from_le(value),
+            Self::Native => value,
+        }
+    }
+
+    /// Converts from or to memory order; it is its own inverse.
+    #[inline]
+    pub(crate) const fn u32(self, value: u32) -> u32 {
+        match self {
+            Self::Little => u32::from_le(value),
+            Self::Native => value,
+        }
+    }
+
+    /// Converts from or to memory order; it is its own inverse.
+    #[inline]
+    pub(crate) const fn u64(self, value: u64) -> u64 {
+        match self {
+            Self::Little => u64::from_le(value),
+            Self::Native => value,
+        }
+    }
+}
+
+/// How the memory of a ring is reached: the one place for that.
+///
+/// The driver reads and writes the same memory at any time. An implementation copies; it hands out
+/// no reference. It need not check addresses: what is not mapped is an error of the access. `u16`
+/// values are in memory order, i.e. what a plain load gives; [`SplitRing`](crate::SplitRing)
+/// converts them.
+///
+/// # Ordering
+///
+/// `read_u16` and `write_u16` are single accesses of two aligned bytes, never torn and never merged
+/// with others. They do not order anything; the ring calls one of the barriers wherever order
+/// matters. These are all the places:
+///
+/// | in the device | orders | pairs in the driver with |
+/// |---|---|---|
+/// | `read_barrier` after `avail.idx` was read | `avail.idx` before `avail.ring[]` and the descriptors (and before the buffers, which are read by the caller after `pop`) | the write barrier before it stores `avail.idx` |
+/// | `write_barrier` before `used.idx` is stored | `used.ring[]`, and what the caller wrote to the buffers, before `used.idx` | the read barrier after it loads `used.idx` |
+/// | `full_barrier` in `should_signal` | store of `used.idx` before the load of `avail.flags` or `used_event` | the full barrier between its store of these and its last look at `used.idx` |
+/// | `full_barrier` in `enable_notify` | store of `used.flags` or `avail_event` before the load of `avail.idx` | the full barrier between its store of `avail.idx` and its load of these |
+///
+/// # Context
+///
+/// Whatever the implementation needs; with user memory that may sleep, all methods of
+/// [`SplitRing`](crate::SplitRing) that take a `RingMemory` may sleep.
+pub trait RingMemory {
+    /// Why an access failed.
+    type Error: Copy;
+
+    /// Reads two bytes at once.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be read.
+    fn read_u16(&self, at: UserAddr) -> Result<u16, Self::Error>;
+
+    /// Writes two bytes at once.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be written.
+    fn write_u16(&self, at: UserAddr, value: u16) -> Result<(), Self::Error>;
+
+    /// Fills `out` from memory, in any order and size of accesses.
+    ///
+    /// # Errors
+    ///
+    /// Some of the memory cannot be read; what `out` then contains is not used.
+    fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Writes one entry of the used ring, in any order and size of accesses.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be written.
+    fn write_used(&self, at: UserAddr, elem: [u8; 8]) -> Result<(), Self::Error>;
+
+    /// Reads one descriptor.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_bytes`](Self::read_bytes).
+    #[inline]
+    fn read_desc(&self, at: UserAddr) -> Result<[u8; 16], Self::Error> {
+        let mut desc = [0; 16];
+        self.read_bytes(at, &mut desc)?;
+        Ok(desc)
+    }
+
+    /// Reads descriptors that lie one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_bytes`](Self::read_bytes).
+    #[inline]
+    fn read_descs(&self, at: UserAddr, out: &mut [[u8; 16]]) -> Result<(), Self::Error> {
+        self.read_bytes(at, out.as_flattened_mut())
+    }
+
+    /// Writes entries of the used ring that lie one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Like [`write_used`](Self::write_used).
+    #[inline]
+    fn write_used_many(&self, at: UserAddr, elems: &[[u8; 8]]) -> Result<(), Self::Error> {
+        let mut at = at;
+        for elem in elems {
+            self.write_used(at, *elem)?;
+            at = at.offset(8);
+        }
+        Ok(())
+    }
+
+    /// Orders reads before it against reads after it (`smp_rmb()`).
+    fn read_barrier(&self);
+
+    /// Orders writes before it against writes after it (`smp_wmb()`).
+    fn write_barrier(&self);
+
+    /// Orders everything before it against everything after it (`smp_mb()`).
+    fn full_barrier(&self);
+
+    /// Told of every write to the ring, after it was done: the place of a dirty log.
+    ///
+    /// It is called for exactly the bytes that were written.
+    #[inline]
+    fn note_write(&self, _at: UserAddr, _len: u32) {}
+
+    /// Returns `index`, and also under speculation only a number below `bound`.
+    ///
+    /// The caller has compared `index` with `bound`, which is in 1..=65536, before.
+    #[doc(alias = "array_index_nospec")]
+    #[inline]
+    fn nospec(index: u32, bound: u32) -> u32 {
+        // Both are below 2^31, so the sign of the difference tells which one is larger; spread over
+        // the word, it is a mask. `black_box`: otherwise the compiler may derive from the caller's
+        // comparison that the mask changes nothing.
+        let room = core::hint::black_box(bound.wrapping_sub(1).wrapping_sub(index));
+        // CAST: The sign is what is wanted.
+        index & !((room as i32 >> 31) as u32)
+    }
+}

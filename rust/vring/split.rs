@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ring of a running queue.
+
+use crate::{
+    chain,
+    event::need_event,
+    layout,
+    memory::Endian,
+    Chain,
+    Malformed,
+    RingError,
+    RingMemory,
+    RingSize,
+    Segments,
+    Translate,
+    UserAddr, //
+};
+
+/// How many entries of the used ring are written at once by [`SplitRing::complete_many`].
+const BATCH: usize = 16;
+
+/// What a ring is made of when the queue is started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The number of entries.
+    pub size: RingSize,
+    /// Where the descriptor table is.
+    pub desc: UserAddr,
+    /// Where the available ring is.
+    pub avail: UserAddr,
+    /// Where the used ring is.
+    pub used: UserAddr,
+    /// The available index to begin with: the next entry that was not taken yet.
+    #[doc(alias = "VHOST_SET_VRING_BASE")]
+    pub base: u16,
+    /// Whether `VIRTIO_F_EVENT_IDX` was negotiated.
+    pub event_idx: bool,
+    /// Whether `VIRTIO_F_NOTIFY_ON_EMPTY` was negotiated.
+    pub notify_on_empty: bool,
+    /// The byte order of the ring.
+    pub endian: Endian,
+}
+
+impl Config {
+    /// Whether all parts of the ring lie below the end of the address space.
+    fn fits(&self) -> bool {
+        let parts = [
+            (self.desc, layout::desc_bytes(self.size)),
+            (self.avail, layout::avail_bytes(self.size, self.event_idx)),
+            (self.used, layout::used_bytes(self.size, self.event_idx)),
+        ];
+        parts
+            .iter()
+            .all(|(start, bytes)| start.checked_add(*bytes).is_some())
+    }
+}
+
+/// The split ring of a running queue.
+///
+/// It exists only while the queue runs: [`new`](Self::new) starts it, and dropping it stops it. What
+/// survives is [`vring_base`](Self::vring_base).
+///
+/// # Context
+///
+/// The caller serialises all methods (`&mut`), i.e. holds the lock of the queue. They may sleep if
+/// the [`RingMemory`] does.
+///
+/// # Errors
+///
+/// If a method fails, the ring has not moved: what it was about to do may or may not be visible to
+/// the driver, and the caller is expected to mark the queue broken.
+///
+/// # Examples
+///
+/// ```
+/// # use vring::*;
+/// fn run<M: RingMemory, T: Translate, S: Segments>(
+///     ring: &mut SplitRing,
+///     mem: &M,
+///     table: &T,
+///     segments: &mut S,
+/// ) -> Result<bool, RingError<M::Error, T::Error>> {
+///     ring.disable_notify(mem).map_err(RingError::widen)?;
+///     loop {
+///         while let Some(chain) = ring.pop(mem, table, segments)? {
+///             let written = 0; // Read or write the segments.
+///             ring.complete(mem, chain, written).map_err(RingError::widen)?;
+///         }
+///         if !ring.enable_notify(mem).map_err(RingError::widen)? {
+///             break;
+///         }
+///         ring.disable_notify(mem).map_err(RingError::widen)?;
+///     }
+///     ring.should_signal(mem).map_err(RingError::widen)
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// - All parts of the ring end below the end of the address space.
+/// - `avail_idx - last_avail_idx` and `staged` are at most the number of entries.
+#[doc(alias = "vhost_virtqueue")]
+#[derive(Debug)]
+pub struct SplitRing {
+    config: Config,
+    /// The available index when it was last read.
+    avail_idx: u16,
+    /// The available index of the next chain to take.
+    last_avail_idx: u16,
+    /// The used index that the driver sees.
+    last_used_idx: u16,
+    /// How many entries behind `last_used_idx` are written but not yet visible.
+    staged: u16,
+    /// The used index when the driver was last considered for a signal; [`None`] if there was no
+    /// such time, or it is too long ago for a comparison.
+    signalled_used: Option<u16>,
+    /// Whether the driver is asked to notify us.
+    notify: bool,
+}
+
+impl SplitRing {
+    /// Starts the ring: tells the driver to notify us, and continues where the used ring stands.
+    ///
+    /// The driver may have made buffers available before; nobody notifies us of these. The caller
+    /// looks at the ring once after this.
+    ///
+    /// # Errors
+    ///
+    /// - [`Malformed::RingAddress`] if a part of the ring goes beyond the last address;
+    /// - [`RingError::Memory`] if the used ring is not accessible.
+    #[doc(alias = "vhost_vq_init_access")]
+    pub fn new<M: RingMemory>(config: Config, mem: &M) -> Result<Self, RingError<M::Error>> {
+        if !config.fits() {
+            return Err(Malformed::RingAddress.into());
+        }
+        // INVARIANT: The addresses were just checked, and the differences are zero.
+        let mut ring = Self {
+            config,
+            avail_idx: config.base,
+            last_avail_idx: config.base,
+            last_used_idx: 0,
+            staged: 0,
+            signalled_used: None,
+            notify: true,
+        };
+        ring.write_used_flags(mem)?;
+        if config.event_idx {
+            ring.write_avail_event(mem)?;
+        }
+        ring.last_used_idx = ring.read_u16(mem, ring.used_at(layout::IDX_OFFSET))?;
+        Ok(ring)
+    }
+
+    /// The configuration that the ring was started with.
+    #[inline]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The number of entries.
+    #[inline]
+    pub const fn size(&self) -> RingSize {
+        self.config.size
+    }
+
+    /// The available index of the next chain: where another device can continue after this one has
+    /// completed all chains that it took.
+    #[doc(alias = "VHOST_GET_VRING_BASE")]
+    #[inline]
+    pub const fn vring_base(&self) -> u16 {
+        self.last_avail_idx
+    }
+
+    /// Continues at another available index. No chain may be outstanding.
+    #[doc(alias = "VHOST_SET_VRING_BASE")]
+    pub fn set_vring_base(&mut self, base: u16) {
+        self.last_avail_idx = base;
+        self.avail_idx = base;
+    }
+
+    /// The used index that the driver sees.
+    #[inline]
+    pub const fn last_used_idx(&self) -> u16 {
+        self.last_used_idx
+    }
+
+    /// Whether the driver was asked to notify us.
+    #[inline]
+    pub const fn is_notify_enabled(&self) -> bool {
+        self.notify
+    }
+
+    /// How many chains are known to wait, without a look at the ring.
+    #[inline]
+    pub const fn known_pending(&self) -> u16 {
+        self.avail_idx.wrapping_sub(self.last_avail_idx)
+    }
+
+    /// Takes the next chain, if there is one, and puts its segments into `out`.
+    ///
+    /// Several chains may be outstanding, and be completed in any order.
+    ///
+    /// Zero-length descriptors are counted as descriptors but have no segments: a chain may have
+    /// none at all.
+    ///
+    /// # Errors
+    ///
+    /// The chain is not acceptable, or it could not be read. It was not taken: the next call would
+    /// find it again. `out` contains what was found so far.
+    #[doc(alias = "vhost_get_vq_desc")]
+    pub fn pop<M: RingMemory, T: Translate, S: Segments>(
+        &mut self,
+        mem: &M,
+        table: &T,
+        out: &mut S,
+    ) -> Result<Option<Chain>, RingError<M::Error, T::Error>> {
+        out.clear();
+        if self.known_pending() == 0 {
+            self.read_avail_idx(mem).map_err(RingError::widen)?;
+            if self.known_pending() == 0 {
+                return Ok(None);
+            }
+        }
+
+        let position = self.last_avail_idx;
+        let slot = self.size().mask(position);
+        let at = self.avail_at(layout::avail_offset(slot));
+        let head = self.read_u16(mem, at).map_err(RingError::widen)?;
+        if head >= self.size().get() {
+            return Err(Malformed::Head.into());
+        }
+
+        let mut chain = chain::walk(
+            mem,
+            table,
+            self.config.desc,
+            self.size(),
+            self.config.endian,
+            head,
+            out,
+        )?;
+        chain.position = position;
+        // INVARIANT: `avail_idx` was different.
+        self.last_avail_idx = position.wrapping_add(1);
+        Ok(Some(chain))
+    }
+
+    /// Gives back the chain that was taken last: the next [`pop`](Self::pop) finds it again, with
+    /// the contents that it then has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the chain if it is not the one that was taken last, or if the driver has made more
+    /// available in the meantime than the ring has room for.
+    #[doc(alias = "vhost_discard_vq_desc")]
+    pub fn unpop(&mut self, chain: Chain) -> Result<(), Chain> {
+        if chain.position != self.last_avail_idx.wrapping_sub(1)
+            || self.known_pending() >= self.size().get()
+        {
+            return Err(chain);
+        }
+        // INVARIANT: The difference was less than the number of entries.
+        self.last_avail_idx = chain.position;
+        Ok(())
+    }
+
+    /// Returns a chain to the driver, of which the first `written` writable bytes were written.
+    ///
+    /// A larger value than [`Chain::writable_len`] is cut to that.
+    ///
+    /// The driver sees it at once, and everything that was written to the buffers before; it is
+    /// not signalled: see [`should_signal`](Self::should_signal).
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible; the chain is lost.
+    #[doc(alias = "vhost_add_used")]
+    pub fn complete<M: RingMemory>(
+        &mut self,
+        mem: &M,
+        chain: Chain,
+        written: u32,
+    ) -> Result<(), RingError<M::Error>> {
+        self.stage(mem, chain, written)?;
+        self.publish(mem)
+    }
+
+    /// Like [`complete`](Self::complete), but the driver does not see it before
+    /// [`publish`](Self::publish): one store of the index serves several chains.
+    ///
+    /// The caller publishes before it asks [`should_signal`](Self::should_signal), before it sleeps
+    /// and before the ring is stopped.
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible; the chain is lost.
+    pub fn stage<M: RingMemory>(
+        &mut self,
+        mem: &M,
+        chain: Chain,
+        written: u32,
+    ) -> Result<(), RingError<M::Error>> {
+        if self.staged >= self.size().get() {
+            self.publish(mem)?;
+        }
+        let at = self.used_at(layout::used_offset(self.next_used_slot()));
+        mem.write_used(at, self.used_elem(chain, written))
+            .map_err(RingError::Memory)?;
+        mem.note_write(at, 8);
+        // INVARIANT: It was less than the number of entries.
+        self.staged = self.staged.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the driver all chains that were [staged](Self::stage).
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible.
+    pub fn publish<M: RingMemory>(&mut self, mem: &M) -> Result<(), RingError<M::Error>> {
+        if self.staged == 0 {
+            return Ok(());
+        }
+        let old = self.last_used_idx;
+        let new = old.wrapping_add(self.staged);
+        // The entries, and what the caller wrote to the buffers, come before the index.
+        mem.write_barrier();
+        self.write_u16(mem, self.used_at(layout::IDX_OFFSET), new)?;
+        self.last_used_idx = new;
+        self.staged = 0;
+        // If the index overtakes the one of the last signal, it went around: the two cannot be
+        // compared any more, and the next question must be answered with "yes".
+        self.signalled_used = self
+            .signalled_used
+            .filter(|signalled| new.wrapping_sub(*signalled) >= new.wrapping_sub(old));
+        Ok(())
+    }
+
+    /// Returns several chains to the driver, each with the number of bytes that were written.
+    ///
+    /// The driver sees them all at the same time, unless they are more than the ring has entries.
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible; all chains that were not seen by the driver yet are lost.
+    #[doc(alias = "vhost_add_used_n")]
+    pub fn complete_many<M: RingMemory>(
+        &mut self,
+        mem: &M,
+        chains: impl IntoIterator<Item = (Chain, u32)>,
+    ) -> Result<(), RingError<M::Error>> {
+        let mut elems = [[0; 8]; BATCH];
+        let mut chains = chains.into_iter();
+        loop {
+            if self.staged >= self.size().get() {
+                self.publish(mem)?;
+            }
+            // Entries up to the end of the ring can be written at once.
+            let slot = self.next_used_slot();
+            let room = self
+                .size()
+                .get()
+                .wrapping_sub(slot)
+                .min(self.size().get().wrapping_sub(self.staged));
+            let mut filled = 0_u16;
+            for (elem, (chain, written)) in elems.iter_mut().take(room.into()).zip(chains.by_ref())
+            {
+                *elem = self.used_elem(chain, written);
+                filled = filled.wrapping_add(1);
+            }
+            let Some(batch) = elems.get(..filled.into()).filter(|batch| !batch.is_empty()) else {
+                return self.publish(mem);
+            };
+            let at = self.used_at(layout::used_offset(slot));
+            mem.write_used_many(at, batch).map_err(RingError::Memory)?;
+            mem.note_write(at, u32::from(filled).wrapping_mul(8));
+            // INVARIANT: `filled` was limited to what is left of the ring.
+            self.staged = self.staged.wrapping_add(filled);
+        }
+    }
+
+    /// Asks the driver not to notify us.
+    ///
+    /// It may do so all the same. With `VIRTIO_F_EVENT_IDX` nothing is written: the driver notifies
+    /// at most once, when the index passes the one that it was told before.
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible.
+    #[doc(alias = "vhost_disable_notify")]
+    pub fn disable_notify<M: RingMemory>(&mut self, mem: &M) -> Result<(), RingError<M::Error>> {
+        if !self.notify {
+            return Ok(());
+        }
+        self.notify = false;
+        if self.config.event_idx {
+            return Ok(());
+        }
+        self.write_used_flags(mem)
+    }
+
+    /// Asks the driver to notify us of the next chain that it makes available.
+    ///
+    /// Returns `true` if there is a chain already, of which the driver may not notify us any more:
+    /// the caller has to [`pop`](Self::pop) again, now or at a later time that does not depend on
+    /// the driver.
+    ///
+    /// Can be called again at any time; after [`pop`](Self::pop) with notifications enabled it has
+    /// to be.
+    ///
+    /// # Errors
+    ///
+    /// The ring is not accessible, or [`Malformed::AvailIndex`].
+    #[doc(alias = "vhost_enable_notify")]
+    pub fn enable_notify<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
+        let was = core::mem::replace(&mut self.notify, true);
+        if self.config.event_idx {
+            self.write_avail_event(mem)?;
+        } else if !was {
+            self.write_used_flags(mem)?;
+        }
+        // The driver stores the index, then looks whether to notify; we do it the other way around.
+        // One of us sees what the other one wrote.
+        mem.full_barrier();
+        self.read_avail_idx(mem)?;
+        Ok(self.known_pending() != 0)
+    }
+
+    /// Whether the driver wants to be signalled now, about all that was completed since the last
+    /// call.
+    ///
+    /// Staged chains are published first.
+    ///
+    /// # Errors
+    ///
+    /// The ring is not accessible. C signals in this case.
+    #[doc(alias = "vhost_notify")]
+    pub fn should_signal<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
+        self.publish(mem)?;
+        // The driver stores what it wants, then looks at the used index; we do it the other way
+        // around. One of us sees what the other one wrote.
+        mem.full_barrier();
+        if self.config.notify_on_empty && self.known_pending() == 0 {
+            return Ok(true);
+        }
+        if !self.config.event_idx {
+            let flags = self.read_u16(mem, self.avail_at(layout::FLAGS_OFFSET))?;
+            return Ok(flags & layout::AVAIL_F_NO_INTERRUPT == 0);
+        }
+
+        let new = self.last_used_idx;
+        let Some(old) = self.signalled_used.replace(new) else {
+            return Ok(true);
+        };
+        let at = self.avail_at(layout::used_event_offset(self.size()));
+        let event = self.read_u16(mem, at)?;
+        Ok(need_event(event, new, old))
+    }
+
+    /// Whether there is no chain to take.
+    ///
+    /// # Errors
+    ///
+    /// The ring is not accessible, or [`Malformed::AvailIndex`]. C answers "not empty" in this case.
+    #[doc(alias = "vhost_vq_avail_empty")]
+    pub fn is_empty<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
+        if self.known_pending() == 0 {
+            self.read_avail_idx(mem)?;
+        }
+        Ok(self.known_pending() == 0)
+    }
+
+    /// Reads the available index, and orders the read against those of what it makes available.
+    #[doc(alias = "vhost_get_avail_idx")]
+    #[inline]
+    fn read_avail_idx<M: RingMemory>(&mut self, mem: &M) -> Result<(), RingError<M::Error>> {
+        let index = self.read_u16(mem, self.avail_at(layout::IDX_OFFSET))?;
+        let pending = index.wrapping_sub(self.last_avail_idx);
+        // What is available cannot be withdrawn, either.
+        if pending > self.size().get() || pending < self.known_pending() {
+            return Err(Malformed::AvailIndex.into());
+        }
+        if index != self.avail_idx {
+            // INVARIANT: `pending` was just checked.
+            self.avail_idx = index;
+            mem.read_barrier();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn write_used_flags<M: RingMemory>(&self, mem: &M) -> Result<(), RingError<M::Error>> {
+        let flags = if self.notify {
+            0
+        } else {
+            layout::USED_F_NO_NOTIFY
+        };
+        self.write_u16(mem, self.used_at(layout::FLAGS_OFFSET), flags)
+    }
+
+    #[inline]
+    fn write_avail_event<M: RingMemory>(&self, mem: &M) -> Result<(), RingError<M::Error>> {
+        let at = self.used_at(layout::avail_event_offset(self.size()));
+        self.write_u16(mem, at, self.avail_idx)
+    }
+
+    /// The place of the next entry of the used ring.
+    #[inline]
+    fn next_used_slot(&self) -> u16 {
+        self.size()
+            .mask(self.last_used_idx.wrapping_add(self.staged))
+    }
+
+    /// The entry of the used ring for a chain, in memory order.
+    #[inline]
+    fn used_elem(&self, chain: Chain, written: u32) -> [u8; 8] {
+        let endian = self.config.endian;
+        let id = endian.u32(chain.head.into()).to_ne_bytes();
+        let len = endian.u32(written.min(chain.writable_len)).to_ne_bytes();
+        let ([a, b, c, d], [e, f, g, h]) = (id, len);
+        [a, b, c, d, e, f, g, h]
+    }
+
+    // By the type invariant, the following addresses do not wrap as long as the offset is one of
+    // `layout`.
+
+    #[inline]
+    fn avail_at(&self, offset: u64) -> UserAddr {
+        self.config.avail.offset(offset)
+    }
+
+    #[inline]
+    fn used_at(&self, offset: u64) -> UserAddr {
+        self.config.used.offset(offset)
+    }
+
+    #[inline]
+    fn read_u16<M: RingMemory>(&self, mem: &M, at: UserAddr) -> Result<u16, RingError<M::Error>> {
+        let raw = mem.read_u16(at).map_err(RingError::Memory)?;
+        Ok(self.config.endian.u16(raw))
+    }
+
+    #[inline]
+    fn write_u16<M: RingMemory>(
+        &self,
+        mem: &M,
+        at: UserAddr,
+        value: u16,
+    ) -> Result<(), RingError<M::Error>> {
+        mem.write_u16(at, self.config.endian.u16(value))
+            .map_err(RingError::Memory)?;
+        mem.note_write(at, 2);
+        Ok(())
+    }
+}
