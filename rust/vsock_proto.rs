@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtio-vsock protocol: addresses, packet headers, credit and connection states.
+//!
+//! Nothing in here knows a kernel type, sleeps, allocates or panics. The crate is compiled twice: by
+//! Kbuild into `vmw_vsock_virtio_transport_common.ko`, and by Cargo on the developer's machine,
+//! where its tests run.
+//!
+//! Everything that comes out of a [`header::Header`] was written by the peer: a guest, a device, or
+//! somebody who plays one. The types here turn such numbers into values that are safe to act on:
+//!
+//! - [`addr`]: who speaks to whom; which CIDs exist and which a guest may own.
+//! - [`header`]: the packet header and the other structures that cross the ring.
+//! - [`credit`]: how many bytes may be sent, and how many must be taken. No other code may do
+//!   arithmetic on `buf_alloc` and `fwd_cnt`.
+//! - [`conn`]: what a packet does to a connection.
+//!
+//! C header: [`include/uapi/linux/virtio_vsock.h`](srctree/include/uapi/linux/virtio_vsock.h)
+//!
+//! Specification: virtio 1.3, section 5.10 "Socket Device".
+
+// Kbuild says so on the command line, and twice would be a warning.
+#![cfg_attr(not(any(test, MODULE)), no_std)]
+#![deny(unsafe_code)]
+
+#[path = "vsock_proto/addr.rs"]
+pub mod addr;
+#[path = "vsock_proto/conn.rs"]
+pub mod conn;
+#[path = "vsock_proto/credit.rs"]
+pub mod credit;
+#[path = "vsock_proto/header.rs"]
+pub mod header;

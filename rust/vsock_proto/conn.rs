@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state of a connection, and what a packet does to it.
+//!
+//! Pure decisions: [`receive`] says what to do with a packet, [`close`] what to do when the socket is
+//! released. The caller holds the lock of the socket and has found it by the packet's addresses; it
+//! has checked again, under the lock, that the socket is still the one for the packet.
+//!
+//! A packet that makes no sense is dropped if there is a connection, and answered with a RST if
+//! there is none. A RST is never answered.
+//!
+//! C source: `net/vmw_vsock/virtio_transport_common.c`, `virtio_transport_recv_pkt()` and
+//! `virtio_transport_close()`.
+//!
+//! Specification: virtio 1.3, section 5.10.6.
+
+use crate::header::{
+    Op,
+    ShutdownFlags, //
+};
+
+/// The state of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// It waits for connections.
+    #[doc(alias = "TCP_LISTEN")]
+    Listen,
+    /// It has sent a [`Op::Request`].
+    #[doc(alias = "TCP_SYN_SENT")]
+    Connecting,
+    /// It has a peer.
+    #[doc(alias = "TCP_ESTABLISHED")]
+    Established,
+    /// It is about to lose its peer.
+    #[doc(alias = "TCP_CLOSING")]
+    Closing,
+    /// It has no peer and does not wait for one. Also every other state that a socket may have.
+    #[doc(alias = "TCP_CLOSE")]
+    Closed,
+}
+
+/// What else there is to know about a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Local {
+    /// Nothing more is to come or go: a RST came or went, or the socket was released.
+    #[doc(alias = "SOCK_DONE")]
+    pub done: bool,
+    /// There is something that the user has not read yet.
+    #[doc(alias = "vsock_stream_has_data")]
+    pub unread: bool,
+    /// What the peer has shut down so far.
+    pub peer_shutdown: ShutdownFlags,
+}
+
+/// Why [`State::Connecting`] ended without a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ConnectError {
+    /// The peer refused (`ECONNRESET`).
+    Reset,
+    /// The peer sent something else than an answer (`EPROTO`).
+    Protocol,
+}
+
+/// What to do with a packet.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reaction {
+    /// Make a connected socket and answer with a [`Op::Response`], or with a RST if that fails.
+    #[doc(alias = "virtio_transport_recv_listen")]
+    Accept,
+    /// Answer with the RST of [`Header::reply_rst`](crate::header::Header::reply_rst); the socket
+    /// stays as it is. Never said of a RST.
+    #[doc(alias = "virtio_transport_reset_no_sock")]
+    ResetPeer,
+    /// The socket is [`State::Established`] now.
+    Established,
+    /// The socket is [`State::Closed`] now, and `connect()` fails.
+    Fail {
+        /// Send a RST to the peer.
+        reset_peer: bool,
+        /// Why.
+        error: ConnectError,
+    },
+    /// Put the payload into the receive queue.
+    #[doc(alias = "virtio_transport_recv_enqueue")]
+    Deliver,
+    /// Send a [`Op::CreditUpdate`].
+    AnswerCredit,
+    /// Wake up who waits for space. (The credit was taken from the packet already.)
+    WakeWriter,
+    /// The peer has shut down something.
+    PeerShutdown {
+        /// All that the peer has shut down so far, to be remembered.
+        flags: ShutdownFlags,
+        /// Take the socket out of the tables: a new connection may have the same addresses.
+        leave_tables: bool,
+        /// First, send a RST and do as for [`Reaction::Close`]: there is nothing left to read.
+        reset_and_close: bool,
+        /// Wake up who waits for a change of state.
+        notify: bool,
+    },
+    /// The connection is gone: mark it as done and as shut down by the peer. It is
+    /// [`State::Closing`] now, unless there is something left to read.
+    #[doc(alias = "virtio_transport_do_close")]
+    Close,
+    /// Drop the packet.
+    Ignore,
+}
+
+/// Decides what to do with a packet with the given `op` and `flags` for a socket.
+#[doc(alias = "virtio_transport_recv_pkt")]
+#[inline]
+pub fn receive(state: State, op: Op, flags: u32, ctx: &Local) -> Reaction {
+    // A socket that is done has no peer any more, whatever its state says.
+    let state = if ctx.done { State::Closed } else { state };
+
+    match (state, op) {
+        (State::Listen, Op::Request) => Reaction::Accept,
+        (
+            State::Listen,
+            Op::Invalid
+            | Op::Response
+            | Op::Shutdown
+            | Op::Rw
+            | Op::CreditUpdate
+            | Op::CreditRequest
+            | Op::Unknown(_),
+        ) => Reaction::ResetPeer,
+
+        (State::Connecting, Op::Response) => Reaction::Established,
+        (State::Connecting, Op::Invalid) => Reaction::Ignore,
+        (State::Connecting, Op::Rst) => Reaction::Fail {
+            reset_peer: false,
+            error: ConnectError::Reset,
+        },
+        (
+            State::Connecting,
+            Op::Request
+            | Op::Shutdown
+            | Op::Rw
+            | Op::CreditUpdate
+            | Op::CreditRequest
+            | Op::Unknown(_),
+        ) => Reaction::Fail {
+            reset_peer: true,
+            error: ConnectError::Protocol,
+        },
+
+        (State::Established, Op::Rw) => Reaction::Deliver,
+        (State::Established, Op::CreditRequest) => Reaction::AnswerCredit,
+        (State::Established, Op::CreditUpdate) => Reaction::WakeWriter,
+        (State::Established, Op::Shutdown) => peer_shutdown(flags, ctx),
+        (State::Established, Op::Invalid | Op::Request | Op::Response | Op::Unknown(_)) => {
+            Reaction::Ignore
+        }
+
+        (State::Established | State::Closing, Op::Rst) => Reaction::Close,
+        (
+            State::Closing,
+            Op::Invalid
+            | Op::Request
+            | Op::Response
+            | Op::Shutdown
+            | Op::Rw
+            | Op::CreditUpdate
+            | Op::CreditRequest
+            | Op::Unknown(_),
+        ) => Reaction::Ignore,
+
+        (State::Listen | State::Closed, Op::Rst) => Reaction::Ignore,
+        (
+            State::Closed,
+            Op::Invalid
+            | Op::Request
+            | Op::Response
+            | Op::Shutdown
+            | Op::Rw
+            | Op::CreditUpdate
+            | Op::CreditRequest
+            | Op::Unknown(_),
+        ) => Reaction::ResetPeer,
+    }
+}
+
+/// What a [`Op::Shutdown`] does to a connection.
+#[inline]
+fn peer_shutdown(flags: u32, ctx: &Local) -> Reaction {
+    let all = ctx.peer_shutdown.union(ShutdownFlags::from_wire(flags));
+
+    Reaction::PeerShutdown {
+        flags: all,
+        leave_tables: all.is_both(),
+        reset_and_close: all.is_both() && !ctx.unread,
+        // Like the C code: also for bits that have no meaning. Who is woken up looks for himself.
+        notify: flags != 0,
+    }
+}
+
+/// What to do when a socket is released.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CloseAction {
+    /// Mark it as done and take it out of the tables.
+    RemoveNow,
+    /// Send a RST, then as for [`CloseAction::RemoveNow`].
+    ResetAndRemove,
+    /// Give the peer time to read what is under way.
+    ///
+    /// Linger, if the socket is to. If it is done then, [`CloseAction::RemoveNow`]; else wait for
+    /// the peer's RST with a time-out, at which a RST is sent and the socket is closed as for
+    /// [`Reaction::Close`].
+    ShutdownThenWait {
+        /// First, send a [`Op::Shutdown`] of [`ShutdownFlags::BOTH`].
+        send_shutdown: bool,
+    },
+}
+
+/// Decides what to do with a socket that is released.
+///
+/// `own_shutdown` is what we have shut down, and told the peer, so far.
+///
+/// There is one difference from the C code: it sends a second RST for a connection that is done,
+/// which might hit the next connection with the same addresses.
+#[doc(alias = "virtio_transport_close")]
+#[inline]
+pub fn close(state: State, ctx: &Local, own_shutdown: ShutdownFlags) -> CloseAction {
+    match state {
+        State::Listen | State::Connecting | State::Closed => CloseAction::RemoveNow,
+        State::Established | State::Closing => {
+            if ctx.done {
+                CloseAction::RemoveNow
+            } else if ctx.peer_shutdown.is_both() {
+                CloseAction::ResetAndRemove
+            } else {
+                CloseAction::ShutdownThenWait {
+                    send_shutdown: !own_shutdown.is_both(),
+                }
+            }
+        }
+    }
+}
