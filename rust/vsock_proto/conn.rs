@@ -239,3 +239,228 @@ pub fn close(state: State, ctx: &Local, own_shutdown: ShutdownFlags) -> CloseAct
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const STATES: [State; 5] = [
+        State::Listen,
+        State::Connecting,
+        State::Established,
+        State::Closing,
+        State::Closed,
+    ];
+
+    /// One letter for each reaction, as in the table below.
+    const RESET_PEER: char = 'R';
+    const ACCEPT: char = 'A';
+    const ESTABLISHED: char = 'E';
+    const FAIL_RESET: char = 'f';
+    const FAIL_PROTOCOL: char = 'F';
+    const DELIVER: char = 'D';
+    const ANSWER_CREDIT: char = 'Q';
+    const WAKE_WRITER: char = 'W';
+    const PEER_SHUTDOWN: char = 'S';
+    const CLOSE: char = 'C';
+    const IGNORE: char = '.';
+
+    /// What a state (line, in the order of `STATES`) makes of an operation (column, by number).
+    ///
+    /// The last column is for all the numbers without a meaning.
+    const TABLE: [[char; 9]; 5] = [
+        // INVALID  RST  RW    CREDIT_REQUEST
+        //   | REQUEST| SHUTDOWN | others
+        //   |   |   RESPONSE   CREDIT_UPDATE
+        ['R', 'A', 'R', '.', 'R', 'R', 'R', 'R', 'R'],
+        ['.', 'F', 'E', 'f', 'F', 'F', 'F', 'F', 'F'],
+        ['.', '.', '.', 'C', 'S', 'D', 'W', 'Q', '.'],
+        ['.', '.', '.', 'C', '.', '.', '.', '.', '.'],
+        ['R', 'R', 'R', '.', 'R', 'R', 'R', 'R', 'R'],
+    ];
+
+    /// As above, if the socket is done, in any state.
+    const TABLE_DONE: [char; 9] = ['R', 'R', 'R', '.', 'R', 'R', 'R', 'R', 'R'];
+
+    /// What the peer has shut down after (columns: the lowest two bits of the flags) what it had
+    /// shut down before (lines).
+    const SHUTDOWN: [[u32; 4]; 4] = [[0, 1, 2, 3], [1, 1, 3, 3], [2, 3, 2, 3], [3, 3, 3, 3]];
+
+    fn letter(reaction: Reaction) -> char {
+        match reaction {
+            Reaction::Accept => ACCEPT,
+            Reaction::ResetPeer => RESET_PEER,
+            Reaction::Established => ESTABLISHED,
+            Reaction::Fail {
+                reset_peer: false,
+                error: ConnectError::Reset,
+            } => FAIL_RESET,
+            Reaction::Fail {
+                reset_peer: true,
+                error: ConnectError::Protocol,
+            } => FAIL_PROTOCOL,
+            Reaction::Fail { .. } => '?',
+            Reaction::Deliver => DELIVER,
+            Reaction::AnswerCredit => ANSWER_CREDIT,
+            Reaction::WakeWriter => WAKE_WRITER,
+            Reaction::PeerShutdown { .. } => PEER_SHUTDOWN,
+            Reaction::Close => CLOSE,
+            Reaction::Ignore => IGNORE,
+        }
+    }
+
+    /// Whether the peer gets a RST.
+    fn sends_rst(reaction: Reaction) -> bool {
+        match reaction {
+            Reaction::ResetPeer => true,
+            Reaction::Fail { reset_peer, .. } => reset_peer,
+            Reaction::PeerShutdown {
+                reset_and_close, ..
+            } => reset_and_close,
+            Reaction::Accept
+            | Reaction::Established
+            | Reaction::Deliver
+            | Reaction::AnswerCredit
+            | Reaction::WakeWriter
+            | Reaction::Close
+            | Reaction::Ignore => false,
+        }
+    }
+
+    fn contexts() -> Vec<Local> {
+        let mut all = Vec::new();
+        for done in [false, true] {
+            for unread in [false, true] {
+                for peer in 0..4 {
+                    all.push(Local {
+                        done,
+                        unread,
+                        peer_shutdown: ShutdownFlags::from_wire(peer),
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    fn flag_words() -> impl Iterator<Item = u32> {
+        (0..=8).chain([1 << 31, !3, !2, !1, !0])
+    }
+
+    #[test]
+    fn every_packet_in_every_state() {
+        for (line, state) in STATES.into_iter().enumerate() {
+            for ctx in contexts() {
+                for raw in 0..=u16::MAX {
+                    let column = usize::from(raw.min(8));
+                    let expected = if ctx.done {
+                        TABLE_DONE[column]
+                    } else {
+                        TABLE[line][column]
+                    };
+                    for flags in flag_words() {
+                        let reaction = receive(state, Op::from(raw), flags, &ctx);
+                        assert_eq!(
+                            letter(reaction),
+                            expected,
+                            "{state:?}, op {raw}, flags {flags:#x}, {ctx:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_shutdown() {
+        for ctx in contexts().into_iter().filter(|ctx| !ctx.done) {
+            for flags in flag_words() {
+                let low = usize::try_from(flags & 3).unwrap();
+                let before = usize::try_from(ctx.peer_shutdown.raw()).unwrap();
+                let after = SHUTDOWN[before][low];
+
+                assert_eq!(
+                    receive(State::Established, Op::Shutdown, flags, &ctx),
+                    Reaction::PeerShutdown {
+                        flags: ShutdownFlags::from_wire(after),
+                        leave_tables: after == 3,
+                        reset_and_close: after == 3 && !ctx.unread,
+                        notify: flags > 0,
+                    },
+                    "flags {flags:#x}, {ctx:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rst_is_never_answered_by_rst() {
+        for state in STATES {
+            for ctx in contexts() {
+                for flags in flag_words() {
+                    assert!(!sends_rst(receive(state, Op::Rst, flags, &ctx)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn connected_only_by_request_or_response() {
+        for state in STATES {
+            for ctx in contexts() {
+                for raw in 0..=u16::MAX {
+                    match receive(state, Op::from(raw), 3, &ctx) {
+                        Reaction::Accept => assert_eq!((state, raw), (State::Listen, 1)),
+                        Reaction::Established => assert_eq!((state, raw), (State::Connecting, 2)),
+                        _ => continue,
+                    }
+                    assert!(!ctx.done);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn data_and_credit_only_while_connected() {
+        for state in STATES {
+            for ctx in contexts() {
+                for op in 0..=u16::MAX {
+                    let reaction = receive(state, Op::from(op), 0, &ctx);
+                    if matches!(
+                        reaction,
+                        Reaction::Deliver | Reaction::AnswerCredit | Reaction::WakeWriter
+                    ) {
+                        assert_eq!(state, State::Established);
+                        assert!(!ctx.done);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_close() {
+        for state in STATES {
+            for ctx in contexts() {
+                for own in 0..4 {
+                    let connected = state == State::Established || state == State::Closing;
+                    let expected = if !connected || ctx.done {
+                        CloseAction::RemoveNow
+                    } else if ctx.peer_shutdown.raw() == 3 {
+                        CloseAction::ResetAndRemove
+                    } else {
+                        CloseAction::ShutdownThenWait {
+                            send_shutdown: own != 3,
+                        }
+                    };
+                    assert_eq!(
+                        close(state, &ctx, ShutdownFlags::from_wire(own)),
+                        expected,
+                        "{state:?}, {ctx:?}, own {own}"
+                    );
+                }
+            }
+        }
+    }
+}
