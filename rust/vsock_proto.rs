@@ -2,8 +2,8 @@
 
 //! The virtio-vsock protocol: addresses, packet headers, credit and connection states.
 //!
-//! Nothing in here knows a kernel type, sleeps, allocates or panics. The crate is compiled twice: by
-//! Kbuild into `vmw_vsock_virtio_transport_common.ko`, and by Cargo on the developer's machine,
+//! Nothing in here knows a kernel type, sleeps, allocates or panics. The crate is compiled twice:
+//! by Kbuild into `vmw_vsock_virtio_transport_common.ko`, and by Cargo on the developer's machine,
 //! where its tests run.
 //!
 //! Everything that comes out of a [`header::Header`] was written by the peer: a guest, a device, or

@@ -2,9 +2,9 @@
 
 //! The state of a connection, and what a packet does to it.
 //!
-//! Pure decisions: [`receive`] says what to do with a packet, [`close`] what to do when the socket is
-//! released. The caller holds the lock of the socket and has found it by the packet's addresses; it
-//! has checked again, under the lock, that the socket is still the one for the packet.
+//! Pure decisions: [`receive`] says what to do with a packet, [`close`] what to do when the socket
+//! is released. The caller holds the lock of the socket and has found it by the packet's addresses;
+//! it has checked again, under the lock, that the socket is still the one for the packet.
 //!
 //! A packet that makes no sense is dropped if there is a connection, and answered with a RST if
 //! there is none. A RST is never answered.

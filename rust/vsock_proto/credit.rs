@@ -3,12 +3,13 @@
 //! Credit: how much one side may send without the other side losing any of it.
 //!
 //! Each side has a receive buffer for a connection and says in every packet how large it is
-//! (`buf_alloc`) and how many bytes have left it so far (`fwd_cnt`). The sender counts what it sends,
-//! and so knows how much is free. `fwd_cnt` wraps around at 2^32: only differences have a meaning.
+//! (`buf_alloc`) and how many bytes have left it so far (`fwd_cnt`). The sender counts what it
+//! sends, and so knows how much is free. `fwd_cnt` wraps around at 2^32: only differences have a
+//! meaning.
 //!
-//! Each connection has one [`TxCredit`], fed with what the peer says, and one [`RxCredit`], from which
-//! comes what the peer is told. They are the only place with arithmetic on these numbers, which may be
-//! lies. What a lie can bring:
+//! Each connection has one [`TxCredit`], fed with what the peer says, and one [`RxCredit`], from
+//! which comes what the peer is told. They are the only place with arithmetic on these numbers,
+//! which may be lies. What a lie can bring:
 //!
 //! - The peer gets back only credit for bytes that were put into its hands
 //!   ([`TxCredit::hand_over`]), each of them once. A count beyond that is an error, for which the
@@ -76,8 +77,8 @@ impl CreditChange {
 /// The credit that we have with the peer.
 ///
 /// A byte is first reserved ([`TxCredit::reserve`]), then either given back
-/// ([`TxCredit::unreserve`]) or put into the peer's hands ([`TxCredit::hand_over`]), who returns the
-/// credit some time later ([`TxCredit::peer_update`]).
+/// ([`TxCredit::unreserve`]) or put into the peer's hands ([`TxCredit::hand_over`]), who returns
+/// the credit some time later ([`TxCredit::peer_update`]).
 ///
 /// # Invariants
 ///
@@ -186,14 +187,28 @@ impl TxCredit {
 
     /// Tells that the peer can see `n` of the reserved bytes from now on.
     ///
-    /// To be called *before* that becomes true, as the answer may be quick: before the descriptor is
-    /// published in the ring, before the packet is in the queue of a loopback. Cannot be taken back.
+    /// To be called *before* that becomes true, as the answer may be quick: before the descriptor
+    /// is published in the ring, before the packet is in the queue of a loopback. If it does not
+    /// become true after all, [`TxCredit::take_back`]. Not to be called for packets that merely wait
+    /// for room in the ring: the peer could return their credit, and make the queue grow for ever.
+    ///
     /// More than is reserved cannot be handed over: the rest is ignored.
     #[inline]
     pub fn hand_over(&mut self, n: u32) {
         let n = n.min(self.reserved());
         // INVARIANT: `handed` goes at most to `tx_cnt`.
         self.handed = self.handed.wrapping_add(n);
+    }
+
+    /// Tells that `n` of the bytes that were handed over did not reach the peer: the ring was full.
+    ///
+    /// They are reserved again. What the peer has returned by now cannot be taken back: it lied, and
+    /// the rest is ignored.
+    #[inline]
+    pub fn take_back(&mut self, n: u32) {
+        let n = n.min(self.unreturned());
+        // INVARIANT: `handed` goes back at most to `peer_fwd_cnt`.
+        self.handed = self.handed.wrapping_sub(n);
     }
 
     /// Tells that the transport is done with `n` bytes; see [`TxCredit::unsent`].
@@ -556,6 +571,22 @@ mod tests {
     }
 
     #[test]
+    fn taken_back_is_reserved_again() {
+        let mut tx = TxCredit::new(u32::MAX);
+        tx.set_peer_buf_alloc_hint(100);
+        assert_eq!(tx.reserve(60), 60);
+        tx.hand_over(60);
+        tx.take_back(20);
+        assert_eq!(tx.peer_update(100, 41), Err(CreditError::Overrun));
+        assert_eq!(tx.peer_update(100, 30), change(70, true, false));
+        // Only 10 are still in the peer's hands.
+        tx.take_back(20);
+        assert_eq!((tx.reserved(), tx.unreturned()), (30, 0));
+        tx.unreserve(30);
+        assert_eq!((tx.in_flight(), tx.space()), (0, 100));
+    }
+
+    #[test]
     fn largest_window() {
         let mut tx = TxCredit::after(u32::MAX - 3, u32::MAX);
         tx.set_peer_buf_alloc_hint(u32::MAX);
@@ -652,6 +683,7 @@ mod tests {
         Reserve(u32),
         Unreserve(u32),
         HandOver(u32),
+        TakeBack(u32),
         Sent(u32),
         SetCap(u32),
         Hint(u32),
@@ -678,6 +710,7 @@ mod tests {
             6 => number().prop_map(TxEvent::Reserve),
             2 => number().prop_map(TxEvent::Unreserve),
             6 => number().prop_map(TxEvent::HandOver),
+            1 => number().prop_map(TxEvent::TakeBack),
             2 => number().prop_map(TxEvent::Sent),
             1 => number().prop_map(TxEvent::SetCap),
             1 => number().prop_map(TxEvent::Hint),
@@ -837,6 +870,10 @@ mod tests {
                     TxEvent::HandOver(n) => {
                         tx.hand_over(n);
                         model.handed += u64::from(n).min(model.tx - model.handed);
+                    }
+                    TxEvent::TakeBack(n) => {
+                        tx.take_back(n);
+                        model.handed -= u64::from(n).min(model.handed - model.returned);
                     }
                     TxEvent::Sent(n) => {
                         tx.sent(n);
