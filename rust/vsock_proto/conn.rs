@@ -108,6 +108,10 @@ pub enum Reaction {
 }
 
 /// Decides what to do with a packet with the given `op` and `flags` for a socket.
+///
+/// Before that, the credit in the packet is to be taken
+/// ([`TxCredit::peer_update`](crate::credit::TxCredit::peer_update)), unless the socket is a
+/// listener or done.
 #[doc(alias = "virtio_transport_recv_pkt")]
 #[inline]
 pub fn receive(state: State, op: Op, flags: u32, ctx: &Local) -> Reaction {

@@ -189,8 +189,9 @@ impl TxCredit {
     ///
     /// To be called *before* that becomes true, as the answer may be quick: before the descriptor
     /// is published in the ring, before the packet is in the queue of a loopback. If it does not
-    /// become true after all, [`TxCredit::take_back`]. Not to be called for packets that merely wait
-    /// for room in the ring: the peer could return their credit, and make the queue grow for ever.
+    /// become true after all, [`TxCredit::take_back`]. Not to be called for packets that merely
+    /// wait for room in the ring: the peer could return their credit, and make the queue grow for
+    /// ever.
     ///
     /// More than is reserved cannot be handed over: the rest is ignored.
     #[inline]
@@ -202,8 +203,8 @@ impl TxCredit {
 
     /// Tells that `n` of the bytes that were handed over did not reach the peer: the ring was full.
     ///
-    /// They are reserved again. What the peer has returned by now cannot be taken back: it lied, and
-    /// the rest is ignored.
+    /// They are reserved again. What the peer has returned by now cannot be taken back: it lied,
+    /// and the rest is ignored.
     #[inline]
     pub fn take_back(&mut self, n: u32) {
         let n = n.min(self.unreturned());
