@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0
+# Front end for people; kbuild itself reads Kbuild (it has precedence).
+#
+#   make demo               see it work
+#   make KDIR=/path         build for a kernel tree that has Rust metadata
+#   make help               everything else
+
+LAB := $(CURDIR)/tools/lab/lab
+
+ifneq ($(KDIR),)
+.DEFAULT_GOAL := modules
+else
+.DEFAULT_GOAL := help
+endif
+
+help:
+	@echo 'make demo              files between a host VM and its guest through our modules'
+	@echo 'make stock             modules for Debian'"'"'s stock kernel: build/stock/*.ko'
+	@echo '                       (CLIPPY=1: lint them into build/clippy; W=e: warnings are errors)'
+	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
+	@echo 'make lab-shell         a shell in the host VM, modules loaded, a guest running'
+	@echo 'make fmt fmt-check clippy rust-analyzer'
+	@echo '                       style and editor support, with the lab'"'"'s tools'
+	@echo 'make KDIR=/path [modules modules_install]'
+	@echo '                       modules for a kernel tree that has Rust metadata'
+	@echo 'make clean             remove build/ and the objects'
+	@echo 'make distclean         the lab'"'"'s cache too ($$VSOCK_LAB_CACHE or ~/.cache/vsock-rust-lab)'
+	@echo 'make help              this text'
+	@echo
+	@echo 'The lab needs Debian 12 or 13, root, and 12 GiB of disk for its cache;'
+	@echo 'tools/lab/README tells more.'
+
+# --- with a kernel tree of the user's own ------------------------------------
+ifneq ($(KDIR),)
+kdir-check:
+	@test -e '$(KDIR)/Makefile' || { \
+		echo '$(KDIR) is not a kernel build tree: give KDIR=/path of one, or run `make stock`, which builds with the lab'"'"'s.' >&2; exit 1; }
+	@test -e '$(KDIR)/rust/libkernel.rmeta' || { \
+		echo '$(KDIR) has no Rust metadata (rust/libkernel.rmeta is missing): run `make prepare` in that kernel tree with CONFIG_RUST=y, or run `make stock` here, which builds with the lab'"'"'s.' >&2; exit 1; }
+
+modules modules_install rust-analyzer: kdir-check
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
+
+clean:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
+else
+modules modules_install:
+	@echo 'give the kernel tree: make KDIR=/path $@; or run `make stock`, which builds for the lab'"'"'s kernel.' >&2; exit 1
+
+rust-analyzer clean:
+	@$(LAB) $@
+endif
+
+# --- the lab -----------------------------------------------------------------
+export CLIPPY W V KCFLAGS TIERS TESTS
+
+stock demo test fmt fmt-check clippy prepare distclean:
+	@$(LAB) $@
+
+lab-shell shell:
+	@$(LAB) shell
+
+.PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
+	test fmt fmt-check clippy prepare distclean lab-shell shell

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The commands of tools/lab/lab."""
+
+import os
+import signal
+import sys
+
+from . import cache, config, host
+from .say import LabError, say
+
+HELP = """\
+tools/lab/lab COMMAND: what the top-level Makefile calls.
+
+  stock                   build the modules for Debian's kernel: build/stock/*.ko
+  test                    all tests; TIERS="T0 T2" TESTS=glob select
+  demo                    files through vsock between a host VM and its guest
+  shell                   a shell in the host VM, modules loaded, guest running
+  run --script FILE [--modules ours|c] [--guest [ours|c]] [--timeout S]
+                          run a shell script in the host VM
+  chroot [COMMAND...]     run in the build root, here; kernel tree at /build/linux
+  kdir | release          print the path of the kernel tree | the kernel's release
+  kernel-files            print the directory with vmlinuz and modules
+  fmt | fmt-check | clippy | rust-analyzer
+  prepare                 make everything in the cache that the others need
+  clean | distclean       remove build/ and its objects | the whole cache too
+"""
+
+
+def command_chroot(arguments):
+    from .build import KDIR
+    from .chroot import Chroot
+    from .kernel import Kernel
+    from .root import build_root
+    here = os.getcwd()
+    place = Chroot(build_root())
+    place.bind(Kernel().kdir(), KDIR, True)
+    if here != "/":
+        place.bind(here)
+    return place.call(arguments or ["bash"], cwd=here)
+
+
+def command_clean(arguments):
+    from .build import clean
+    return clean()
+
+
+def command_distclean(arguments):
+    command_clean(arguments)
+    cache.distclean()
+    return 0
+
+
+def command_stock(arguments):
+    from .build import stock
+    return stock(arguments)
+
+
+def command_clippy(arguments):
+    from .build import stock
+    return stock(["CLIPPY=1", *arguments])
+
+
+def command_fmt(arguments):
+    from .build import fmt
+    return fmt(check=False)
+
+
+def command_fmt_check(arguments):
+    from .build import fmt
+    return fmt(check=True)
+
+
+def command_kdir(arguments):
+    from .kernel import Kernel
+    print(Kernel().kdir())
+    return 0
+
+
+def command_release(arguments):
+    from .kernel import Kernel
+    print(Kernel().release)
+    return 0
+
+
+def command_kernel_files(arguments):
+    from .kernel import Kernel
+    print(Kernel().files())
+    return 0
+
+
+def command_help(arguments):
+    print(HELP, end="")
+    return 0
+
+
+def main(argv):
+    name = argv[0] if argv else "help"
+    handler = globals().get("command_" + name.replace("-", "_"))
+    if name in ("-h", "--help"):
+        handler = command_help
+    if handler is None:
+        say(f"no such command: {name}; `tools/lab/lab help` lists them")
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if handler not in (command_help, command_clean, command_distclean):
+            host.require_tools()
+        return handler(argv[1:])
+    except LabError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
