@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Exports the Rust symbols of the library crates of one module, and the helpers
+ * it carries, to the other modules of this tree.
+ */
+
+#include "exports.h"
+
+#include "exports_vhost_generated.h"
