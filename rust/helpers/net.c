@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/nsproxy.h>
+#include <linux/sched.h>
+#include <net/net_namespace.h>
+
+__rust_helper void rust_vsock_helper_get_net(struct net *net)
+{
+	get_net(net);
+}
+
+__rust_helper void rust_vsock_helper_put_net(struct net *net)
+{
+	put_net(net);
+}
+
+__rust_helper struct net *rust_vsock_helper_current_net(void)
+{
+	return current->nsproxy->net_ns;
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/poll.h>
+#include <linux/sched.h>
+
+__rust_helper void rust_vsock_helper_set_task_running(void)
+{
+	__set_current_state(TASK_RUNNING);
+}
+
+__rust_helper void rust_vsock_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+__rust_helper __poll_t rust_vsock_helper_vfs_poll(struct file *file, struct poll_table_struct *pt)
+{
+	return vfs_poll(file, pt);
+}
