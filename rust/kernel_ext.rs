@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `kernel` crate does not have yet: the virtio bus, socket buffers, vsock transports,
+//! what a vhost device needs of its owner, and the small locks and queues these want.
+//!
+//! This is the only place of the tree where `unsafe` lives. It knows nothing of the vsock protocol:
+//! that is in `vsock_proto` (wire format and decisions) and `virtio_transport_common` (sockets).
+
+#[path = "kernel_ext/eventfd.rs"]
+pub mod eventfd;
+#[path = "kernel_ext/gfp.rs"]
+pub mod gfp;
+#[path = "kernel_ext/iov.rs"]
+pub mod iov;
+#[path = "kernel_ext/kick.rs"]
+pub mod kick;
+#[path = "kernel_ext/lock.rs"]
+pub mod lock;
+#[path = "kernel_ext/miscdev.rs"]
+pub mod miscdev;
+#[path = "kernel_ext/net.rs"]
+pub mod net;
+#[path = "kernel_ext/owner_mm.rs"]
+pub mod owner_mm;
+#[path = "kernel_ext/rcu.rs"]
+pub mod rcu;
+#[path = "kernel_ext/skb.rs"]
+pub mod skb;
+#[path = "kernel_ext/skb_list.rs"]
+pub mod skb_list;
+#[path = "kernel_ext/sock.rs"]
+pub mod sock;
+#[path = "kernel_ext/trace.rs"]
+pub mod trace;
+#[path = "kernel_ext/user_iov.rs"]
+pub mod user_iov;
+#[path = "kernel_ext/vhost_task.rs"]
+pub mod vhost_task;
+#[path = "kernel_ext/virtio.rs"]
+pub mod virtio;
+#[path = "kernel_ext/vsock.rs"]
+pub mod vsock;
+#[path = "kernel_ext/work.rs"]
+pub mod work;
+
+/// The raw bindings, for the macros and abstractions of this tree only.
+#[doc(hidden)]
+pub use vsock_bindings as bindings;
+
+// `#[vtable]` implementations and `pr_*!` want these of every crate; `module!` makes them for a
+// crate that is a module, which this one is not: see `rust/kernel/lib.rs` of the kernel.
+#[doc(hidden)]
+pub(crate) const __LOG_PREFIX: &[u8] = b"vsock\0";

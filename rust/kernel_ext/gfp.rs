@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocation contexts.
+//!
+//! C header: [`include/linux/gfp_types.h`](srctree/include/linux/gfp_types.h).
+
+use crate::bindings;
+
+/// What an allocation may do to get its memory.
+///
+/// [`kernel::alloc::Flags`] does not show its bits to other crates; these are the two contexts that
+/// calls into C need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gfp {
+    /// May sleep and reclaim.
+    Kernel,
+    /// Does not sleep: for callers that hold a spinlock or are in an RCU read section.
+    Atomic,
+}
+
+impl Gfp {
+    /// The bits that C functions take.
+    #[inline]
+    pub(crate) fn as_raw(self) -> bindings::gfp_t {
+        match self {
+            Gfp::Kernel => bindings::GFP_KERNEL,
+            Gfp::Atomic => bindings::GFP_ATOMIC,
+        }
+    }
+}

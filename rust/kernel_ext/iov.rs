@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The message of a `send()` or `recv()`.
+//!
+//! C header: [`include/linux/socket.h`](srctree/include/linux/socket.h).
+
+use crate::bindings;
+use kernel::{
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    prelude::*, //
+};
+
+/// The message of a system call in progress: `struct msghdr`, with the memory of the user.
+///
+/// Context: the task of the system call; not to be kept.
+///
+/// # Invariants
+///
+/// `msg` is valid, and only used through this object, for all of `'a`; its `msg_iter` is a source if
+/// `S`, a destination otherwise.
+pub struct MsgHdr<'a, const S: bool> {
+    msg: &'a mut bindings::msghdr,
+}
+
+/// The message of a `send()`.
+pub type SendMsg<'a> = MsgHdr<'a, true>;
+/// The message of a `recv()`.
+pub type RecvMsg<'a> = MsgHdr<'a, false>;
+
+impl<'a, const S: bool> MsgHdr<'a, S> {
+    /// Makes an object of what the socket layer passes to a transport.
+    ///
+    /// # Safety
+    ///
+    /// The type invariants hold for `msg`.
+    pub(crate) unsafe fn from_raw(msg: *mut bindings::msghdr) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            // SAFETY: By the safety requirements.
+            msg: unsafe { &mut *msg },
+        }
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.msg.msg_flags & flag != 0
+    }
+}
+
+impl SendMsg<'_> {
+    /// Where the data comes from.
+    #[inline]
+    pub fn source(&mut self) -> &mut IovIterSource<'_> {
+        // SAFETY: By the type invariants, the iterator is a valid source, which is borrowed for as
+        // long as the result is.
+        unsafe { IovIterSource::from_raw(&raw mut self.msg.msg_iter) }
+    }
+
+    /// Bytes that were not sent yet.
+    #[inline]
+    pub fn left(&mut self) -> usize {
+        self.source().len()
+    }
+
+    /// Does something with the source, and puts its position back if that fails.
+    #[inline]
+    pub fn attempt<R>(&mut self, f: impl FnOnce(&mut IovIterSource<'_>) -> Result<R>) -> Result<R> {
+        let iter = &raw mut self.msg.msg_iter;
+        // SAFETY: The iterator is valid for reads; it is plain data that describes a position.
+        let before = unsafe { iter.read() };
+        let ret = f(self.source());
+        if ret.is_err() {
+            // SAFETY: The iterator is valid for writes, and `before` describes a position in the same
+            // memory, which lives as long as `self`.
+            unsafe { iter.write(before) };
+        }
+        ret
+    }
+
+    /// `MSG_EOR`: the message ends a record.
+    #[inline]
+    pub fn is_end_of_record(&self) -> bool {
+        self.has(bindings::MSG_EOR)
+    }
+
+    /// `MSG_ZEROCOPY`.
+    #[inline]
+    pub fn wants_zerocopy(&self) -> bool {
+        self.has(bindings::MSG_ZEROCOPY)
+    }
+}
+
+impl RecvMsg<'_> {
+    /// Where the data goes.
+    #[inline]
+    pub fn dest(&mut self) -> &mut IovIterDest<'_> {
+        // SAFETY: By the type invariants, the iterator is a valid destination, which is borrowed for
+        // as long as the result is.
+        unsafe { IovIterDest::from_raw(&raw mut self.msg.msg_iter) }
+    }
+
+    /// Room that is left.
+    #[inline]
+    pub fn left(&mut self) -> usize {
+        self.dest().len()
+    }
+
+    /// Tells the reader that the message ended a record.
+    pub fn set_end_of_record(&mut self) {
+        self.msg.msg_flags |= bindings::MSG_EOR;
+    }
+}

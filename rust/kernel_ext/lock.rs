@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A spinlock that disables bottom halves.
+//!
+//! C header: [`include/linux/spinlock.h`](srctree/include/linux/spinlock.h).
+
+use crate::bindings;
+use kernel::{
+    prelude::*,
+    sync::lock::{
+        Backend,
+        Lock, //
+    },
+};
+
+/// A `spinlock_t` lock backend that uses the `_bh` functions.
+pub struct SpinLockBhBackend;
+
+/// A spinlock that is also taken in softirq context.
+pub type SpinLockBh<T> = Lock<T, SpinLockBhBackend>;
+
+// SAFETY: The `spinlock_t` ensures mutual exclusion; `relock` uses the default implementation.
+unsafe impl Backend for SpinLockBhBackend {
+    type State = bindings::spinlock_t;
+    type GuardState = ();
+
+    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
+        // SAFETY: By the safety requirements, `ptr` is valid for writes, `name` and `key` for reads.
+        unsafe { bindings::__spin_lock_init(ptr, name, key) }
+    }
+
+    #[inline]
+    unsafe fn lock(ptr: *mut Self::State) -> Self::GuardState {
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe { bindings::spin_lock_bh(ptr) }
+    }
+
+    #[inline]
+    unsafe fn try_lock(ptr: *mut Self::State) -> Option<Self::GuardState> {
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        (unsafe { bindings::spin_trylock_bh(ptr) } != 0).then_some(())
+    }
+
+    #[inline]
+    unsafe fn unlock(ptr: *mut Self::State, _guard_state: &Self::GuardState) {
+        // SAFETY: By the safety requirements, the caller owns the lock.
+        unsafe { bindings::spin_unlock_bh(ptr) }
+    }
+
+    #[inline]
+    unsafe fn assert_is_held(ptr: *mut Self::State) {
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe { bindings::spin_assert_is_held(ptr) }
+    }
+}
+
+/// Creates a [`SpinLockBh`] initialiser with a newly-created lock class.
+#[macro_export]
+macro_rules! new_spinlock_bh {
+    ($inner:expr, $name:literal) => {
+        $crate::lock::SpinLockBh::new(
+            $inner,
+            ::kernel::optional_name!($name),
+            ::kernel::static_lock_class!(),
+        )
+    };
+}

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Owned socket buffers.
+//!
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h).
+
+use crate::{
+    bindings,
+    gfp::Gfp,
+    net::Net,
+    sock::VsockSock, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::to_result,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// The most bytes that one linear allocation should have: more presses the page allocator.
+pub const MAX_CHEAP_LINEAR: usize = bindings::SKB_MAX_LINEAR as usize;
+
+/// Memory of a buffer without payload, in bytes.
+pub const EMPTY_TRUESIZE: usize = bindings::SKB_TRUESIZE_0 as usize;
+
+/// An owned `struct sk_buff` with a headroom for a header, and a control block of type `C`.
+///
+/// The buffer has a *head*, whose size was given at allocation, and a *payload*, which is either
+/// linear and directly behind the head, or a list of page fragments. The control block lives in
+/// `skb->cb` and is dropped with the buffer.
+///
+/// If the buffer has an owner, it is a vsock socket, which is charged for the memory and stays
+/// allocated (though maybe closed) for as long as the buffer refers to it.
+///
+/// # Invariants
+///
+/// - `0` points to a valid `struct sk_buff`, of which this object owns the only reference and which
+///   is in no list.
+/// - `skb->cb` holds a valid `C`.
+/// - The bytes from `skb->head` to `skb->data` and the payload are initialized.
+/// - `skb->sk` is null or belongs to a `struct vsock_sock`.
+#[repr(transparent)]
+pub struct SkBuff<C>(NonNull<bindings::sk_buff>, PhantomData<C>);
+
+// SAFETY: A socket buffer is not tied to the thread that allocated it.
+unsafe impl<C: Send> Send for SkBuff<C> {}
+// SAFETY: `&SkBuff` only allows to read.
+unsafe impl<C: Sync> Sync for SkBuff<C> {}
+
+impl<C> SkBuff<C> {
+    const CB_FITS: () = {
+        assert!(size_of::<C>() <= 48);
+        assert!(align_of::<C>() <= 8);
+    };
+
+    /// Allocates a buffer with `headroom` zeroed bytes and room for `payload` bytes.
+    ///
+    /// A buffer that is too big for a cheap linear allocation gets page fragments. The payload has
+    /// the length 0 until [`fill_from_iter`](Self::fill_from_iter) or [`append`](Self::append).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` for sizes that no buffer can have.
+    pub fn alloc(headroom: usize, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
+        let total = headroom.checked_add(payload).ok_or(EINVAL)?;
+        if total <= MAX_CHEAP_LINEAR {
+            Self::alloc_parts(headroom, total, 0, gfp, cb)
+        } else {
+            Self::alloc_parts(headroom, headroom, payload, gfp, cb)
+        }
+    }
+
+    /// As [`alloc`](Self::alloc), but the buffer is linear whatever its size.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` for sizes that no buffer can have.
+    pub fn alloc_linear(headroom: usize, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
+        let total = headroom.checked_add(payload).ok_or(EINVAL)?;
+        Self::alloc_parts(headroom, total, 0, gfp, cb)
+    }
+
+    fn alloc_parts(headroom: usize, linear: usize, frags: usize, gfp: Gfp, cb: C) -> Result<Self> {
+        let () = Self::CB_FITS;
+        let frags = c_int::try_from(frags)?;
+        let skb = Self::alloc_raw(linear, frags as usize, gfp)?;
+        // SAFETY: `skb` was just allocated and is empty, with at least `headroom` linear bytes.
+        unsafe { bindings::skb_reserve(skb.as_ptr(), c_int::try_from(headroom)?) };
+        // SAFETY: As above: nobody else refers to it.
+        unsafe { (*skb.as_ptr()).data_len = frags as c_uint };
+        // SAFETY: As above.
+        let head = unsafe { (*skb.as_ptr()).head };
+        // SAFETY: The linear part begins at `head` and has at least `headroom` bytes.
+        unsafe { head.write_bytes(0, headroom) };
+        // SAFETY: The control block belongs to the owner of the buffer; `CB_FITS` says that a `C`
+        // fits, and `cb` is aligned to 8.
+        unsafe { (&raw mut (*skb.as_ptr()).cb).cast::<C>().write(cb) };
+
+        // INVARIANT: The reference is ours and the only one, the control block was written, the
+        // head was zeroed and there is no payload and no owner yet.
+        Ok(Self(skb, PhantomData))
+    }
+
+    fn alloc_raw(linear: usize, frags: usize, gfp: Gfp) -> Result<NonNull<bindings::sk_buff>> {
+        let mut err = 0;
+        // SAFETY: FFI call without preconditions; `err` is valid for writes.
+        let skb = unsafe {
+            bindings::alloc_skb_with_frags(
+                linear,
+                frags,
+                bindings::PAGE_ALLOC_COSTLY_ORDER as c_int,
+                &mut err,
+                gfp.as_raw(),
+            )
+        };
+        NonNull::new(skb).ok_or(ENOMEM)
+    }
+
+    /// The C object.
+    #[inline]
+    pub(crate) fn as_raw(&self) -> *mut bindings::sk_buff {
+        self.0.as_ptr()
+    }
+
+    /// Gives the buffer up, control block included.
+    #[inline]
+    pub(crate) fn into_raw(self) -> NonNull<bindings::sk_buff> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Takes a buffer back.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` came from [`into_raw`](Self::into_raw) with the same `C`, and was not taken back yet.
+    #[inline]
+    pub(crate) unsafe fn from_raw(ptr: NonNull<bindings::sk_buff>) -> Self {
+        // INVARIANT: `into_raw` was given an object for which the invariants hold.
+        Self(ptr, PhantomData)
+    }
+
+    #[inline]
+    fn skb(&self) -> &bindings::sk_buff {
+        // SAFETY: By the type invariants, the buffer is valid, and `&self` keeps writers away.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The start and the size of the linear part, from `skb->head` on.
+    #[inline]
+    fn linear_raw(&self) -> (*mut u8, usize) {
+        let head = self.skb().head;
+        // SAFETY: By the type invariants, the buffer is valid.
+        let end = unsafe { bindings::skb_end_pointer(self.as_raw()) };
+        (head, (end as usize).wrapping_sub(head as usize))
+    }
+
+    /// How many bytes the linear part has, head included: what a device may write.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.linear_raw().1
+    }
+
+    /// Length of the payload in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.skb().len as usize
+    }
+
+    /// Says whether there is no payload.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory that the buffer takes, in bytes.
+    #[inline]
+    pub fn truesize(&self) -> usize {
+        self.skb().truesize as usize
+    }
+
+    /// Says whether the payload is in page fragments.
+    #[inline]
+    pub fn is_nonlinear(&self) -> bool {
+        // SAFETY: By the type invariants, the buffer is valid.
+        unsafe { bindings::skb_is_nonlinear(self.as_raw()) }
+    }
+
+    /// How many bytes [`append`](Self::append) still takes.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        // SAFETY: By the type invariants, the buffer is valid.
+        let room = unsafe { bindings::skb_tailroom(self.as_raw()) };
+        usize::try_from(room).unwrap_or(0)
+    }
+
+    /// The control block.
+    #[inline]
+    pub fn cb(&self) -> &C {
+        // SAFETY: By the type invariants, there is a valid `C`.
+        unsafe { &*(&raw const (*self.as_raw()).cb).cast::<C>() }
+    }
+
+    /// The control block.
+    #[inline]
+    pub fn cb_mut(&mut self) -> &mut C {
+        // SAFETY: By the type invariants, there is a valid `C`, and `&mut self` is exclusive.
+        unsafe { &mut *(&raw mut (*self.as_raw()).cb).cast::<C>() }
+    }
+
+    /// Replaces the control block by another one, maybe of another type.
+    #[inline]
+    pub fn replace_cb<D>(self, new: D) -> (SkBuff<D>, C) {
+        let () = SkBuff::<D>::CB_FITS;
+        let skb = self.into_raw();
+        // SAFETY: By the type invariants of what was `self`, the buffer is valid.
+        let cb = unsafe { &raw mut (*skb.as_ptr()).cb };
+        // SAFETY: There is a valid `C`, which is moved out: the place is overwritten next.
+        let old = unsafe { cb.cast::<C>().read() };
+        // SAFETY: `CB_FITS` says that a `D` fits.
+        unsafe { cb.cast::<D>().write(new) };
+        // INVARIANT: The control block is a `D` now; the rest did not change.
+        (SkBuff(skb, PhantomData), old)
+    }
+
+    /// The bytes before the payload.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        let skb = self.skb();
+        let len = (skb.data as usize).wrapping_sub(skb.head as usize);
+        // SAFETY: By the type invariants, these bytes are initialized; `&self` keeps writers away.
+        unsafe { core::slice::from_raw_parts(skb.head, len) }
+    }
+
+    /// The bytes before the payload.
+    #[inline]
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        let skb = self.skb();
+        let len = (skb.data as usize).wrapping_sub(skb.head as usize);
+        let head = skb.head;
+        // SAFETY: By the type invariants, these bytes are initialized; `&mut self` is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(head, len) }
+    }
+
+    /// The payload, if it is linear.
+    #[inline]
+    pub fn linear(&self) -> Option<&[u8]> {
+        if self.is_nonlinear() {
+            return None;
+        }
+        // SAFETY: The payload is linear, thus `len` bytes at `data`, which the type invariants say
+        // are initialized.
+        Some(unsafe { core::slice::from_raw_parts(self.skb().data, self.len()) })
+    }
+
+    /// Appends bytes to a linear payload.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if there is no room for them, or if the payload is not linear.
+    pub fn append(&mut self, bytes: &[u8]) -> Result {
+        if self.is_nonlinear() || bytes.len() > self.tailroom() {
+            return Err(EMSGSIZE);
+        }
+        // SAFETY: The buffer is linear and has room for that many bytes.
+        let dst = unsafe { bindings::skb_put(self.as_raw(), bytes.len() as c_uint) };
+        // INVARIANT: The new bytes of the payload are initialized here.
+        // SAFETY: `dst` has that many bytes, to which nobody else refers.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.cast(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Appends `len` bytes of the payload of another buffer, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if there is no room for them or this payload is not linear, `EFAULT` if `other` is
+    /// shorter.
+    pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
+        if self.is_nonlinear() || len > self.tailroom() {
+            return Err(EMSGSIZE);
+        }
+        if offset.checked_add(len).is_none_or(|end| end > other.len()) {
+            return Err(EFAULT);
+        }
+        let offset = c_int::try_from(offset)?;
+        // SAFETY: By the type invariants, the buffer is valid.
+        let dst = unsafe { bindings::skb_tail_pointer(self.as_raw()) };
+        // SAFETY: `dst` has room for `len` bytes; `other` has that many from `offset` on.
+        to_result(unsafe {
+            bindings::skb_copy_bits(other.as_raw(), offset, dst.cast(), len as c_int)
+        })?;
+        // INVARIANT: The new bytes of the payload were initialized by the copy.
+        // SAFETY: The buffer is linear and has room for `len` bytes.
+        unsafe { bindings::skb_put(self.as_raw(), len as c_uint) };
+        Ok(())
+    }
+
+    /// Fills the payload, which must be empty, with exactly `len` bytes.
+    ///
+    /// Context: may sleep if the source is user memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the source ends or faults before; its position is not moved then. `EMSGSIZE` if
+    /// the buffer has no room for `len` bytes.
+    pub fn fill_from_iter(&mut self, source: &mut IovIterSource<'_>, len: usize) -> Result {
+        if !self.is_empty() {
+            return Err(EINVAL);
+        }
+        if self.is_nonlinear() {
+            if len != self.skb().data_len as usize {
+                return Err(EMSGSIZE);
+            }
+        } else if len > self.tailroom() {
+            return Err(EMSGSIZE);
+        }
+        let count = c_int::try_from(len)?;
+        self.set_len(len);
+        // SAFETY: The buffer has `len` bytes of payload, linear or in fragments; the source is valid
+        // by its own invariants.
+        let ret = to_result(unsafe {
+            bindings::skb_copy_datagram_from_iter_full(self.as_raw(), 0, source.as_raw(), count)
+        });
+        if ret.is_err() {
+            // INVARIANT: What was not written is no payload.
+            self.clear_len();
+        }
+        ret
+    }
+
+    fn set_len(&mut self, len: usize) {
+        if self.is_nonlinear() {
+            // SAFETY: By the type invariants the buffer is valid and ours; the fragments have
+            // `data_len` bytes, which is `len`.
+            unsafe { (*self.as_raw()).len = len as c_uint };
+        } else {
+            // SAFETY: The caller checked that there is room.
+            unsafe { bindings::skb_put(self.as_raw(), len as c_uint) };
+        }
+    }
+
+    fn clear_len(&mut self) {
+        if self.is_nonlinear() {
+            // SAFETY: By the type invariants, the buffer is valid and ours.
+            unsafe { (*self.as_raw()).len = 0 };
+        } else {
+            // SAFETY: As above; trimming a linear buffer to nothing.
+            unsafe { bindings::skb_trim(self.as_raw(), 0) };
+        }
+    }
+
+    /// Copies `len` bytes of the payload, from `offset` on.
+    ///
+    /// Context: may sleep if the destination is user memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the payload or the destination is shorter, or faults; then the position of the
+    /// destination was put back.
+    #[inline]
+    pub fn copy_to_iter(&self, offset: usize, dest: &mut IovIterDest<'_>, len: usize) -> Result {
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(EFAULT);
+        }
+        let offset = c_int::try_from(offset)?;
+        // SAFETY: The payload has `len` bytes from `offset` on; the destination is valid by its own
+        // invariants.
+        to_result(unsafe {
+            bindings::skb_copy_datagram_iter(self.as_raw(), offset, dest.as_raw(), len as c_int)
+        })
+    }
+
+    /// Charges the buffer to a socket, as something that it sends.
+    #[doc(alias = "skb_set_owner_w")]
+    pub fn set_owner(&mut self, sock: &VsockSock) {
+        // INVARIANT: The owner is a vsock socket.
+        // SAFETY: By the type invariants of both, the buffer and the socket are valid, and a caller
+        // that has a `&VsockSock` has a reference to it.
+        unsafe { bindings::skb_set_owner_w(self.as_raw(), sock.as_sock()) };
+    }
+
+    /// Charges the buffer to the owner of another one, if that has one.
+    pub fn set_owner_of<D>(&mut self, other: &SkBuff<D>) {
+        // SAFETY: Both buffers are valid; the owner of `other` is alive for as long as `other` is.
+        //
+        // INVARIANT: An owner of `other` is a vsock socket.
+        unsafe { bindings::skb_copy_owner_w(self.as_raw(), other.as_raw()) };
+    }
+
+    /// Takes the charge from the owner.
+    #[doc(alias = "skb_orphan")]
+    #[inline]
+    pub fn orphan(&mut self) {
+        // SAFETY: By the type invariants, the buffer is valid and ours.
+        unsafe { bindings::skb_orphan(self.as_raw()) };
+    }
+
+    /// Says whether `sock` is charged for the buffer.
+    #[inline]
+    pub fn is_owned_by(&self, sock: &VsockSock) -> bool {
+        core::ptr::eq(self.owner_raw(), sock.as_sock())
+    }
+
+    /// The namespace of the owner.
+    #[inline]
+    pub fn owner_net(&self) -> Option<ARef<Net>> {
+        let sk = NonNull::new(self.owner_raw())?;
+        // SAFETY: The owner is allocated for as long as the buffer refers to it.
+        let net = unsafe { bindings::sock_net(sk.as_ptr()) };
+        // SAFETY: A socket has a reference to its namespace until it is destroyed.
+        Some(unsafe { Net::from_raw(net) }.into())
+    }
+
+    #[inline]
+    fn owner_raw(&self) -> *mut bindings::sock {
+        // SAFETY: By the type invariants, the buffer is valid.
+        unsafe { bindings::skb_sk(self.as_raw()) }
+    }
+}
+
+impl<C> Drop for SkBuff<C> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, there is a valid `C`, which nobody uses after this.
+        unsafe { (&raw mut (*self.as_raw()).cb).cast::<C>().drop_in_place() };
+        // SAFETY: By the type invariants, we own the reference.
+        unsafe { bindings::consume_skb(self.as_raw()) };
+    }
+}
+
+/// A linear buffer for a device to write to, head and payload.
+///
+/// A device that lies about what it wrote makes us see zeroes, and one that looks into the buffer
+/// sees them, too.
+///
+/// # Invariants
+///
+/// The buffer is linear, and all bytes of the linear part are initialized.
+#[repr(transparent)]
+pub struct ReceiveBuffer(SkBuff<()>);
+
+impl ReceiveBuffer {
+    /// Allocates a buffer with a head of `headroom` bytes and room for `payload` bytes, all zero.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` for sizes that no linear buffer has.
+    pub fn new(headroom: usize, payload: usize, gfp: Gfp) -> Result<Self> {
+        let total = headroom.checked_add(payload).ok_or(EINVAL)?;
+        if total > MAX_CHEAP_LINEAR {
+            return Err(EINVAL);
+        }
+        let skb = SkBuff::alloc(headroom, payload, gfp, ())?;
+        let (head, size) = skb.linear_raw();
+        // SAFETY: The linear part is `size` bytes long and ours alone.
+        unsafe { head.write_bytes(0, size) };
+        // INVARIANT: All bytes were written just now.
+        Ok(Self(skb))
+    }
+
+    /// The C object.
+    pub(crate) fn skb(&self) -> &SkBuff<()> {
+        &self.0
+    }
+
+    /// Gives the buffer up.
+    pub(crate) fn into_raw(self) -> NonNull<bindings::sk_buff> {
+        self.0.into_raw()
+    }
+
+    /// Takes a buffer back.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` came from [`into_raw`](Self::into_raw) and was not taken back yet.
+    pub(crate) unsafe fn from_raw(ptr: NonNull<bindings::sk_buff>) -> Self {
+        // INVARIANT: `into_raw` was given an object for which the invariants hold.
+        // SAFETY: By the safety requirements.
+        Self(unsafe { SkBuff::from_raw(ptr) })
+    }
+
+    /// How many bytes a device may write, head included.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// The bytes of the head, as the device wrote them.
+    ///
+    /// A hostile device may still write: copy what is needed, once.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        self.0.head()
+    }
+
+    /// Makes the first `len` bytes behind the head the payload.
+    ///
+    /// # Errors
+    ///
+    /// Gives the buffer back if it has not so many bytes.
+    #[inline]
+    pub fn received(mut self, len: usize) -> Result<SkBuff<()>, Self> {
+        if len > self.0.tailroom() {
+            return Err(self);
+        }
+        self.0.set_len(len);
+        // INVARIANT: The payload is initialized since all of the linear part is.
+        Ok(self.0)
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! First-in first-out lists of socket buffers, linked through the buffers themselves.
+
+use crate::{
+    bindings,
+    skb::SkBuff, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+use kernel::prelude::*;
+
+type Link = Option<NonNull<bindings::sk_buff>>;
+
+/// A list of owned buffers; dropping it drops them.
+///
+/// It needs no memory of its own and no pinning. It has no lock: its owner has one.
+///
+/// # Invariants
+///
+/// `first` and the `next` pointers from there on are a chain of `len` buffers that ends at `last`;
+/// the list owns each of them as a [`SkBuff<C>`].
+pub struct SkbList<C> {
+    first: Link,
+    last: Link,
+    len: usize,
+    _p: PhantomData<SkBuff<C>>,
+}
+
+// SAFETY: The list owns its buffers.
+unsafe impl<C: Send> Send for SkbList<C> {}
+// SAFETY: `&SkbList` only gives `&SkBuff`.
+unsafe impl<C: Sync> Sync for SkbList<C> {}
+
+impl<C> SkbList<C> {
+    /// An empty list.
+    pub const fn new() -> Self {
+        // INVARIANT: A chain of no buffers.
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+            _p: PhantomData,
+        }
+    }
+
+    /// How many buffers are in the list.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Says whether the list is empty.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    #[inline]
+    fn next(skb: NonNull<bindings::sk_buff>) -> Link {
+        // SAFETY: By the type invariants, the buffer is valid; the field is the link of whoever owns
+        // it.
+        NonNull::new(unsafe { bindings::skb_get_next(skb.as_ptr()) })
+    }
+
+    #[inline]
+    fn set_next(skb: NonNull<bindings::sk_buff>, next: Link) {
+        let next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        // SAFETY: As above; the caller has the list exclusively.
+        unsafe { bindings::skb_set_next(skb.as_ptr(), next) };
+    }
+
+    /// Appends a buffer.
+    #[inline]
+    pub fn push_back(&mut self, skb: SkBuff<C>) {
+        let skb = skb.into_raw();
+        // INVARIANT: The chain has one more buffer, which is the last.
+        Self::set_next(skb, None);
+        match self.last {
+            Some(last) => Self::set_next(last, Some(skb)),
+            None => self.first = Some(skb),
+        }
+        self.last = Some(skb);
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Puts a buffer before all others.
+    #[inline]
+    pub fn push_front(&mut self, skb: SkBuff<C>) {
+        let skb = skb.into_raw();
+        // INVARIANT: The chain has one more buffer, which is the first.
+        Self::set_next(skb, self.first);
+        if self.last.is_none() {
+            self.last = Some(skb);
+        }
+        self.first = Some(skb);
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Takes the first buffer.
+    #[inline]
+    pub fn pop_front(&mut self) -> Option<SkBuff<C>> {
+        let skb = self.first?;
+        // INVARIANT: The chain begins with the next buffer, if there is one.
+        self.first = Self::next(skb);
+        if self.first.is_none() {
+            self.last = None;
+        }
+        self.len = self.len.wrapping_sub(1);
+        Self::set_next(skb, None);
+        // SAFETY: By the type invariants, the list owned it as a `SkBuff<C>`, and gave it up.
+        Some(unsafe { SkBuff::from_raw(skb) })
+    }
+
+    /// The first buffer.
+    #[inline]
+    pub fn front(&self) -> Option<&SkBuff<C>> {
+        self.first.as_ref().map(Self::borrow)
+    }
+
+    /// The first buffer.
+    #[inline]
+    pub fn front_mut(&mut self) -> Option<SkbMut<'_, C>> {
+        self.first.map(SkbMut::new)
+    }
+
+    /// The last buffer.
+    #[inline]
+    pub fn back(&self) -> Option<&SkBuff<C>> {
+        self.last.as_ref().map(Self::borrow)
+    }
+
+    /// The last buffer.
+    #[inline]
+    pub fn back_mut(&mut self) -> Option<SkbMut<'_, C>> {
+        self.last.map(SkbMut::new)
+    }
+
+    #[inline]
+    fn borrow(skb: &NonNull<bindings::sk_buff>) -> &SkBuff<C> {
+        // SAFETY: `SkBuff` is a transparent wrapper of this pointer, and by the type invariants of
+        // the list the buffer is a valid `SkBuff<C>` for as long as the list is not changed.
+        unsafe { &*core::ptr::from_ref(skb).cast() }
+    }
+
+    /// The buffers, first to last.
+    #[inline]
+    pub fn iter(&self) -> Iter<'_, C> {
+        Iter {
+            next: self.first,
+            _p: PhantomData,
+        }
+    }
+
+    /// Takes out all buffers for which `f` is true; both lists keep the order.
+    pub fn extract(&mut self, mut f: impl FnMut(&SkBuff<C>) -> bool) -> SkbList<C> {
+        let mut out = SkbList::new();
+        let mut keep = SkbList::new();
+        while let Some(skb) = self.pop_front() {
+            if f(&skb) {
+                out.push_back(skb);
+            } else {
+                keep.push_back(skb);
+            }
+        }
+        core::mem::swap(self, &mut keep);
+        out
+    }
+}
+
+impl<C> Default for SkbList<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C> Drop for SkbList<C> {
+    fn drop(&mut self) {
+        while let Some(skb) = self.pop_front() {
+            drop(skb);
+        }
+    }
+}
+
+/// An iterator over the buffers of a [`SkbList`].
+pub struct Iter<'a, C> {
+    next: Link,
+    _p: PhantomData<&'a SkBuff<C>>,
+}
+
+impl<'a, C> Iterator for Iter<'a, C> {
+    type Item = SkbRef<'a, C>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let skb = self.next?;
+        self.next = SkbList::<C>::next(skb);
+        Some(SkbRef {
+            skb,
+            _p: PhantomData,
+        })
+    }
+}
+
+/// A buffer in a [`SkbList`].
+pub struct SkbRef<'a, C> {
+    skb: NonNull<bindings::sk_buff>,
+    _p: PhantomData<&'a SkBuff<C>>,
+}
+
+impl<C> core::ops::Deref for SkbRef<'_, C> {
+    type Target = SkBuff<C>;
+
+    #[inline]
+    fn deref(&self) -> &SkBuff<C> {
+        SkbList::<C>::borrow(&self.skb)
+    }
+}
+
+/// A buffer in a [`SkbList`] that may be changed, but not replaced: it is a link of the chain.
+pub struct SkbMut<'a, C> {
+    skb: ManuallyDrop<SkBuff<C>>,
+    _p: PhantomData<&'a mut SkBuff<C>>,
+}
+
+impl<C> SkbMut<'_, C> {
+    fn new(skb: NonNull<bindings::sk_buff>) -> Self {
+        // SAFETY: By the type invariants of the list, it is a valid `SkBuff<C>`. The list is borrowed
+        // mutably for as long as this lives, and goes on owning the buffer: `ManuallyDrop`.
+        let skb = ManuallyDrop::new(unsafe { SkBuff::from_raw(skb) });
+        Self {
+            skb,
+            _p: PhantomData,
+        }
+    }
+
+    /// The control block.
+    #[inline]
+    pub fn cb_mut(&mut self) -> &mut C {
+        self.skb.cb_mut()
+    }
+
+    /// See [`SkBuff::append_from`].
+    #[inline]
+    pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
+        self.skb.append_from(other, offset, len)
+    }
+}
+
+impl<C> core::ops::Deref for SkbMut<'_, C> {
+    type Target = SkBuff<C>;
+
+    #[inline]
+    fn deref(&self) -> &SkBuff<C> {
+        &self.skb
+    }
+}

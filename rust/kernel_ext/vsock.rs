@@ -1,0 +1,814 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vsock transports and what the AF_VSOCK core does for them.
+//!
+//! C header: [`include/net/af_vsock.h`](srctree/include/net/af_vsock.h).
+
+use crate::{
+    bindings,
+    iov::{
+        MsgHdr,
+        RecvMsg,
+        SendMsg, //
+    },
+    net::Net,
+    skb::SkBuff,
+    sock::{
+        LockedSock,
+        Shutdown,
+        SockAddr,
+        VsockSock, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    module::this_module,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque, //
+};
+
+/// What a transport is for; each machine has at most one transport of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From the host to its guests.
+    HostToGuest,
+    /// From a guest to its host.
+    GuestToHost,
+    /// Within the machine.
+    Local,
+}
+
+impl Kind {
+    fn as_raw(self) -> c_int {
+        (match self {
+            Kind::HostToGuest => bindings::VSOCK_TRANSPORT_F_H2G,
+            Kind::GuestToHost => bindings::VSOCK_TRANSPORT_F_G2H,
+            Kind::Local => bindings::VSOCK_TRANSPORT_F_LOCAL,
+        }) as c_int
+    }
+}
+
+/// Where a transport is registered: a `static` for each implementation of [`Transport`].
+///
+/// It is how a socket is recognised as one of this transport.
+pub struct TransportSlot(Atomic<*const bindings::vsock_transport>);
+
+// SAFETY: The pointer is only compared.
+unsafe impl Send for TransportSlot {}
+// SAFETY: As above; it is accessed atomically.
+unsafe impl Sync for TransportSlot {}
+
+impl TransportSlot {
+    /// An empty slot.
+    pub const fn new() -> Self {
+        Self(Atomic::new(core::ptr::null()))
+    }
+
+    fn get(&self) -> *const bindings::vsock_transport {
+        self.0.load(Acquire)
+    }
+}
+
+impl Default for TransportSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A connection-oriented vsock transport.
+///
+/// The callbacks get the socket locked, unless they say otherwise, and run in process context. They
+/// may be called from any number of threads, as soon as the registration begins.
+#[vtable]
+pub trait Transport: Send + Sync + 'static {
+    /// The state that the transport has for each socket.
+    ///
+    /// It is put in place by [`init`](Self::init), reached by [`LockedSock::conn`], and released
+    /// when the socket changes to another transport or is destroyed.
+    type Conn: Send + Sync + 'static;
+
+    /// What the transport is for.
+    const KIND: Kind;
+
+    /// Where the transport is registered.
+    fn slot() -> &'static TransportSlot;
+
+    /// Makes the state of a socket that is assigned to the transport.
+    fn init(sock: &mut LockedSock<'_>) -> Result<Arc<Self::Conn>>;
+
+    /// The socket is closed, or changes to another transport.
+    ///
+    /// May sleep for the time that `SO_LINGER` says.
+    fn release(sock: &mut LockedSock<'_>);
+
+    /// Forgets what was not sent yet of a socket.
+    fn cancel(sock: &mut LockedSock<'_>) -> Result;
+
+    /// Starts to connect to the remote address of the socket.
+    fn connect(sock: &mut LockedSock<'_>) -> Result;
+
+    /// Tells the peer that the user shut down directions of the connection.
+    fn shutdown(sock: &mut LockedSock<'_>, how: Shutdown) -> Result;
+
+    /// Takes bytes from the stream, or looks at them if `peek`. Returns how many.
+    fn stream_dequeue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut RecvMsg<'_>,
+        len: usize,
+        peek: bool,
+    ) -> Result<usize>;
+
+    /// Sends bytes of the stream, and returns how many.
+    fn stream_enqueue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut SendMsg<'_>,
+        len: usize,
+    ) -> Result<usize>;
+
+    /// Bytes that can be received now.
+    fn stream_has_data(sock: &mut LockedSock<'_>) -> usize;
+
+    /// Bytes that can be sent now.
+    fn stream_has_space(sock: &mut LockedSock<'_>) -> usize;
+
+    /// Takes a whole message, or looks at it if `peek`. Returns its real length.
+    fn seqpacket_dequeue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut RecvMsg<'_>,
+        peek: bool,
+    ) -> Result<usize>;
+
+    /// Sends a message, or a part of it, and returns how many bytes.
+    fn seqpacket_enqueue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut SendMsg<'_>,
+        len: usize,
+    ) -> Result<usize>;
+
+    /// Whole messages that can be received now.
+    fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32;
+
+    /// Whether a socket may connect to `addr`; the socket may be unlocked and without a transport.
+    fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool;
+
+    /// Whether a `SOCK_SEQPACKET` socket may talk to `cid`; the socket may be without a transport.
+    fn seqpacket_allow(sock: &VsockSock, cid: u32) -> bool;
+
+    /// The user changes the buffer size; the transport may make it smaller.
+    fn buffer_size_changed(sock: &mut LockedSock<'_>, size: &mut u64);
+
+    /// The user sets `SO_RCVLOWAT`.
+    fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result;
+
+    /// Bytes that were not handed to the peer yet. The socket may be unlocked.
+    fn unsent_bytes(conn: ArcBorrow<'_, Self::Conn>) -> usize;
+
+    /// The CID of this side, `VMADDR_CID_ANY` if there is none. Does not sleep.
+    fn local_cid() -> u32;
+
+    /// Whether the transport reaches `cid`. Does not sleep; the socket may be without a transport.
+    fn has_remote_cid(_sock: &VsockSock, _cid: u32) -> bool {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The registration of a [`Transport`].
+///
+/// # Invariants
+///
+/// `inner` is registered with the vsock core, and is what `T::slot()` holds.
+#[pin_data(PinnedDrop)]
+pub struct Registration<T: Transport> {
+    #[pin]
+    inner: Opaque<bindings::vsock_transport>,
+    _t: PhantomData<T>,
+}
+
+// SAFETY: Registration and unregistration may happen on different threads.
+unsafe impl<T: Transport> Send for Registration<T> {}
+// SAFETY: There are no methods on `&Registration`.
+unsafe impl<T: Transport> Sync for Registration<T> {}
+
+impl<T: Transport> Registration<T> {
+    /// Registers the transport.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there is a transport of the same kind already, `EINTR`.
+    #[doc(alias = "vsock_core_register")]
+    pub fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            inner <- Opaque::try_ffi_init(|slot: *mut bindings::vsock_transport| {
+                // SAFETY: `slot` is valid for writes.
+                unsafe { slot.write(Self::VTABLE) };
+                // A second registration of the same type fails below, and must not disturb.
+                let first = T::slot().0.cmpxchg(core::ptr::null(), slot.cast_const(), Release);
+                if first.is_err() {
+                    return Err(EBUSY);
+                }
+                // INVARIANT: `inner` is registered if this succeeds.
+                // SAFETY: `slot` is pinned and stays valid until `drop()`, which unregisters it.
+                let ret = to_result(unsafe {
+                    bindings::vsock_core_register(slot, T::KIND.as_raw())
+                });
+                if ret.is_err() {
+                    T::slot().0.store(core::ptr::null(), Release);
+                }
+                ret
+            }),
+            _t: PhantomData,
+        })
+    }
+
+    const VTABLE: bindings::vsock_transport = bindings::vsock_transport {
+        module: this_module::<T::OwnerModule>().as_ptr(),
+        init: Some(Shim::<T>::init),
+        destruct: Some(Shim::<T>::destruct),
+        release: Some(Shim::<T>::release),
+        cancel_pkt: Some(Shim::<T>::cancel_pkt),
+        connect: Some(Shim::<T>::connect),
+        dgram_bind: Some(Shim::<T>::dgram_bind),
+        dgram_dequeue: Some(Shim::<T>::dgram_dequeue),
+        dgram_enqueue: Some(Shim::<T>::dgram_enqueue),
+        dgram_allow: Some(Shim::<T>::dgram_allow),
+        stream_dequeue: Some(Shim::<T>::stream_dequeue),
+        stream_enqueue: Some(Shim::<T>::stream_enqueue),
+        stream_has_data: Some(Shim::<T>::stream_has_data),
+        stream_has_space: Some(Shim::<T>::stream_has_space),
+        stream_rcvhiwat: Some(Shim::<T>::stream_rcvhiwat),
+        stream_is_active: Some(Shim::<T>::stream_is_active),
+        stream_allow: Some(Shim::<T>::stream_allow),
+        seqpacket_dequeue: Some(Shim::<T>::seqpacket_dequeue),
+        seqpacket_enqueue: Some(Shim::<T>::seqpacket_enqueue),
+        seqpacket_allow: Some(Shim::<T>::seqpacket_allow),
+        seqpacket_has_data: Some(Shim::<T>::seqpacket_has_data),
+        notify_poll_in: Some(Shim::<T>::notify_poll_in),
+        notify_poll_out: Some(Shim::<T>::notify_poll_out),
+        notify_recv_init: Some(Shim::<T>::notify_recv),
+        notify_recv_pre_block: Some(Shim::<T>::notify_recv),
+        notify_recv_pre_dequeue: Some(Shim::<T>::notify_recv),
+        notify_recv_post_dequeue: Some(Shim::<T>::notify_recv_post_dequeue),
+        notify_send_init: Some(Shim::<T>::notify_send),
+        notify_send_pre_block: Some(Shim::<T>::notify_send),
+        notify_send_pre_enqueue: Some(Shim::<T>::notify_send),
+        notify_send_post_enqueue: Some(Shim::<T>::notify_send_post_enqueue),
+        notify_buffer_size: Some(Shim::<T>::notify_buffer_size),
+        notify_set_rcvlowat: Some(Shim::<T>::notify_set_rcvlowat),
+        unsent_bytes: Some(Shim::<T>::unsent_bytes),
+        shutdown: Some(Shim::<T>::shutdown),
+        get_local_cid: Some(Shim::<T>::get_local_cid),
+        has_remote_cid: if T::HAS_HAS_REMOTE_CID {
+            Some(Shim::<T>::has_remote_cid)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+}
+
+#[pinned_drop]
+impl<T: Transport> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariants, the transport is registered.
+        unsafe { bindings::vsock_core_unregister(self.inner.get()) };
+        T::slot().0.store(core::ptr::null(), Release);
+    }
+}
+
+impl<'a> LockedSock<'a> {
+    /// Says whether the socket is assigned to the transport `T`.
+    #[inline]
+    pub fn is_on<T: Transport>(&self) -> bool {
+        // SAFETY: By the type invariants, the socket is valid; the lock protects the field.
+        let transport = unsafe { (*self.vsk).transport };
+        !transport.is_null() && core::ptr::eq(transport, T::slot().get())
+    }
+
+    /// The state that the transport `T` has for the socket, or nothing if the socket is not
+    /// assigned to it.
+    #[inline]
+    pub fn conn<T: Transport>(&self) -> Option<ArcBorrow<'a, T::Conn>> {
+        if !self.is_on::<T>() {
+            return None;
+        }
+        // SAFETY: `is_on` says that the state was put in place by `Shim::<T>::init`. It is taken away
+        // by `destruct` only, which the core calls with the lock held, when it assigns another
+        // transport (this task does not do that while it has a `LockedSock`: see
+        // `assign_transport`), or when the socket is destroyed.
+        unsafe { Shim::<T>::state(self.vsk) }
+    }
+
+    /// Checks the source of a packet that arrived on transport `T` against the peer of the socket.
+    ///
+    /// Not for listeners.
+    #[doc(alias = "vsock_check_source")]
+    #[inline]
+    pub fn check_source<T: Transport>(&self, src: SockAddr) -> bool {
+        let transport = T::slot().get();
+        if transport.is_null() {
+            return false;
+        }
+        let src = src.to_c();
+        // SAFETY: The socket is valid and locked, the transport is registered.
+        unsafe { bindings::vsock_check_source(self.vsk, transport, &src) }
+    }
+}
+
+/// Looks for the socket of a connection.
+///
+/// Returns a counted reference. The socket may change until it is locked.
+#[doc(alias = "vsock_find_connected_socket_net")]
+#[inline]
+pub fn find_connected(src: SockAddr, dst: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> {
+    let (mut src, mut dst) = (src.to_c(), dst.to_c());
+    let net = net.map_or(core::ptr::null_mut(), Net::as_raw);
+    // SAFETY: The addresses are valid; a null pointer is the global mode.
+    let sk = unsafe { bindings::vsock_find_connected_socket_net(&mut src, &mut dst, net) };
+    // SAFETY: The core took a reference for us, if it found a socket.
+    NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
+}
+
+/// Looks for a socket that is bound to `addr`: a listener, or one that connects.
+///
+/// Returns a counted reference. The socket may change until it is locked.
+#[doc(alias = "vsock_find_bound_socket_net")]
+#[inline]
+pub fn find_bound(addr: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> {
+    let mut addr = addr.to_c();
+    let net = net.map_or(core::ptr::null_mut(), Net::as_raw);
+    // SAFETY: The address is valid; a null pointer is the global mode.
+    let sk = unsafe { bindings::vsock_find_bound_socket_net(&mut addr, net) };
+    // SAFETY: The core took a reference for us, if it found a socket.
+    NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
+}
+
+/// The connected sockets of a transport, as counted references.
+///
+/// Context: may sleep. Sockets that connect meanwhile may be missing.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub fn connected_sockets<T: Transport>() -> Result<KVec<ARef<VsockSock>>> {
+    let transport = T::slot().get();
+    let mut socks: KVec<ARef<VsockSock>> = KVec::new();
+    if transport.is_null() {
+        return Ok(socks);
+    }
+    loop {
+        // SAFETY: The function writes at most as many pointers as there is spare capacity; an `ARef`
+        // is a transparent wrapper of a pointer that is not null.
+        let found = unsafe {
+            bindings::collect_connected(
+                transport,
+                socks.spare_capacity_mut().as_mut_ptr().cast(),
+                socks.capacity(),
+            )
+        };
+        let filled = found.min(socks.capacity());
+        // SAFETY: The function wrote `filled` pointers, each with a reference of ours; the vector was
+        // empty.
+        unsafe { socks.inc_len(filled) };
+        if filled == found {
+            return Ok(socks);
+        }
+        socks.clear();
+        // Some more, since others may connect now.
+        let capacity = found.checked_add(found / 8).and_then(|n| n.checked_add(8));
+        socks.reserve(capacity.ok_or(ENOMEM)?, GFP_KERNEL)?;
+    }
+}
+
+/// Says whether a CID belongs to this machine.
+///
+/// Context: may sleep.
+#[doc(alias = "vsock_find_cid")]
+pub fn cid_in_use(cid: u32) -> bool {
+    // SAFETY: FFI call without preconditions.
+    unsafe { bindings::vsock_find_cid(cid) }
+}
+
+/// Shows a packet to the monitoring devices; `build` is called if there are any.
+///
+/// Context: any; `build` must not sleep.
+#[doc(alias = "vsock_deliver_tap")]
+#[inline]
+pub fn deliver_tap<F: Fn() -> Option<SkBuff<()>>>(build: F) {
+    /// # Safety
+    ///
+    /// `opaque` points to an `F`.
+    unsafe extern "C" fn build_callback<F: Fn() -> Option<SkBuff<()>>>(
+        opaque: *mut c_void,
+    ) -> *mut bindings::sk_buff {
+        // SAFETY: By the safety requirements.
+        let build = unsafe { &*opaque.cast::<F>() };
+        build().map_or(core::ptr::null_mut(), |skb| skb.into_raw().as_ptr())
+    }
+    // SAFETY: The callback matches the pointer, and is called before this returns only.
+    unsafe {
+        bindings::vsock_deliver_tap(
+            Some(build_callback::<F>),
+            (&raw const build).cast_mut().cast(),
+        )
+    };
+}
+
+/// The C callbacks of a transport.
+///
+/// All of them share their safety requirements: the vsock core calls them for a socket that is
+/// assigned to the transport (but `init`, and those that say so), with the socket lock held.
+struct Shim<T: Transport>(PhantomData<T>);
+
+type Vsk = *mut bindings::vsock_sock;
+
+fn from_ssize(ret: Result<usize>) -> isize {
+    match ret {
+        Ok(n) => isize::try_from(n).unwrap_or(isize::MAX),
+        Err(e) => e.to_errno() as isize,
+    }
+}
+
+fn from_unit(ret: Result) -> c_int {
+    from_result(|| ret.map(|()| 0))
+}
+
+impl<T: Transport> Shim<T> {
+    /// # Safety
+    ///
+    /// `vsk` was initialized by [`init`](Self::init), and is not destructed for all of `'a`.
+    #[inline]
+    unsafe fn state<'a>(vsk: Vsk) -> Option<ArcBorrow<'a, T::Conn>> {
+        // SAFETY: By the safety requirements, the socket is valid.
+        let state = unsafe { (*vsk).trans }.cast::<T::Conn>();
+        if state.is_null() {
+            return None;
+        }
+        // SAFETY: `init` put an `Arc` there.
+        Some(unsafe { ArcBorrow::from_raw(state) })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    #[inline]
+    unsafe fn locked<'a>(vsk: Vsk) -> LockedSock<'a> {
+        // SAFETY: The core holds the lock and a reference during a callback.
+        unsafe { LockedSock::assume_locked(vsk) }
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn init(vsk: Vsk, _listener: Vsk) -> c_int {
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        from_result(|| {
+            let state = Arc::into_raw(T::init(&mut sock)?);
+            // SAFETY: The socket is locked, and the field belongs to its transport, which is us.
+            unsafe { (*vsk).trans = state.cast_mut().cast() };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`]. Also called without the lock, when the last reference to the socket is gone.
+    unsafe extern "C" fn destruct(vsk: Vsk) {
+        // SAFETY: Nobody else uses the socket: it is locked, or has no references.
+        if unsafe { (*vsk).close_work_scheduled } {
+            // The timer has a reference: the socket is locked, and changes to another transport.
+            // SAFETY: See `Shim`.
+            let mut sock = unsafe { Self::locked(vsk) };
+            if let Some(timer) = sock.cancel_close() {
+                sock.remove_from_tables();
+                // Not the last one: the caller has a reference as well.
+                drop(timer);
+            }
+        }
+        // SAFETY: As above.
+        let state = unsafe { (*vsk).trans }.cast::<T::Conn>();
+        // SAFETY: As above.
+        unsafe { (*vsk).trans = core::ptr::null_mut() };
+        if !state.is_null() {
+            // SAFETY: `init` put an `Arc` there, which belongs to us now.
+            drop(unsafe { Arc::from_raw(state) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn release(vsk: Vsk) {
+        // SAFETY: See `Shim`.
+        T::release(&mut unsafe { Self::locked(vsk) });
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn cancel_pkt(vsk: Vsk) -> c_int {
+        // SAFETY: See `Shim`.
+        from_unit(T::cancel(&mut unsafe { Self::locked(vsk) }))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn connect(vsk: Vsk) -> c_int {
+        // SAFETY: See `Shim`.
+        from_unit(T::connect(&mut unsafe { Self::locked(vsk) }))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn dgram_bind(_vsk: Vsk, _addr: *mut bindings::sockaddr_vm) -> c_int {
+        EOPNOTSUPP.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn dgram_dequeue(
+        _vsk: Vsk,
+        _msg: *mut bindings::msghdr,
+        _len: usize,
+        _flags: c_int,
+    ) -> c_int {
+        EOPNOTSUPP.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn dgram_enqueue(
+        _vsk: Vsk,
+        _addr: *mut bindings::sockaddr_vm,
+        _msg: *mut bindings::msghdr,
+        _len: usize,
+    ) -> c_int {
+        EOPNOTSUPP.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn dgram_allow(_vsk: Vsk, _cid: u32, _port: u32) -> bool {
+        false
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_dequeue(
+        vsk: Vsk,
+        msg: *mut bindings::msghdr,
+        len: usize,
+        flags: c_int,
+    ) -> isize {
+        // SAFETY: The message is valid during the call, and a destination.
+        let mut msg: RecvMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
+        let peek = flags as u32 & bindings::MSG_PEEK != 0;
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::stream_dequeue(&mut sock, &mut msg, len, peek))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_enqueue(vsk: Vsk, msg: *mut bindings::msghdr, len: usize) -> isize {
+        // SAFETY: The message is valid during the call, and a source.
+        let mut msg: SendMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::stream_enqueue(&mut sock, &mut msg, len))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_has_data(vsk: Vsk) -> i64 {
+        // SAFETY: See `Shim`.
+        let data = T::stream_has_data(&mut unsafe { Self::locked(vsk) });
+        i64::try_from(data).unwrap_or(i64::MAX)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_has_space(vsk: Vsk) -> i64 {
+        // SAFETY: See `Shim`.
+        let space = T::stream_has_space(&mut unsafe { Self::locked(vsk) });
+        i64::try_from(space).unwrap_or(i64::MAX)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_rcvhiwat(vsk: Vsk) -> u64 {
+        // SAFETY: See `Shim`.
+        unsafe { Self::locked(vsk) }.buffer_size()
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn stream_is_active(_vsk: Vsk) -> bool {
+        true
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`]. The socket may be without a transport.
+    unsafe extern "C" fn stream_allow(vsk: Vsk, cid: u32, port: u32) -> bool {
+        // SAFETY: The core has a reference to the socket.
+        T::stream_allow(unsafe { VsockSock::from_raw(vsk) }, SockAddr { cid, port })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn seqpacket_dequeue(
+        vsk: Vsk,
+        msg: *mut bindings::msghdr,
+        flags: c_int,
+    ) -> isize {
+        // SAFETY: The message is valid during the call, and a destination.
+        let mut msg: RecvMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
+        let peek = flags as u32 & bindings::MSG_PEEK != 0;
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::seqpacket_dequeue(&mut sock, &mut msg, peek))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn seqpacket_enqueue(
+        vsk: Vsk,
+        msg: *mut bindings::msghdr,
+        len: usize,
+    ) -> c_int {
+        // SAFETY: The message is valid during the call, and a source.
+        let mut msg: SendMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        let sent = from_ssize(T::seqpacket_enqueue(&mut sock, &mut msg, len));
+        c_int::try_from(sent).unwrap_or(c_int::MAX)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`]. The socket may be without a transport.
+    unsafe extern "C" fn seqpacket_allow(vsk: Vsk, cid: u32) -> bool {
+        // SAFETY: The core has a reference to the socket.
+        T::seqpacket_allow(unsafe { VsockSock::from_raw(vsk) }, cid)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn seqpacket_has_data(vsk: Vsk) -> u32 {
+        // SAFETY: See `Shim`.
+        T::seqpacket_has_data(&mut unsafe { Self::locked(vsk) })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_poll_in(vsk: Vsk, target: usize, ready: *mut bool) -> c_int {
+        // SAFETY: See `Shim`.
+        let data = T::stream_has_data(&mut unsafe { Self::locked(vsk) });
+        // SAFETY: The core passes a place for the answer.
+        unsafe { ready.write(data >= target) };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_poll_out(vsk: Vsk, _target: usize, ready: *mut bool) -> c_int {
+        // SAFETY: See `Shim`.
+        let space = T::stream_has_space(&mut unsafe { Self::locked(vsk) });
+        // SAFETY: The core passes a place for the answer.
+        unsafe { ready.write(space > 0) };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_recv(
+        _vsk: Vsk,
+        _target: usize,
+        _data: *mut bindings::vsock_transport_recv_notify_data,
+    ) -> c_int {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_recv_post_dequeue(
+        _vsk: Vsk,
+        _target: usize,
+        _copied: isize,
+        _data_read: bool,
+        _data: *mut bindings::vsock_transport_recv_notify_data,
+    ) -> c_int {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_send(
+        _vsk: Vsk,
+        _data: *mut bindings::vsock_transport_send_notify_data,
+    ) -> c_int {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_send_post_enqueue(
+        _vsk: Vsk,
+        _written: isize,
+        _data: *mut bindings::vsock_transport_send_notify_data,
+    ) -> c_int {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_buffer_size(vsk: Vsk, size: *mut u64) {
+        // SAFETY: The core passes the size, which may be changed.
+        let size = unsafe { &mut *size };
+        // SAFETY: See `Shim`.
+        T::buffer_size_changed(&mut unsafe { Self::locked(vsk) }, size);
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn notify_set_rcvlowat(vsk: Vsk, val: c_int) -> c_int {
+        // SAFETY: See `Shim`.
+        let mut sock = unsafe { Self::locked(vsk) };
+        let lowat = usize::try_from(val).unwrap_or(0);
+        from_unit(T::rcvlowat_changed(&mut sock, lowat))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`]. `vsock_linger()` calls this without the lock too, for a socket that is being closed.
+    unsafe extern "C" fn unsent_bytes(vsk: Vsk) -> isize {
+        // SAFETY: Without the lock the socket is in `release()`, and is not destructed before that
+        // returns.
+        let state = unsafe { Self::state(vsk) };
+        from_ssize(Ok(state.map_or(0, T::unsent_bytes)))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn shutdown(vsk: Vsk, mode: c_int) -> c_int {
+        let how = Shutdown::from_bits(mode as u32);
+        // SAFETY: See `Shim`.
+        from_unit(T::shutdown(&mut unsafe { Self::locked(vsk) }, how))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn get_local_cid() -> u32 {
+        T::local_cid()
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`]. The socket may be without a transport.
+    unsafe extern "C" fn has_remote_cid(vsk: Vsk, cid: u32) -> bool {
+        // SAFETY: The core has a reference to the socket.
+        T::has_remote_cid(unsafe { VsockSock::from_raw(vsk) }, cid)
+    }
+}
