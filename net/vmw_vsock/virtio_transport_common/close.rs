@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a connection.
+
+use crate::{
+    conn::Control,
+    ops::{
+        Carrier,
+        Over, //
+    },
+    recv::{
+        self,
+        proto_shutdown,
+        proto_state, //
+    },
+    send, //
+};
+use kernel::prelude::*;
+use kernel_ext::sock::{
+    LockedSock,
+    OnCloseTimeout,
+    Shutdown,
+    SockState, //
+};
+use vsock_proto::{
+    conn::CloseAction,
+    header::ShutdownFlags, //
+};
+
+/// How long a socket that the user closed waits for the RST of its peer, in seconds.
+const CLOSE_TIMEOUT: c_ulong = 8;
+
+/// The peer is gone: what was received may still be read, and nothing more is sent.
+pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
+    sock.set_done();
+    sock.set_peer_shutdown(Shutdown::BOTH);
+    if !recv::has_unread::<C>(sock) {
+        sock.set_state(SockState::Closing);
+    }
+    sock.state_change();
+
+    // The user closed the socket already, and this is what the timer was for.
+    if let Some(timer) = sock.cancel_close() {
+        remove::<C>(sock);
+        // Not the last reference: the caller has one, since the socket is locked.
+        drop(timer);
+    }
+}
+
+/// Forgets what nobody will read, and leaves the tables of the core.
+fn remove<C: Carrier>(sock: &mut LockedSock<'_>) {
+    if let Some(conn) = sock.conn::<Over<C>>() {
+        if let Ok(rx) = conn.rx(sock) {
+            rx.purge();
+        }
+    }
+    sock.remove_from_tables();
+}
+
+/// The user closed the socket, or connects it to somewhere else.
+///
+/// Context: may sleep for `SO_LINGER`.
+pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
+    let ctx = recv::local::<C>(sock);
+    let state = sock.state();
+    let told = proto_shutdown(sock.shutdown());
+    match vsock_proto::conn::close(proto_state(state), &ctx, told) {
+        CloseAction::RemoveNow => {
+            if state == SockState::SynSent {
+                // Or they would stay for as long as the peer does not take them.
+                let _ = C::cancel(sock);
+            }
+        }
+        CloseAction::ResetAndRemove => {
+            let _ = send::control::<C>(sock, Control::Rst, false);
+        }
+        CloseAction::ShutdownThenWait { send_shutdown } => {
+            if send_shutdown {
+                let what = Control::Shutdown(ShutdownFlags::BOTH);
+                let _ = send::control::<C>(sock, what, false);
+            }
+            sock.linger();
+            if !sock.is_done() {
+                sock.schedule_close::<CloseTimer<C>>(CLOSE_TIMEOUT);
+                return;
+            }
+        }
+    }
+    sock.set_done();
+    remove::<C>(sock);
+}
+
+/// What happens to a closed socket whose peer does not answer.
+struct CloseTimer<C: Carrier>(core::marker::PhantomData<C>);
+
+impl<C: Carrier> OnCloseTimeout for CloseTimer<C> {
+    fn close_timeout(sock: &mut LockedSock<'_>) {
+        if !sock.is_done() {
+            let _ = send::control::<C>(sock, Control::Rst, false);
+            do_close::<C>(sock);
+        }
+        remove::<C>(sock);
+    }
+}

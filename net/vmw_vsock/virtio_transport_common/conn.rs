@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state that the protocol has for a socket.
+
+use crate::rx_queue::RxQueue;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    lock::SpinLockBh,
+    new_spinlock_bh,
+    sock::{
+        LockedSock,
+        SockLocked, //
+    }, //
+};
+use vsock_proto::{
+    credit::{
+        CreditChange,
+        CreditError,
+        RxCredit,
+        TxCredit, //
+    },
+    header::{
+        Header,
+        Op,
+        ShutdownFlags,
+        MAX_BUF_SIZE, //
+    }, //
+};
+
+/// A packet without payload of which a connection needs at most one at a time in a queue.
+///
+/// What such a packet says is what is true when it is handed to the peer, so a second one would say
+/// the same: a peer that asks for many answers gets one, and a queue holds at most one of each kind
+/// for a connection (rule R9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Control {
+    Request,
+    Response,
+    Rst,
+    Shutdown(ShutdownFlags),
+    CreditUpdate,
+}
+
+impl Control {
+    pub(crate) fn op(self) -> Op {
+        match self {
+            Control::Request => Op::Request,
+            Control::Response => Op::Response,
+            Control::Rst => Op::Rst,
+            Control::Shutdown(_) => Op::Shutdown,
+            Control::CreditUpdate => Op::CreditUpdate,
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Control::Request => 1,
+            Control::Response => 2,
+            Control::Rst => 4,
+            Control::Shutdown(_) => 8,
+            Control::CreditUpdate => 16,
+        }
+    }
+}
+
+/// Books of a connection; under a lock of their own, as packets are sent from workers that must not
+/// wait for the socket lock.
+struct Books {
+    tx: TxCredit,
+    rx: RxCredit,
+    /// The kinds of [`Control`] that are in a queue.
+    queued: u8,
+    /// What the queued [`Control::Shutdown`] says.
+    shutdown: ShutdownFlags,
+}
+
+/// The state of a socket that is assigned to a carrier.
+#[pin_data]
+pub struct Conn {
+    #[pin]
+    books: SpinLockBh<Books>,
+    rx: SockLocked<RxQueue>,
+}
+
+impl Conn {
+    /// Makes the state of a socket, with the buffer size that the user wants.
+    pub(crate) fn new(sock: &mut LockedSock<'_>) -> Result<Arc<Self>> {
+        let size = sock.buffer_size().min(u64::from(MAX_BUF_SIZE));
+        sock.set_buffer_size(size);
+        let buf_alloc = u32::try_from(size).unwrap_or(MAX_BUF_SIZE);
+        Arc::pin_init(
+            pin_init!(Self {
+                books <- new_spinlock_bh!(
+                    Books {
+                        tx: TxCredit::new(buf_alloc),
+                        rx: RxCredit::new(buf_alloc),
+                        queued: 0,
+                        shutdown: ShutdownFlags::NONE,
+                    },
+                    "virtio_transport_common::Conn::books"
+                ),
+                rx: SockLocked::new(sock, RxQueue::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The receive queue.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` if `sock` is not the socket of this connection.
+    #[inline]
+    pub(crate) fn rx<'s>(&'s self, sock: &'s mut LockedSock<'_>) -> Result<&'s mut RxQueue> {
+        self.rx.get(sock).ok_or(ENOTCONN)
+    }
+
+    /// Changes the size of the buffers.
+    pub(crate) fn set_buf_alloc(&self, size: u32) {
+        let mut books = self.books.lock();
+        books.rx.set_buf_alloc(size);
+        books.tx.set_cap(size);
+    }
+
+    /// Takes the credit that a packet of the peer carries.
+    #[inline]
+    pub(crate) fn peer_update(&self, hdr: &Header) -> Result<CreditChange, CreditError> {
+        self.books
+            .lock()
+            .tx
+            .peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
+    }
+
+    /// Bytes that may be sent now.
+    #[inline]
+    pub(crate) fn space(&self) -> u32 {
+        self.books.lock().tx.space()
+    }
+
+    /// The longest message that may be sent.
+    #[inline]
+    pub(crate) fn window(&self) -> u32 {
+        self.books.lock().tx.window()
+    }
+
+    /// Bytes that were not handed to the peer.
+    #[inline]
+    pub(crate) fn unsent(&self) -> usize {
+        usize::try_from(self.books.lock().tx.unsent()).unwrap_or(usize::MAX)
+    }
+
+    /// Accepts `len` bytes of the peer, and returns the size of the buffer.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if the peer sends more than it has credit for.
+    #[inline]
+    pub(crate) fn accept(&self, len: u32) -> Result<u32> {
+        let mut books = self.books.lock();
+        books.rx.accept(len).map_err(|_| ENOBUFS)?;
+        Ok(books.rx.buf_alloc())
+    }
+
+    /// Returns credit for bytes that the user read, and says whether the peer should be told.
+    ///
+    /// `low` says that what is left is too little to wake the reader.
+    #[inline]
+    pub(crate) fn release(&self, len: u32, low: bool) -> bool {
+        let mut books = self.books.lock();
+        books.rx.release(len);
+        books.rx.should_update(low)
+    }
+
+    /// Whether the peer does not know of all the room that there is.
+    pub(crate) fn has_news(&self) -> bool {
+        self.books.lock().rx.untold() != 0
+    }
+
+    /// Reserves credit for up to `want` bytes.
+    #[inline]
+    pub(crate) fn reserve(self: &Arc<Self>, want: u32) -> Reservation {
+        let left = self.books.lock().tx.reserve(want);
+        Reservation {
+            conn: self.clone(),
+            left,
+        }
+    }
+
+    /// Notes that a control packet goes to a queue, and says whether it is needed: not if one of its
+    /// kind is there.
+    pub(crate) fn queue_control(&self, what: Control) -> bool {
+        let mut books = self.books.lock();
+        if let Control::Shutdown(flags) = what {
+            books.shutdown = books.shutdown.union(flags);
+        }
+        let needed = books.queued & what.bit() == 0;
+        books.queued |= what.bit();
+        needed
+    }
+
+    /// Notes that a control packet left its queue.
+    pub(crate) fn unqueue_control(&self, what: Control) {
+        self.books.lock().queued &= !what.bit();
+    }
+
+    /// Completes the header of a packet that the peer gets now, `hand_over` of whose bytes it did
+    /// not get before.
+    #[inline]
+    pub(crate) fn stamp(&self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
+        let mut books = self.books.lock();
+        if let Some(what) = control {
+            books.queued &= !what.bit();
+            if let Control::Shutdown(_) = what {
+                hdr.set_flags(books.shutdown.raw());
+            }
+        }
+        books.tx.hand_over(hand_over);
+        hdr.set_stamp(books.rx.stamp());
+    }
+
+    /// The carrier is done with a packet of `unsent` bytes, of which `unreserve` never were handed
+    /// to the peer.
+    #[inline]
+    pub(crate) fn packet_done(&self, unsent: u32, unreserve: bool) {
+        if unsent == 0 {
+            return;
+        }
+        let mut books = self.books.lock();
+        if unreserve {
+            books.tx.unreserve(unsent);
+        } else {
+            books.tx.sent(unsent);
+        }
+    }
+}
+
+/// Credit that was reserved and is not part of a packet yet; what is left is given back on drop.
+pub(crate) struct Reservation {
+    conn: Arc<Conn>,
+    left: u32,
+}
+
+impl Reservation {
+    /// Bytes that are left.
+    #[inline]
+    pub(crate) fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// Moves up to `max` bytes to a packet, which gives them back from then on.
+    #[inline]
+    pub(crate) fn take(&mut self, max: u32) -> u32 {
+        let n = self.left.min(max);
+        self.left = self.left.saturating_sub(n);
+        n
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.conn.packet_done(self.left, true);
+    }
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The transport that the AF_VSOCK core sees, on top of a carrier of packets.
+
+use crate::{
+    close,
+    conn::{
+        Conn,
+        Control, //
+    },
+    packet::TxPacket,
+    recv::proto_shutdown,
+    send, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+use kernel_ext::{
+    iov::{
+        RecvMsg,
+        SendMsg, //
+    },
+    net::Net,
+    sock::{
+        LockedSock,
+        Shutdown,
+        SockAddr,
+        VsockSock, //
+    },
+    vsock::{
+        self,
+        Kind,
+        Transport,
+        TransportSlot, //
+    }, //
+};
+use vsock_proto::{
+    addr::{
+        Addr,
+        Cid,
+        Port, //
+    },
+    header::MAX_BUF_SIZE, //
+};
+
+/// What moves packets between this side and a peer.
+///
+/// The functions may be called from any number of threads as soon as the [`Registration`] begins, and
+/// must not use more than `static` state.
+#[vtable]
+pub trait Carrier: Send + Sync + Sized + 'static {
+    /// What the carrier is for.
+    const KIND: Kind;
+
+    /// Where the transport of the carrier is registered: a `static` of its own.
+    fn slot() -> &'static TransportSlot;
+
+    /// The CID of this side, [`Cid::ANY`] if there is none. Does not sleep.
+    fn local_cid() -> Cid;
+
+    /// Whether the carrier reaches `cid` for a socket. Does not sleep.
+    ///
+    /// Without it, all CIDs above 2 go to a host's carrier.
+    fn has_remote_cid(_sock: &VsockSock, _cid: Cid) -> bool {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Whether a socket may connect to `addr`.
+    fn stream_allow(sock: &VsockSock, addr: Addr) -> bool;
+
+    /// Whether a `SOCK_SEQPACKET` socket may talk to `cid`.
+    fn seqpacket_allow(sock: &VsockSock, cid: Cid) -> bool;
+
+    /// Sends a packet, or queues it; `net` is the namespace of the sender.
+    ///
+    /// Context: does not sleep. The caller may have locked the socket.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
+    fn send(packet: TxPacket, net: Option<&Net>) -> Result;
+
+    /// Drops what a socket sent and what still waits in a queue.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
+    fn cancel(sock: &mut LockedSock<'_>) -> Result;
+}
+
+/// The transport over a carrier.
+pub struct Over<C: Carrier>(PhantomData<C>);
+
+/// The registration of the transport over a carrier; dropping it unregisters.
+pub type Registration<C> = vsock::Registration<Over<C>>;
+
+#[vtable]
+impl<C: Carrier> Transport for Over<C> {
+    type OwnerModule = C::OwnerModule;
+    type Conn = Conn;
+
+    const KIND: Kind = C::KIND;
+
+    fn slot() -> &'static TransportSlot {
+        C::slot()
+    }
+
+    fn init(sock: &mut LockedSock<'_>) -> Result<Arc<Conn>> {
+        Conn::new(sock)
+    }
+
+    fn release(sock: &mut LockedSock<'_>) {
+        close::release::<C>(sock);
+    }
+
+    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+        C::cancel(sock)
+    }
+
+    fn connect(sock: &mut LockedSock<'_>) -> Result {
+        send::control::<C>(sock, Control::Request, false)
+    }
+
+    fn shutdown(sock: &mut LockedSock<'_>, how: Shutdown) -> Result {
+        send::control::<C>(sock, Control::Shutdown(proto_shutdown(how)), false)
+    }
+
+    fn stream_dequeue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut RecvMsg<'_>,
+        len: usize,
+        peek: bool,
+    ) -> Result<usize> {
+        let conn = send::conn_of::<C>(sock)?;
+        if peek {
+            return conn.rx(sock)?.peek_stream(msg, len);
+        }
+        let lowat = sock.rcvlowat();
+        let rx = conn.rx(sock)?;
+        let read = rx.read_stream(msg, len)?;
+        let low = rx.bytes() < lowat;
+        // Not more than what was accepted, which has 32 bits.
+        let freed = u32::try_from(read).unwrap_or(u32::MAX);
+        if conn.release(freed, low) {
+            // Without it the peer waits, until there is another packet for it.
+            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+        }
+        Ok(read)
+    }
+
+    fn stream_enqueue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut SendMsg<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        send::data::<C>(sock, msg, len)
+    }
+
+    fn stream_has_data(sock: &mut LockedSock<'_>) -> usize {
+        let Some(conn) = sock.conn::<Self>() else {
+            return 0;
+        };
+        conn.rx(sock).map_or(0, |rx| rx.bytes())
+    }
+
+    fn stream_has_space(sock: &mut LockedSock<'_>) -> usize {
+        sock.conn::<Self>().map_or(0, |conn| conn.space() as usize)
+    }
+
+    fn seqpacket_dequeue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut RecvMsg<'_>,
+        peek: bool,
+    ) -> Result<usize> {
+        let conn = send::conn_of::<C>(sock)?;
+        let rx = conn.rx(sock)?;
+        if peek {
+            return rx.peek_message(msg);
+        }
+        let Some((freed, ret)) = rx.read_message(msg) else {
+            return Ok(0);
+        };
+        if conn.release(freed, true) {
+            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+        }
+        ret
+    }
+
+    fn seqpacket_enqueue(
+        sock: &mut LockedSock<'_>,
+        msg: &mut SendMsg<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        if len > send::conn_of::<C>(sock)?.window() as usize {
+            return Err(EMSGSIZE);
+        }
+        send::data::<C>(sock, msg, len)
+    }
+
+    fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32 {
+        let Some(conn) = sock.conn::<Self>() else {
+            return 0;
+        };
+        conn.rx(sock).map_or(0, |rx| rx.messages())
+    }
+
+    fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool {
+        C::stream_allow(sock, Addr::new(Cid::new(addr.cid), Port::new(addr.port)))
+    }
+
+    fn seqpacket_allow(sock: &VsockSock, cid: u32) -> bool {
+        C::seqpacket_allow(sock, Cid::new(cid))
+    }
+
+    fn buffer_size_changed(sock: &mut LockedSock<'_>, size: &mut u64) {
+        *size = (*size).min(u64::from(MAX_BUF_SIZE));
+        let Ok(conn) = send::conn_of::<C>(sock) else {
+            return;
+        };
+        conn.set_buf_alloc(u32::try_from(*size).unwrap_or(MAX_BUF_SIZE));
+        let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+    }
+
+    fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result {
+        let conn = send::conn_of::<C>(sock)?;
+        // The peer may wait for room that it does not know of, while the reader waits for more.
+        if conn.rx(sock)?.bytes() < lowat && conn.has_news() {
+            send::control::<C>(sock, Control::CreditUpdate, false)?;
+        }
+        Ok(())
+    }
+
+    fn unsent_bytes(conn: ArcBorrow<'_, Conn>) -> usize {
+        conn.unsent()
+    }
+
+    fn local_cid() -> u32 {
+        C::local_cid().get()
+    }
+
+    const HAS_HAS_REMOTE_CID: bool = C::HAS_HAS_REMOTE_CID;
+
+    fn has_remote_cid(sock: &VsockSock, cid: u32) -> bool {
+        C::has_remote_cid(sock, Cid::new(cid))
+    }
+}

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets, on their way out and in.
+
+use crate::{
+    conn::{
+        Conn,
+        Control, //
+    },
+    tap, //
+};
+use kernel::{
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+use kernel_ext::{
+    gfp::Gfp,
+    net::Net,
+    skb::SkBuff,
+    sock::VsockSock,
+    trace, //
+};
+use vsock_proto::{
+    addr::{
+        Addr,
+        CidError, //
+    },
+    header::{
+        Header,
+        Op,
+        SeqFlags,
+        SocketType,
+        HEADER_LEN, //
+    }, //
+};
+use zerocopy::FromZeros as _;
+
+/// What is kept with a packet to send, in its control block.
+///
+/// Dropping it is what ends the packet's accounting.
+pub struct TxControl {
+    /// The connection that has the packet in its books; none for the answer to a packet that belongs
+    /// to no connection.
+    conn: Option<Arc<Conn>>,
+    control: Option<Control>,
+    /// Payload bytes in the books of `conn`.
+    booked: u32,
+    /// Payload bytes that went out in earlier fragments.
+    offset: u32,
+    is_reply: bool,
+    /// The peer may have seen it: the bytes are handed over, the control packet is not queued.
+    stamped: bool,
+    tapped: bool,
+}
+
+impl TxControl {
+    fn new(conn: Option<Arc<Conn>>, control: Option<Control>, booked: u32, is_reply: bool) -> Self {
+        Self {
+            conn,
+            control,
+            booked,
+            offset: 0,
+            is_reply,
+            stamped: false,
+            tapped: false,
+        }
+    }
+}
+
+impl TxControl {
+    /// See [`TxPacket::is_reply`].
+    #[inline]
+    pub(crate) fn is_reply(&self) -> bool {
+        self.is_reply
+    }
+}
+
+impl Drop for TxControl {
+    fn drop(&mut self) {
+        let Some(conn) = &self.conn else {
+            return;
+        };
+        if let (Some(control), false) = (self.control, self.stamped) {
+            conn.unqueue_control(control);
+        }
+        conn.packet_done(self.booked, !self.stamped);
+    }
+}
+
+/// A packet to send: header and payload, owned.
+///
+/// The header is private memory at the head of the buffer, and a linear payload is right behind it.
+/// Wherever the packet is dropped, its bytes do not count as unsent any more, and credit for bytes
+/// that the peer never got is given back.
+pub struct TxPacket(SkBuff<TxControl>);
+
+impl TxPacket {
+    fn alloc(header: &Header, payload: usize, cb: TxControl, gfp: Gfp) -> Result<Self> {
+        let skb = SkBuff::alloc(HEADER_LEN, payload, gfp, cb)?;
+        let mut this = Self(skb);
+        this.set_header(header);
+        Ok(this)
+    }
+
+    fn trace(&self, header: &Header) {
+        trace::virtio_transport_alloc_pkt(
+            header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+            header.src_port().get(),
+            header.dst_cid_raw() as u32,
+            header.dst_port().get(),
+            header.len(),
+            header.ty_raw(),
+            header.op().raw(),
+            header.flags(),
+            false,
+        );
+    }
+
+    /// A packet of a connection without payload. The caller has queued `control` with `conn`; if this
+    /// fails, it is not queued any more.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn control(
+        sock: &VsockSock,
+        conn: Arc<Conn>,
+        control: Control,
+        header: &Header,
+        is_reply: bool,
+    ) -> Result<Self> {
+        let cb = TxControl::new(Some(conn), Some(control), 0, is_reply);
+        let mut this = Self::alloc(header, 0, cb, Gfp::Kernel)?;
+        this.0.set_owner(sock);
+        this.trace(header);
+        Ok(this)
+    }
+
+    /// A packet of payload from a user, whose `header.len()` bytes are in the books of `conn`. If
+    /// this fails, they are not any more.
+    ///
+    /// `flags` says which flags the header gets, once the payload was taken from the source.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn data(
+        sock: &VsockSock,
+        conn: Arc<Conn>,
+        mut header: Header,
+        source: &mut IovIterSource<'_>,
+        flags: impl FnOnce(&IovIterSource<'_>) -> SeqFlags,
+    ) -> Result<Self> {
+        let len = header.len();
+        let cb = TxControl::new(Some(conn), None, len, false);
+        let mut this = Self::alloc(&header, len as usize, cb, Gfp::Kernel)?;
+        this.0.set_owner(sock);
+        this.0.fill_from_iter(source, len as usize)?;
+        header.set_flags(flags(source).raw());
+        this.set_header(&header);
+        this.trace(&header);
+        Ok(this)
+    }
+
+    /// The RST that answers a packet which belongs to no connection; nothing if that was a RST.
+    pub(crate) fn reset(rx: &RxPacket) -> Option<Result<Self>> {
+        let header = rx.header.reply_rst()?;
+        let cb = TxControl::new(None, None, 0, true);
+        Some(Self::alloc(&header, 0, cb, Gfp::Kernel).map(|mut this| {
+            // The namespace of whom we answer is that of the owner, if there is one: loopback.
+            if let Some(payload) = &rx.skb {
+                this.0.set_owner_of(payload);
+            }
+            this.trace(&header);
+            this
+        }))
+    }
+
+    /// Turns the packet into the buffer it is made of.
+    #[inline]
+    pub fn into_skb(self) -> SkBuff<TxControl> {
+        self.0
+    }
+
+    /// Turns a buffer back into the packet it was.
+    #[inline]
+    pub fn from_skb(skb: SkBuff<TxControl>) -> Self {
+        Self(skb)
+    }
+
+    /// The header as it is now.
+    #[inline]
+    pub fn header(&self) -> Header {
+        // The head of the buffer always has a header's size.
+        Header::read_from_prefix(self.0.head()).map_or_else(|_| Header::new_zeroed(), |(h, _)| h)
+    }
+
+    #[inline]
+    fn set_header(&mut self, header: &Header) {
+        // Cannot fail, see `header()`.
+        let _ = header.write_to_prefix(self.0.head_mut());
+    }
+
+    /// Where the packet goes.
+    ///
+    /// # Errors
+    ///
+    /// The answer to a packet with a CID that is none has one, too.
+    #[inline]
+    pub fn dst(&self) -> Result<Addr, CidError> {
+        self.header().dst()
+    }
+
+    /// Payload bytes that did not go out yet.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len().saturating_sub(self.0.cb().offset as usize)
+    }
+
+    /// Says whether no payload is left.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the packet answers one of the peer: such packets are throttled.
+    #[inline]
+    pub fn is_reply(&self) -> bool {
+        self.0.cb().is_reply()
+    }
+
+    /// Whether the packet was sent by `sock`.
+    #[inline]
+    pub fn is_of(&self, sock: &VsockSock) -> bool {
+        self.0.is_owned_by(sock)
+    }
+
+    /// The namespace of the sender, if a socket sent the packet.
+    pub fn net(&self) -> Option<ARef<Net>> {
+        self.0.owner_net()
+    }
+
+    /// Completes the header: to be called before the peer can see the packet.
+    ///
+    /// It may be called again if the packet could not be handed over after all.
+    #[inline]
+    pub fn stamp(&mut self) {
+        let mut header = self.header();
+        let cb = self.0.cb_mut();
+        let Some(conn) = &cb.conn else {
+            return;
+        };
+        let (control, hand_over) = if cb.stamped {
+            (None, 0)
+        } else {
+            (cb.control, cb.booked)
+        };
+        conn.stamp(&mut header, control, hand_over);
+        cb.stamped = true;
+        self.set_header(&header);
+    }
+
+    /// Shows the packet to the monitoring devices, once.
+    ///
+    /// To be called after [`stamp`](Self::stamp).
+    #[inline]
+    pub fn deliver_tap(&mut self) {
+        if !core::mem::replace(&mut self.0.cb_mut().tapped, true) {
+            tap::deliver(&self.header(), Some(&self.0), 0);
+        }
+    }
+
+    /// The next piece of a packet that may be too large for one buffer of the peer: at most `room`
+    /// bytes of payload.
+    ///
+    /// The packet is stamped, and goes on where it was if the fragment is dropped without
+    /// [`Fragment::finish`].
+    #[inline]
+    pub fn fragment(&mut self, room: usize) -> Fragment<'_> {
+        self.stamp();
+        let mut header = self.header();
+        let len = self.len().min(room);
+        if len < self.len() {
+            let flags = SeqFlags::EOM.union(SeqFlags::EOR).raw();
+            header.set_flags(header.flags() & !flags);
+        }
+        // Not more than the payload, whose length fits.
+        header.set_len(len as u32);
+        Fragment {
+            packet: self,
+            header,
+            len,
+        }
+    }
+}
+
+/// A piece of a [`TxPacket`].
+pub struct Fragment<'a> {
+    packet: &'a mut TxPacket,
+    header: Header,
+    len: usize,
+}
+
+impl Fragment<'_> {
+    /// The header of this piece.
+    #[inline]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Payload bytes of this piece.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Says whether the piece has no payload.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies the payload.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[inline]
+    pub fn copy_to(&self, dest: &mut IovIterDest<'_>) -> Result {
+        if self.len == 0 {
+            return Ok(());
+        }
+        let skb = &self.packet.0;
+        skb.copy_to_iter(skb.cb().offset as usize, dest, self.len)
+    }
+
+    /// The piece is with the peer. Returns whether it was the last one.
+    #[inline]
+    pub fn finish(self) -> bool {
+        let skb = &mut self.packet.0;
+        tap::deliver(&self.header, Some(skb), skb.cb().offset as usize);
+        let cb = skb.cb_mut();
+        cb.offset = cb.offset.saturating_add(self.header.len());
+        self.packet.is_empty()
+    }
+}
+
+/// A packet that arrived: a header, copied once from wherever it came, and its payload.
+///
+/// # Invariants
+///
+/// The payload has the length that the header says; a packet without payload may have a buffer.
+pub struct RxPacket {
+    header: Header,
+    skb: Option<SkBuff<()>>,
+    tapped: bool,
+}
+
+impl RxPacket {
+    /// Makes a packet of what a device or a guest sent.
+    ///
+    /// # Errors
+    ///
+    /// `EBADMSG` if the payload has not the length that the header says.
+    #[inline]
+    pub fn new(header: Header, payload: Option<SkBuff<()>>) -> Result<Self> {
+        let len = payload.as_ref().map_or(0, SkBuff::len);
+        if len != header.len() as usize {
+            return Err(EBADMSG);
+        }
+        // INVARIANT: Checked above.
+        Ok(Self {
+            header,
+            skb: payload,
+            tapped: false,
+        })
+    }
+
+    /// Turns a packet around, for loopback: the same buffer goes to the receiver.
+    ///
+    /// The sender stays the owner of the buffer, until a receiver takes the payload.
+    pub fn from_tx(mut packet: TxPacket) -> Self {
+        packet.stamp();
+        let header = packet.header();
+        let (skb, cb) = packet.0.replace_cb(());
+        let tapped = cb.tapped;
+        drop(cb);
+        // INVARIANT: A packet that is sent has a header that says the length of its payload.
+        Self {
+            header,
+            skb: Some(skb),
+            tapped,
+        }
+    }
+
+    /// The header.
+    #[inline]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Shows the packet to the monitoring devices, once.
+    #[inline]
+    pub fn deliver_tap(&mut self) {
+        if !core::mem::replace(&mut self.tapped, true) {
+            tap::deliver(&self.header, self.skb.as_ref(), 0);
+        }
+    }
+
+    /// Takes the payload; the sender is not charged for it any more.
+    pub(crate) fn into_payload(self) -> Option<SkBuff<()>> {
+        let mut skb = self.skb?;
+        skb.orphan();
+        Some(skb)
+    }
+
+    pub(crate) fn trace(&self) {
+        let h = &self.header;
+        trace::virtio_transport_recv_pkt(
+            h.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+            h.src_port().get(),
+            h.dst_cid_raw() as u32,
+            h.dst_port().get(),
+            h.len(),
+            h.ty_raw(),
+            h.op().raw(),
+            h.flags(),
+            h.buf_alloc(),
+            h.fwd_cnt(),
+        );
+    }
+}
+
+/// The header of a packet of `sock` to its peer.
+pub(crate) fn header_to(op: Op, ty: SocketType, src: Addr, dst: Addr, len: u32) -> Header {
+    Header::new(op, ty, src, dst, len, 0)
+}

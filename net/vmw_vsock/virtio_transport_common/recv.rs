@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way in: from a packet to the socket it is for.
+
+use crate::{
+    close,
+    conn::{
+        Conn,
+        Control, //
+    },
+    ops::{
+        Carrier,
+        Over, //
+    },
+    packet::RxPacket,
+    send::{
+        self,
+        wire_type, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    net::Net,
+    sock::{
+        LockedSock,
+        Shutdown,
+        SockAddr,
+        SockState, //
+    },
+    vsock, //
+};
+use vsock_proto::{
+    addr::{
+        Addr,
+        Cid, //
+    },
+    conn::{
+        ConnectError,
+        Local,
+        Reaction,
+        State, //
+    },
+    header::{
+        Op,
+        SeqFlags,
+        ShutdownFlags,
+        SocketType, //
+    }, //
+};
+
+pub(crate) fn proto_state(state: SockState) -> State {
+    match state {
+        SockState::Listen => State::Listen,
+        SockState::SynSent => State::Connecting,
+        SockState::Established => State::Established,
+        SockState::Closing => State::Closing,
+        SockState::Close => State::Closed,
+    }
+}
+
+pub(crate) fn proto_shutdown(how: Shutdown) -> ShutdownFlags {
+    // The bits are the same: RCV_SHUTDOWN is VIRTIO_VSOCK_SHUTDOWN_RCV, and so on.
+    ShutdownFlags::from_wire(how.bits())
+}
+
+fn sock_addr(addr: Addr) -> SockAddr {
+    SockAddr {
+        cid: addr.cid.get(),
+        port: addr.port.get(),
+    }
+}
+
+/// What the protocol has to know of a socket.
+pub(crate) fn local<C: Carrier>(sock: &mut LockedSock<'_>) -> Local {
+    Local {
+        done: sock.is_done(),
+        unread: has_unread::<C>(sock),
+        peer_shutdown: proto_shutdown(sock.peer_shutdown()),
+    }
+}
+
+/// Whether there are bytes to read.
+pub(crate) fn has_unread<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
+    let Some(conn) = sock.conn::<Over<C>>() else {
+        return false;
+    };
+    conn.rx(sock).is_ok_and(|rx| rx.bytes() > 0)
+}
+
+/// Takes a packet from the carrier `C` to the socket it is for.
+///
+/// `net` is the namespace that the packet comes from, `None` if the carrier knows of none. The
+/// carrier has checked that the packet comes from where it says.
+///
+/// Context: process context; locks sockets and may sleep. The carrier may hold the locks that come
+/// before the socket lock.
+pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
+    packet.trace();
+    let header = *packet.header();
+    let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
+        // Nobody that could be answered has such an address.
+        return;
+    };
+    let Some(ty) = header.ty() else {
+        return send::reset_no_sock::<C>(&packet, net);
+    };
+    let (src, dst) = (sock_addr(src), sock_addr(dst));
+    let found = vsock::find_connected(src, dst, net).or_else(|| vsock::find_bound(dst, net));
+    let Some(sock) = found else {
+        return send::reset_no_sock::<C>(&packet, net);
+    };
+    if wire_type(sock.ty()) != ty {
+        return send::reset_no_sock::<C>(&packet, net);
+    }
+
+    let mut sock = sock.lock();
+    // All that was true when the socket was found may have changed.
+    let state = sock.state();
+    let conn = if state == SockState::Listen {
+        None
+    } else if sock.check_source::<Over<C>>(src) {
+        sock.conn::<Over<C>>().map(Arc::from)
+    } else {
+        return send::reset_no_sock::<C>(&packet, net);
+    };
+    if sock.is_done() {
+        return send::reset_no_sock::<C>(&packet, net);
+    }
+
+    if let Some(conn) = &conn {
+        if take_credit::<C>(&mut sock, conn, &packet).is_err() {
+            return;
+        }
+        // It may have changed with a reset of the transport.
+        if sock.local_addr().cid != Cid::ANY.get() {
+            sock.set_local_cid(dst.cid);
+        }
+    }
+
+    let ctx = local::<C>(&mut sock);
+    let reaction =
+        vsock_proto::conn::receive(proto_state(state), header.op(), header.flags(), &ctx);
+    match reaction {
+        Reaction::Accept => accept::<C>(&mut sock, &packet, net),
+        Reaction::ResetPeer => send::reset_no_sock::<C>(&packet, net),
+        Reaction::Established => {
+            sock.set_connected();
+            sock.insert_connected();
+            sock.state_change();
+        }
+        Reaction::Fail { reset_peer, error } => {
+            if reset_peer {
+                let _ = send::control::<C>(&mut sock, Control::Rst, true);
+            }
+            sock.set_state(SockState::Close);
+            sock.report_error(match error {
+                ConnectError::Reset => ECONNRESET,
+                ConnectError::Protocol => EPROTO,
+            });
+        }
+        Reaction::Deliver => {
+            if let Some(conn) = conn {
+                deliver::<C>(&mut sock, &conn, ty, packet);
+            }
+        }
+        Reaction::AnswerCredit => {
+            let _ = send::control::<C>(&mut sock, Control::CreditUpdate, false);
+        }
+        Reaction::WakeWriter => sock.write_space(),
+        Reaction::PeerShutdown {
+            flags,
+            leave_tables,
+            reset_and_close,
+            notify,
+        } => {
+            sock.set_peer_shutdown(Shutdown::from_bits(flags.raw()));
+            if reset_and_close {
+                let _ = send::control::<C>(&mut sock, Control::Rst, false);
+                close::do_close::<C>(&mut sock);
+            }
+            if leave_tables {
+                sock.remove_from_tables();
+            }
+            if notify {
+                sock.state_change();
+            }
+        }
+        Reaction::Close => close::do_close::<C>(&mut sock),
+        Reaction::Ignore => (),
+    }
+}
+
+/// Takes the credit in a packet of the peer; the connection is reset if that is a lie.
+fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPacket) -> Result {
+    // A RST may come from where nobody knows of the connection.
+    if packet.header().op() == Op::Rst {
+        return Ok(());
+    }
+    match conn.peer_update(packet.header()) {
+        Ok(change) => {
+            if change.has_space() {
+                sock.write_space();
+            }
+            Ok(())
+        }
+        Err(_) => {
+            abort::<C>(sock, EPROTO);
+            Err(EPROTO)
+        }
+    }
+}
+
+/// Ends a connection whose peer broke the rules, or for which there is no memory.
+fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
+    let _ = send::control::<C>(sock, Control::Rst, true);
+    if sock.state() == SockState::SynSent {
+        sock.set_state(SockState::Close);
+        sock.report_error(err);
+        return;
+    }
+    close::do_close::<C>(sock);
+    sock.report_error(err);
+    sock.remove_from_tables();
+}
+
+/// Puts the payload of a packet into the receive queue.
+fn deliver<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, ty: SocketType, packet: RxPacket) {
+    let header = *packet.header();
+    let flags = match ty {
+        SocketType::Stream => SeqFlags::NONE,
+        SocketType::SeqPacket => SeqFlags::from_wire(header.flags()),
+    };
+    let pushed = conn
+        .accept(header.len())
+        .and_then(|buf_alloc| conn.rx(sock)?.push(packet.into_payload(), flags, buf_alloc));
+    match pushed {
+        Ok(()) => sock.data_ready(),
+        // Data would be lost: the connection cannot go on.
+        Err(_) => abort::<C>(sock, ENOBUFS),
+    }
+}
+
+/// Makes a connection to a listener.
+fn accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket, net: Option<&Net>) {
+    if try_accept::<C>(listener, packet).is_err() {
+        send::reset_no_sock::<C>(packet, net);
+    }
+}
+
+fn try_accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket) -> Result {
+    let header = packet.header();
+    let local = sock_addr(header.dst().map_err(|_| EINVAL)?);
+    let remote = sock_addr(header.src().map_err(|_| EINVAL)?);
+
+    if listener.accept_queue_is_full() {
+        return Err(ENOMEM);
+    }
+    // The queue of a listener that is being closed was emptied for the last time.
+    if listener.shutdown().is_both() {
+        return Err(ESHUTDOWN);
+    }
+    let child_ref = listener.create_child()?;
+    let mut child = listener.lock_child(&child_ref);
+    child.set_state(SockState::Established);
+    child.set_addrs(local, remote);
+    child.assign_transport(listener)?;
+    // The address of the peer must lead to where the packet came from.
+    let conn = send::conn_of::<C>(&child)?;
+    match conn.peer_update(header) {
+        Ok(change) if change.has_space() => child.write_space(),
+        Ok(_) => (),
+        Err(_) => return Err(EPROTO),
+    }
+    child.insert_connected();
+    listener.enqueue_accept(&mut child);
+    // The peer connects again, or gives up, if there is no memory for this.
+    let _ = send::control::<C>(&mut child, Control::Response, true);
+    drop(child);
+    listener.accept_ready();
+    Ok(())
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections whose peer is gone without a word: the device, or the host, is not there any more.
+
+use crate::{
+    close,
+    ops::{
+        Carrier,
+        Over, //
+    }, //
+};
+use kernel::prelude::*;
+use kernel_ext::{
+    sock::{
+        LockedSock,
+        SockState, //
+    },
+    vsock, //
+};
+
+/// Resets the connections of carrier `C` for which `gone` is true; their users get `ECONNRESET`.
+///
+/// What a user has received can still be read.
+///
+/// Context: locks sockets, may sleep.
+///
+/// # Errors
+///
+/// `ENOMEM`: no connection was reset.
+pub fn reset_connections<C: Carrier>(mut gone: impl FnMut(&LockedSock<'_>) -> bool) -> Result {
+    for sock in vsock::connected_sockets::<Over<C>>()? {
+        let mut sock = sock.lock();
+        // It may have changed until it was locked.
+        if !sock.is_on::<Over<C>>() || sock.is_done() || !gone(&sock) {
+            continue;
+        }
+        reset::<C>(&mut sock);
+    }
+    Ok(())
+}
+
+fn reset<C: Carrier>(sock: &mut LockedSock<'_>) {
+    match sock.state() {
+        SockState::Established | SockState::Closing => {
+            close::do_close::<C>(sock);
+            sock.report_error(ECONNRESET);
+        }
+        SockState::SynSent => {
+            sock.set_state(SockState::Close);
+            sock.report_error(ECONNRESET);
+        }
+        SockState::Listen | SockState::Close => (),
+    }
+}
