@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The carrier of packets that do not leave the machine: CID 1, and the machine's own.
+//!
+//! A packet goes from [`Carrier::send`] through a queue to a work, which gives it, the same buffer, to
+//! the receiver: the sender may hold its socket lock, which the receiver's path takes.
+
+#![deny(unsafe_code)]
+
+use kernel::{
+    impl_has_work,
+    new_work,
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    },
+    InPlaceModule, //
+};
+use kernel_ext::{
+    net::Net,
+    rcu::RcuSlot,
+    sock::{
+        LockedSock,
+        VsockSock, //
+    },
+    vsock::{
+        Kind,
+        TransportSlot, //
+    },
+    work::WorkQueue, //
+};
+use virtio_transport_common::{
+    receive,
+    Carrier,
+    Registration,
+    RxPacket,
+    SendQueue,
+    TxPacket, //
+};
+use vsock_proto::addr::{
+    Addr,
+    Cid, //
+};
+
+/// Packets that one run of the work moves, before it lets others run.
+const BATCH: usize = 256;
+
+static LOOPBACK: RcuSlot<Loopback> = RcuSlot::new();
+static SLOT: TransportSlot = TransportSlot::new();
+
+/// The queue and what empties it.
+///
+/// It is in [`LOOPBACK`] from before the registration of the carrier until after its end. The
+/// workqueue outlives its works, which have references to this: the last one is dropped by the module,
+/// after a flush.
+#[pin_data]
+struct Loopback {
+    #[pin]
+    queue: SendQueue,
+    #[pin]
+    work: Work<Loopback>,
+    workqueue: WorkQueue,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Loopback { self.work }
+}
+
+impl Loopback {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                queue <- SendQueue::new(),
+                work <- new_work!("vsock_loopback::Loopback::work"),
+                workqueue: WorkQueue::new(c"vsock-loopback")?,
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+impl WorkItem for Loopback {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        for _ in 0..BATCH {
+            let Some(packet) = this.queue.pop() else {
+                return;
+            };
+            let net = packet.net();
+            let mut packet = RxPacket::from_tx(packet);
+            packet.deliver_tap();
+            receive::<Local>(packet, net.as_deref());
+        }
+        // A work of the same item that was queued meanwhile does as well.
+        this.workqueue.queue(this.clone());
+    }
+}
+
+struct Local;
+
+#[vtable]
+impl Carrier for Local {
+    const KIND: Kind = Kind::Local;
+
+    fn slot() -> &'static TransportSlot {
+        &SLOT
+    }
+
+    fn local_cid() -> Cid {
+        Cid::LOCAL
+    }
+
+    fn stream_allow(_sock: &VsockSock, _addr: Addr) -> bool {
+        true
+    }
+
+    fn seqpacket_allow(sock: &VsockSock, _cid: Cid) -> bool {
+        sock.net().is_global()
+    }
+
+    fn send(packet: TxPacket, _net: Option<&Net>) -> Result {
+        let guard = rcu::read_lock();
+        let loopback = LOOPBACK.load(&guard).ok_or(ENODEV)?;
+        loopback.queue.push_back(packet);
+        loopback.workqueue.queue(Arc::from(loopback));
+        Ok(())
+    }
+
+    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+        let loopback = LOOPBACK.get().ok_or(ENODEV)?;
+        loopback.queue.purge_socket(sock);
+        Ok(())
+    }
+}
+
+/// The module; fields are dropped in the order in which they are declared.
+#[pin_data]
+struct LoopbackModule {
+    #[pin]
+    registration: Registration<Local>,
+    published: Published,
+}
+
+/// Keeps the loopback in its place; dropping it waits for what it still does.
+struct Published;
+
+impl Published {
+    fn new() -> Result<Self> {
+        LOOPBACK.swap(Some(Loopback::new()?));
+        Ok(Self)
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if let Some(loopback) = LOOPBACK.swap(None) {
+            // After this no work has a reference, thus the workqueue is not destroyed by its own work.
+            loopback.workqueue.flush();
+            loopback.queue.purge_all();
+        }
+    }
+}
+
+impl InPlaceModule for LoopbackModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            published: Published::new()?,
+            registration <- Registration::<Local>::new(),
+        })
+    }
+}
+
+module! {
+    type: LoopbackModule,
+    name: "vsock_loopback",
+    authors: ["vsock-rust developers"],
+    description: "Loopback transport for vsock, in Rust",
+    license: "GPL",
+    alias: ["net-pf-40"],
+}
