@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory of the process that owns a device.
+//!
+//! A device of the vhost kind works on the memory of its owner: in ioctls of the owner, and in a
+//! worker thread that shares the owner's address space. Both are the same to the code that reads
+//! and writes there, so it asks for an [`InOwnerMm`], the evidence that the current thread is one
+//! of the two.
+//!
+//! No Rust reference to that memory ever exists. Each access is a copy made by the functions of
+//! C's uaccess, for which concurrent changes by user space are well defined.
+//!
+//! C header: [`include/linux/uaccess.h`](srctree/include/linux/uaccess.h).
+
+use crate::bindings;
+use kernel::{
+    error::to_result,
+    mm::MmWithUser,
+    prelude::*,
+    sync::aref::ARef,
+    types::NotThreadSafe,
+    uaccess::UserSlice, //
+};
+use zerocopy::Immutable;
+
+/// An address in the memory of the owner of a device.
+///
+/// It is a number that user space chose: having one proves nothing. In contrast to [`UserPtr`],
+/// which is not [`Send`] because it refers to the memory of the current task, it may go from the
+/// ioctls to the worker; it is of use only together with an [`InOwnerMm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerAddr(usize);
+
+impl OwnerAddr {
+    /// Makes an address out of a number that came from the owner.
+    #[inline]
+    pub const fn new(addr: usize) -> Self {
+        Self(addr)
+    }
+
+    /// Makes an address out of a 64-bit field of an interface, or `None` if it is wider than an
+    /// address of this machine.
+    #[inline]
+    pub fn from_u64(addr: u64) -> Option<Self> {
+        usize::try_from(addr).ok().map(Self)
+    }
+
+    /// The number.
+    #[inline]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+
+    /// The address `bytes` further on, or `None` if there is none.
+    #[inline]
+    pub fn checked_add(self, bytes: usize) -> Option<Self> {
+        self.0.checked_add(bytes).map(Self)
+    }
+
+    /// Says whether `len` bytes from here on are in the user half of the address space.
+    ///
+    /// That is no promise that there is memory: an access may still fail.
+    #[inline]
+    pub fn access_ok(self, len: usize) -> bool {
+        // SAFETY: The function only compares numbers; it has no preconditions.
+        unsafe { bindings::access_ok(self.user_ptr().as_const_ptr(), len) }
+    }
+
+    #[inline]
+    pub(crate) fn user_ptr(self) -> UserPtr {
+        UserPtr::from_addr(self.0)
+    }
+}
+
+/// A counted reference to the address space of an owner, which keeps its memory in place.
+///
+/// Dropping it may sleep.
+pub struct OwnerMm(ARef<MmWithUser>);
+
+impl OwnerMm {
+    /// Takes the address space of the current task; `None` if it is a thread of the kernel.
+    pub fn of_current() -> Option<Self> {
+        current!().mm().map(|mm| Self(mm.into()))
+    }
+
+    /// Says whether the current task runs in this address space.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        current!()
+            .mm()
+            .is_some_and(|mm| core::ptr::eq(mm.as_raw(), self.0.as_raw()))
+    }
+
+    /// Runs `f` with the evidence that the current task runs in this address space.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if it does not, as for anybody who is not the owner of a device.
+    pub fn enter<R>(&self, f: impl FnOnce(&InOwnerMm) -> R) -> Result<R> {
+        if !self.is_current() {
+            return Err(EPERM);
+        }
+        // A task changes its address space only by `exec`, not while it runs `f`; and the token
+        // does not outlive the call.
+        Ok(f(&InOwnerMm::new()))
+    }
+}
+
+/// Evidence that the current thread runs in the address space of the owner of a device.
+///
+/// There are two sources: [`OwnerMm::enter`] for the system calls of the owner, and the runner of
+/// [`VhostTask`](crate::vhost_task::VhostTask), whose threads are created by the owner and share
+/// its address space until they exit. It is handed out by reference only, so that it does not
+/// outlive either, and it is not [`Send`].
+///
+/// Context: all accesses may fault, hence sleep.
+pub struct InOwnerMm(NotThreadSafe);
+
+impl InOwnerMm {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self(NotThreadSafe)
+    }
+
+    /// Reads an aligned `u16` with a single access.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[doc(alias = "get_user")]
+    #[inline]
+    pub fn get_u16(&self, addr: OwnerAddr) -> Result<u16> {
+        let mut val = 0;
+        // SAFETY: `val` is valid for writes; `get_user()` takes any user address, and fails for
+        // what is none.
+        to_result(unsafe {
+            bindings::get_user_u16(&mut val, addr.user_ptr().as_const_ptr().cast())
+        })?;
+        Ok(val)
+    }
+
+    /// Writes an aligned `u16` with a single access.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[doc(alias = "put_user")]
+    #[inline]
+    pub fn put_u16(&self, addr: OwnerAddr, val: u16) -> Result {
+        // SAFETY: `put_user()` takes any user address, and fails for what is none.
+        to_result(unsafe { bindings::put_user_u16(val, addr.user_ptr().as_mut_ptr().cast()) })
+    }
+
+    /// Copies bytes out of the owner's memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there; the content of `out` is then unspecified.
+    #[doc(alias = "copy_from_user")]
+    #[inline]
+    pub fn read_slice(&self, addr: OwnerAddr, out: &mut [u8]) -> Result {
+        UserSlice::new(addr.user_ptr(), out.len())
+            .reader()
+            .read_slice(out)
+    }
+
+    /// Copies bytes into the owner's memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there; a part may have been written.
+    #[doc(alias = "copy_to_user")]
+    #[inline]
+    pub fn write_slice(&self, addr: OwnerAddr, data: &[u8]) -> Result {
+        UserSlice::new(addr.user_ptr(), data.len())
+            .writer()
+            .write_slice(data)
+    }
+
+    /// Copies a value out of the owner's memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[inline]
+    pub fn read<T: FromBytes + IntoBytes>(&self, addr: OwnerAddr) -> Result<T> {
+        let mut val = T::new_zeroed();
+        self.read_slice(addr, val.as_mut_bytes())?;
+        Ok(val)
+    }
+
+    /// Copies a value into the owner's memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&self, addr: OwnerAddr, val: &T) -> Result {
+        self.write_slice(addr, val.as_bytes())
+    }
+
+    /// Lets other tasks run, between two pieces of a long work.
+    #[doc(alias = "cond_resched")]
+    #[inline]
+    pub fn relax(&self) {
+        // SAFETY: The token only exists in process context; a caller that holds a spinlock gets a
+        // complaint of the kernel, not undefined behaviour.
+        unsafe { bindings::cond_resched() };
+    }
+}

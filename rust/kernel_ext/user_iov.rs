@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O vectors over the memory of the owner of a device.
+//!
+//! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h).
+
+use crate::{
+    bindings,
+    owner_mm::{
+        InOwnerMm,
+        OwnerAddr, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    ops::{
+        Deref,
+        DerefMut, //
+    },
+};
+use kernel::{
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    prelude::*,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
+};
+
+/// A list of pieces of the owner's memory.
+///
+/// [`make_room`](Self::make_room) allocates once; [`clear`](Self::clear) and [`push`](Self::push)
+/// reuse it. To read or write what the list refers to, make an iterator of it with
+/// [`source`](Self::source) or [`dest`](Self::dest), which take the evidence that the current
+/// thread is in the right address space. The iterators borrow the list: it cannot change under
+/// them.
+///
+/// # Invariants
+///
+/// `bytes` is the sum of the lengths in `pieces`, and did not overflow.
+pub struct UserIov {
+    pieces: KVVec<bindings::iovec>,
+    bytes: usize,
+}
+
+impl Default for UserIov {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: The `iovec`s are numbers, not pointers to something that belongs to a thread.
+unsafe impl Send for UserIov {}
+// SAFETY: As above; there is no interior mutability.
+unsafe impl Sync for UserIov {}
+
+impl UserIov {
+    /// Most pieces that a list can hold, as for any vectored I/O.
+    pub const MAX: usize = bindings::UIO_MAXIOV as usize;
+
+    /// Creates an empty list without any room.
+    pub const fn new() -> Self {
+        // INVARIANT: The list is empty.
+        Self {
+            pieces: KVVec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Makes room for [`MAX`](Self::MAX) pieces, if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn make_room(&mut self) -> Result {
+        let missing = Self::MAX.saturating_sub(self.pieces.len());
+        Ok(self.pieces.reserve(missing, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// Removes all pieces, and keeps the room.
+    pub fn clear(&mut self) {
+        // INVARIANT: The list is empty.
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    /// Appends a piece.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no room left, `EFAULT` if the sum of the lengths overflows.
+    pub fn push(&mut self, addr: OwnerAddr, len: usize) -> Result {
+        let bytes = self.bytes.checked_add(len).ok_or(EFAULT)?;
+        let piece = bindings::iovec {
+            iov_base: addr.user_ptr().as_mut_ptr(),
+            iov_len: len,
+        };
+        self.pieces
+            .push_within_capacity(piece)
+            .map_err(|_| ENOBUFS)?;
+        // INVARIANT: The sum includes the piece that was just added.
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Number of bytes that the pieces have together.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of pieces.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Says whether there is not a single piece.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// An iterator that reads the pieces from the beginning.
+    #[inline]
+    pub fn source<'a>(&'a self, mm: &'a InOwnerMm) -> UserSource<'a> {
+        // INVARIANT: The direction is that of a source.
+        UserSource(RawIter::new(self, bindings::ITER_SOURCE, mm))
+    }
+
+    /// An iterator that writes the pieces from the beginning.
+    #[inline]
+    pub fn dest<'a>(&'a self, mm: &'a InOwnerMm) -> UserDest<'a> {
+        // INVARIANT: The direction is that of a destination.
+        UserDest(RawIter::new(self, bindings::ITER_DEST, mm))
+    }
+}
+
+/// An `iov_iter` over a [`UserIov`].
+///
+/// # Invariants
+///
+/// `iter` was initialized for the pieces of a list that is borrowed, thus unchanged, for `'a`; the
+/// thread is in the owner's address space for `'a`. An `iov_iter` of user memory does not refer to
+/// itself: it may move.
+struct RawIter<'a> {
+    iter: Opaque<bindings::iov_iter>,
+    _list: PhantomData<&'a UserIov>,
+    _thread: NotThreadSafe,
+}
+
+impl<'a> RawIter<'a> {
+    #[inline]
+    fn new(list: &'a UserIov, direction: u32, _mm: &'a InOwnerMm) -> Self {
+        let iter = Opaque::uninit();
+        // SAFETY: `iter` is valid for writes. The array has as many elements as said, lives for
+        // `'a`, and by the type invariants of `UserIov` has as many bytes as said.
+        unsafe {
+            bindings::iov_iter_init(
+                iter.get(),
+                direction,
+                list.pieces.as_ptr(),
+                list.pieces.len(),
+                list.bytes,
+            )
+        };
+        // INVARIANT: The iterator was just initialized for `list`, with `_mm` as the evidence.
+        Self {
+            iter,
+            _list: PhantomData,
+            _thread: NotThreadSafe,
+        }
+    }
+}
+
+/// An [`IovIterSource`] over memory of the owner, made by [`UserIov::source`].
+///
+/// # Invariants
+///
+/// The iterator has the direction of a source.
+pub struct UserSource<'a>(RawIter<'a>);
+
+impl<'a> Deref for UserSource<'a> {
+    type Target = IovIterSource<'a>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        // CAST: `IovIterSource` is transparent over `struct iov_iter`. Its `from_raw()` does the
+        // same but asserts the direction, with a panic that the compiler cannot rule out here.
+        let ptr = self.0.iter.get().cast();
+        // SAFETY: By the type invariants of `RawIter` and of this type, this is a valid iterator of
+        // the right direction; the reference keeps others from changing it.
+        unsafe { &*ptr }
+    }
+}
+
+impl DerefMut for UserSource<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // CAST: See `deref()`.
+        let ptr = self.0.iter.get().cast();
+        // SAFETY: As in `deref()`, and the reference is exclusive.
+        unsafe { &mut *ptr }
+    }
+}
+
+/// An [`IovIterDest`] over memory of the owner, made by [`UserIov::dest`].
+///
+/// # Invariants
+///
+/// The iterator has the direction of a destination.
+pub struct UserDest<'a>(RawIter<'a>);
+
+impl<'a> Deref for UserDest<'a> {
+    type Target = IovIterDest<'a>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        // CAST: As for `UserSource`.
+        let ptr = self.0.iter.get().cast();
+        // SAFETY: By the type invariants of `RawIter` and of this type, this is a valid iterator of
+        // the right direction; the reference keeps others from changing it.
+        unsafe { &*ptr }
+    }
+}
+
+impl DerefMut for UserDest<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // CAST: As for `UserSource`.
+        let ptr = self.0.iter.get().cast();
+        // SAFETY: As in `deref()`, and the reference is exclusive.
+        unsafe { &mut *ptr }
+    }
+}
