@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The core of vhost devices: what the host does for any virtio device whose queues it serves.
+//!
+//! A program, usually a VMM, opens the device, becomes its owner, describes the guest's memory and
+//! the rings in it, and passes eventfds for notifications in both directions. A worker thread of
+//! the owner's process then serves the rings. The parts:
+//!
+//! - [`device`]: the owner, and the ioctls that all devices have;
+//! - [`virtqueue`]: the state of a queue;
+//! - [`chain`]: work on the chains of buffers in a running queue;
+//! - [`worker`]: the thread, and the set of works that it has to do;
+//! - [`memory`]: the guest's memory;
+//! - [`message`]: messages of the IOTLB by `read()` and `write()`;
+//! - [`uapi`]: numbers and structures of the ioctls.
+//!
+//! The ring itself, and all that looks at what a guest wrote there, is in the crate [`vring`]. A
+//! device embeds a [`device::Device`], and implements [`worker::Works`].
+//!
+//! # Contexts
+//!
+//! Ioctls and the release of the file run in processes of user space, works in the worker; all of
+//! them sleep. A kick may be a hard interrupt: it does nothing but to queue a work. Memory of the
+//! owner is reached with an [`InOwnerMm`](kernel_ext::owner_mm::InOwnerMm) only.
+//!
+//! # Lock order
+//!
+//! The lock of the device < those of its queues in the order of their number < what the device
+//! takes while it works on a chain. The worker's lock for flushes is taken with the lock of the
+//! device held, never with that of a queue.
+
+#![deny(unsafe_code)]
+
+use kernel::prelude::*;
+
+#[path = "vhost_core/chain.rs"]
+pub mod chain;
+#[path = "vhost_core/device.rs"]
+pub mod device;
+#[path = "vhost_core/info.rs"]
+mod info;
+#[path = "vhost_core/memory.rs"]
+mod memory;
+#[path = "vhost_core/message.rs"]
+pub mod message;
+#[path = "vhost_core/ring_ioctl.rs"]
+mod ring_ioctl;
+#[path = "vhost_core/uapi.rs"]
+pub mod uapi;
+#[path = "vhost_core/virtqueue.rs"]
+pub mod virtqueue;
+#[path = "vhost_core/worker.rs"]
+pub mod worker;
+
+/// The most regions that a memory table may have.
+pub(crate) fn max_mem_regions() -> u16 {
+    module_parameters::max_mem_regions.value()
+}
+
+/// The module: a library, which does nothing by itself.
+struct VhostCore;
+
+impl kernel::Module for VhostCore {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(VhostCore)
+    }
+}
+
+module! {
+    type: VhostCore,
+    name: "vhost_core",
+    authors: ["vsock-rs"],
+    description: "Core of vhost devices",
+    license: "GPL",
+    params: {
+        max_mem_regions: u16 {
+            default: 64,
+            description: "Maximum number of memory regions in memory map. (default: 64)",
+        },
+    },
+}

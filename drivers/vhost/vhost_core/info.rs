@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state of a device, as `/proc/<pid>/fdinfo/<fd>` shows it.
+
+use crate::{
+    device::Device,
+    virtqueue::{
+        State,
+        Virtqueue, //
+    },
+};
+use kernel::{
+    seq_file::SeqFile,
+    seq_print, //
+};
+
+impl Device {
+    /// Prints the state of the device and its queues.
+    ///
+    /// Context: sleeps.
+    pub fn show(&self, m: &SeqFile) {
+        seq_print!(m, "features:\t{:#x}\n", self.features());
+        match self.worker_pid() {
+            Some(pid) => seq_print!(m, "worker:\t{pid}\n"),
+            None => seq_print!(m, "worker:\tnone\n"),
+        }
+        for (index, queue) in self.queues.iter().enumerate() {
+            show_queue(queue, index, m);
+        }
+    }
+}
+
+fn show_queue(queue: &Virtqueue, index: usize, m: &SeqFile) {
+    let inner = queue.lock_inner();
+    let size = inner.size().get();
+    match &inner.state {
+        State::Unset => seq_print!(m, "queue{index}:\tunset\n"),
+        State::Configured(_) => seq_print!(m, "queue{index}:\tstopped, size {size}\n"),
+        State::Running(running) => {
+            let (base, used) = (running.ring.vring_base(), running.ring.last_used_idx());
+            seq_print!(
+                m,
+                "queue{index}:\trunning, size {size}, available {base}, used {used}\n"
+            );
+        }
+        State::Broken(_, why) => seq_print!(m, "queue{index}:\tbroken, size {size}: {why}\n"),
+    }
+}

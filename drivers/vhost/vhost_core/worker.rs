@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread that does the work of a device.
+//!
+//! The works of a device have small numbers; what waits to be done is a set of them, kept in one
+//! atomic word. Thus a work is queued at most once, queueing needs no lock and no memory, and it is
+//! possible from any context, the wait queue callback of an eventfd included. The worker takes the
+//! whole set at once: no work is done twice before all others had their turn.
+
+use kernel::{
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        rcu,
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+    task::Pid, //
+};
+use kernel_ext::{
+    kick::Kick,
+    owner_mm::InOwnerMm,
+    rcu::RcuSlot,
+    vhost_task::{
+        self,
+        VhostTask, //
+    },
+};
+
+/// The number of a work of a device.
+///
+/// # Invariants
+///
+/// It is less than [`WorkId::COUNT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkId(u8);
+
+impl WorkId {
+    /// How many works a device can have.
+    pub const COUNT: u8 = 62;
+
+    /// Makes the number of a work; one that is too large does not compile.
+    pub const fn new<const ID: u8>() -> Self {
+        const { assert!(ID < Self::COUNT) };
+        // INVARIANT: Just checked.
+        Self(ID)
+    }
+
+    #[inline]
+    const fn bit(self) -> u64 {
+        // OVERFLOW: By the type invariant, the shift is less than 62.
+        1_u64.wrapping_shl(self.0 as u32)
+    }
+}
+
+/// In [`Shared::pending`]: somebody waits for all works that were queued before.
+const FLUSH: u64 = 1 << 62;
+/// In [`Shared::pending`]: the thread was killed. It stays, and nothing else is set any more.
+const DEAD: u64 = 1 << 63;
+/// In [`Shared::pending`]: the works.
+const WORKS: u64 = FLUSH - 1;
+
+/// The device that a worker works for.
+pub trait Works: Send + Sync + 'static {
+    /// Does one of the works.
+    ///
+    /// Context: the worker's thread, without any lock.
+    fn run(&self, work: WorkId, mm: &InOwnerMm);
+
+    /// The thread was killed: [`run`](Self::run) will not be called again.
+    ///
+    /// From now on [`WorkerSlot::queue`] fails. Whoever queued a work before, and was answered with
+    /// success, counts on this to clean up.
+    ///
+    /// Context: the worker's thread, without any lock. It must not wait for anything that waits for
+    /// the owner's process.
+    fn worker_died(&self);
+}
+
+/// There is no worker, or it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoWorker;
+
+/// Whether the thread still takes works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Dead,
+}
+
+struct FlushState {
+    life: Life,
+    /// How many flushes were asked for.
+    requested: u64,
+    /// How many of them are done; they are done in order.
+    done: u64,
+}
+
+/// What the thread and the device share.
+#[pin_data]
+struct Shared {
+    pending: Atomic<u64>,
+    works: Arc<dyn Works>,
+    pid: Atomic<i32>,
+    /// Taken for flushes only; inside of all locks of a device.
+    #[pin]
+    flush: Mutex<FlushState>,
+    #[pin]
+    flushed: CondVar,
+}
+
+impl Shared {
+    /// Adds to what is pending. The result says whether the thread has to be woken up.
+    fn add(&self, bits: u64) -> Result<bool, NoWorker> {
+        let mut old = self.pending.load(Relaxed);
+        loop {
+            if old & DEAD != 0 {
+                return Err(NoWorker);
+            }
+            // Full: what the caller wrote before it queued the work is seen by the work, as
+            // `run_pending()` begins with a `Full` exchange of the same word. The exchange is not
+            // skipped if the bit is set already: the same holds then.
+            match self.pending.cmpxchg(old, old | bits, Full) {
+                // Who made the word non-zero wakes the thread up; it takes all.
+                Ok(_) => return Ok(old == 0),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Takes all works that are pending and does them; says whether somebody waits for that.
+    fn run_pending(&self, mm: &InOwnerMm) -> bool {
+        // Only this thread sets `DEAD`, in `killed()`, after which it does not come here.
+        let pending = self.pending.xchg(0, Full);
+        let mut works = pending & WORKS;
+        while works != 0 {
+            // CAST: A number of trailing zeros of a word that has a bit set in `WORKS` is at most
+            // 61.
+            //
+            // INVARIANT: For the same reason.
+            let id = WorkId(works.trailing_zeros() as u8);
+            works &= !id.bit();
+            self.works.run(id, mm);
+            mm.relax();
+        }
+        pending & FLUSH != 0
+    }
+}
+
+impl vhost_task::Worker for Shared {
+    fn has_work(&self) -> bool {
+        self.pending.load(Relaxed) != 0
+    }
+
+    fn run(&self, mm: &InOwnerMm) {
+        self.pid.store(current!().pid(), Relaxed);
+        let mut flush = self.run_pending(mm);
+        while flush {
+            // A work that was queued before a flush was requested was either taken above, or is
+            // taken now that the number of requests is known.
+            let requested = self.flush.lock().requested;
+            flush = self.run_pending(mm);
+            self.flush.lock().done = requested;
+            self.flushed.notify_all();
+        }
+    }
+
+    fn killed(&self) {
+        {
+            let mut state = self.flush.lock();
+            state.life = Life::Dead;
+            // Full: a caller of `add()` that still succeeded comes before, and `worker_died()` sees
+            // what it wrote.
+            self.pending.xchg(DEAD, Full);
+        }
+        self.flushed.notify_all();
+        self.works.worker_died();
+    }
+}
+
+/// A worker thread of a device.
+///
+/// It belongs to the process of the owner and shares its memory. Dropping it stops the thread
+/// without doing what is pending, and waits for its end: flush first. The thread itself must not
+/// drop it.
+pub struct Worker(VhostTask<Shared>);
+
+impl Worker {
+    /// Starts a thread of the current process, which becomes the owner of the device.
+    ///
+    /// The worker keeps a reference to the device until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, whatever the reason, as in C.
+    #[doc(alias = "vhost_worker_create")]
+    pub fn new(works: Arc<dyn Works>) -> Result<Self> {
+        let pid = current!().pid();
+        let name = kernel::str::CString::try_from_fmt(fmt!("vhost-{pid}"))?;
+        let shared = Arc::pin_init(
+            pin_init!(Shared {
+                pending: Atomic::new(0),
+                works,
+                pid: Atomic::new(0),
+                flush <- new_mutex!(
+                    FlushState {
+                        life: Life::Alive,
+                        requested: 0,
+                        done: 0,
+                    },
+                    "vhost_core::Worker::flush"
+                ),
+                flushed <- new_condvar!("vhost_core::Worker::flushed"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        Ok(Self(VhostTask::spawn(shared, &name).map_err(|_| ENOMEM)?))
+    }
+
+    /// Queues a work, unless it is queued already.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// The thread was killed.
+    #[inline]
+    pub fn queue(&self, work: WorkId) -> Result<(), NoWorker> {
+        self.add(work.bit())
+    }
+
+    #[inline]
+    fn add(&self, bits: u64) -> Result<(), NoWorker> {
+        if self.0.worker().add(bits)? {
+            self.0.wake();
+        }
+        Ok(())
+    }
+
+    /// Waits until all works that were queued before are done, or the thread is dead.
+    ///
+    /// Context: sleeps; not from a work.
+    #[doc(alias = "vhost_dev_flush")]
+    pub fn flush(&self) {
+        let shared = self.0.worker();
+        let mut state = shared.flush.lock();
+        if state.life == Life::Dead {
+            return;
+        }
+        let ticket = state.requested.wrapping_add(1);
+        state.requested = ticket;
+        if self.add(FLUSH).is_err() {
+            return;
+        }
+        while state.life == Life::Alive && state.done < ticket {
+            shared.flushed.wait(&mut state);
+        }
+    }
+
+    /// Says whether the thread was not killed.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        self.0.worker().pending.load(Relaxed) & DEAD == 0
+    }
+
+    /// The number of the thread, 0 if it did not do anything yet.
+    pub fn pid(&self) -> Pid {
+        self.0.worker().pid.load(Relaxed)
+    }
+}
+
+/// Where queues and devices find their worker, without a lock.
+///
+/// It is empty until the device has an owner, and again when it is closed.
+pub struct WorkerSlot(RcuSlot<Worker>);
+
+impl WorkerSlot {
+    /// Creates an empty slot.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new() -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(RcuSlot::new()), GFP_KERNEL)?)
+    }
+
+    /// Queues a work.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker, or it was killed.
+    #[doc(alias = "vhost_vq_work_queue")]
+    #[inline]
+    pub fn queue(&self, work: WorkId) -> Result<(), NoWorker> {
+        let guard = rcu::read_lock();
+        self.0.load(&guard).ok_or(NoWorker)?.queue(work)
+    }
+
+    /// Says whether there is a worker that was not killed.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        let guard = rcu::read_lock();
+        self.0.load(&guard).is_some_and(|worker| worker.is_alive())
+    }
+
+    /// Puts a worker in place.
+    ///
+    /// Context: sleeps if there was another one.
+    pub(crate) fn attach(&self, worker: Arc<Worker>) {
+        drop(self.0.swap(Some(worker)));
+    }
+
+    /// Takes the worker out, after which nobody queues a work there, and drops it.
+    ///
+    /// Context: sleeps, and joins the thread if there is no other reference to the worker.
+    pub(crate) fn detach(&self) {
+        drop(self.0.swap(None));
+    }
+
+    /// Returns the worker.
+    pub(crate) fn get(&self) -> Option<Arc<Worker>> {
+        self.0.get()
+    }
+}
+
+/// What is done when an eventfd is signalled: a work of a device is queued.
+pub(crate) struct KickWork {
+    pub(crate) slot: Arc<WorkerSlot>,
+    pub(crate) work: WorkId,
+}
+
+impl Kick for KickWork {
+    #[inline]
+    fn kick(&self) {
+        // A kick that nobody is there for is not an error: whoever starts the device looks at the
+        // ring.
+        let _ = self.slot.queue(self.work);
+    }
+}
