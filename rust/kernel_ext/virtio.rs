@@ -60,7 +60,8 @@ pub use self::{
         InBuffer,
         OutBuffer,
         Plain,
-        SgList, //
+        SgList,
+        PAGE_BUFFER_LEN, //
     },
     queue::{
         AnyQueue,

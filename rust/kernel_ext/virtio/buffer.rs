@@ -19,6 +19,9 @@ use kernel::{
 /// buffer.
 const MAX_ENTRIES: usize = bindings::MAX_SKB_FRAGS as usize + 2;
 
+/// Size of a linear socket buffer that takes one page of 4 KiB, with what the kernel adds to it.
+pub const PAGE_BUFFER_LEN: usize = bindings::VIRTIO_VSOCK_DEFAULT_RX_BUF_SIZE as usize;
+
 /// The parts of a buffer, in the order in which the device sees them.
 ///
 /// It is part of a queue, so that adding a buffer needs no memory for it.

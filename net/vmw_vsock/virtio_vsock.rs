@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's driver of the virtio-vsock device: it carries packets between the sockets of this
+//! machine and its host.
+//!
+//! The module has the name of the C driver, whose place it takes.
+//!
+//! # Packets on their way
+//!
+//! *Out*: [`Carrier::send`] puts a packet into the device's queue right away if no other waits and the
+//! queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. When the device
+//! used packets, another work drops them, and goes on with those that wait.
+//!
+//! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header and
+//! lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
+//!
+//! *Events*: the host was migrated or restarted, and connections with it are void ([`event`]).
+//!
+//! # Trust
+//!
+//! The device may be hostile. Its lengths, headers and identifiers are checked ([`rx`]); no memory of
+//! ours is visible to it but what it is meant to read; a queue that it broke is given up, and with it
+//! all connections at once ([`device`]).
+//!
+//! # Contexts and locks
+//!
+//! Callbacks of queues run in hard interrupt context, and only queue works. Works may sleep.
+//! [`Carrier::send`] is called with a socket locked, in process context, and must not sleep.
+//!
+//! Lock order, outer to inner:
+//!
+//! 1. the lock of the receive queue ([`Device::rx`]), held while packets are received,
+//! 2. the socket lock of a listener, and that of its child,
+//! 3. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
+//! 4. the lock of [`SendQueue`], and that of the books of a connection, of which no two are held.
+//!
+//! The lock of the event queue ([`Device::event`]) is held together with none of them.
+//!
+//! # Ownership
+//!
+//! [`DEVICE`] and each queued work have a reference to the [`Device`]; the bus abstraction has one for
+//! as long as it is bound. The workqueue belongs to [`WORKS`], and is emptied when the module goes,
+//! which is what makes the module outlive its works.
+//!
+//! [`Carrier::send`]: virtio_transport_common::Carrier::send
+//! [`receive`]: virtio_transport_common::receive
+//! [`SendQueue`]: virtio_transport_common::SendQueue
+//! [`Device`]: device::Device
+//! [`Device::rx`]: device::Device::rx
+//! [`Device::tx`]: device::Device::tx
+//! [`Device::event`]: device::Device::event
+
+#![deny(unsafe_code)]
+
+use kernel::{
+    driver,
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    rcu::RcuSlot,
+    virtio::Adapter,
+    work::WorkQueue, //
+};
+use virtio_transport_common::Registration;
+
+#[path = "virtio_vsock/carrier.rs"]
+mod carrier;
+#[path = "virtio_vsock/device.rs"]
+mod device;
+#[path = "virtio_vsock/event.rs"]
+mod event;
+#[path = "virtio_vsock/rx.rs"]
+mod rx;
+#[path = "virtio_vsock/tx.rs"]
+mod tx;
+
+use carrier::Guest;
+use device::{
+    Device,
+    VsockDriver, //
+};
+
+/// The device of this guest: there is at most one.
+static DEVICE: RcuSlot<Device> = RcuSlot::new();
+
+/// What runs the works of the driver, while the module is loaded.
+static WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
+
+/// Owns what is in [`WORKS`].
+struct Works;
+
+impl Works {
+    fn new() -> Result<Self> {
+        let works = Arc::new(WorkQueue::new(c"virtio_vsock")?, GFP_KERNEL)?;
+        WORKS.swap(Some(works));
+        Ok(Self)
+    }
+}
+
+impl Drop for Works {
+    fn drop(&mut self) {
+        // After this no work is queued any more, and the queue is the only reference: dropping it
+        // waits for the works that were queued before.
+        drop(WORKS.swap(None));
+    }
+}
+
+/// The state of the module.
+///
+/// The fields are dropped in this order: first the driver, which unbinds from the device, then the
+/// transport, of which no socket is left since the module would be in use, then the workqueue.
+#[pin_data]
+struct GuestModule {
+    #[pin]
+    _driver: driver::Registration<Adapter<VsockDriver>>,
+    #[pin]
+    _transport: Registration<Guest>,
+    _works: Works,
+}
+
+impl kernel::InPlaceModule for GuestModule {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // In the opposite order.
+        try_pin_init!(Self {
+            _works: Works::new()?,
+            _transport <- Registration::new(),
+            _driver <- driver::Registration::new(
+                <Self as kernel::ModuleMetadata>::NAME,
+                module
+            ),
+        })
+    }
+}
+
+module! {
+    type: GuestModule,
+    name: "vmw_vsock_virtio_transport",
+    authors: ["vsock-rust developers"],
+    description: "virtio transport for vsock, in Rust",
+    license: "GPL",
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the socket layer asks of the driver.
+
+use crate::DEVICE;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
+use kernel_ext::{
+    net::Net,
+    sock::{
+        LockedSock,
+        VsockSock, //
+    },
+    vsock::{
+        Kind,
+        TransportSlot, //
+    }, //
+};
+use virtio_transport_common::{
+    reset_connections,
+    Carrier,
+    TxPacket, //
+};
+use vsock_proto::addr::{
+    Addr,
+    Cid, //
+};
+
+static SLOT: TransportSlot = TransportSlot::new();
+
+/// The transport from a guest to its host.
+pub(crate) struct Guest;
+
+impl Guest {
+    /// Resets the connections of this transport for which `gone` is true.
+    ///
+    /// Context: locks sockets, may sleep.
+    pub(crate) fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
+        if reset_connections::<Guest>(gone).is_err() {
+            // Their users find out when they use them, or by a timer.
+            pr_warn!("no memory to reset connections\n");
+        }
+    }
+}
+
+#[vtable]
+impl Carrier for Guest {
+    const KIND: Kind = Kind::GuestToHost;
+
+    fn slot() -> &'static TransportSlot {
+        &SLOT
+    }
+
+    fn local_cid() -> Cid {
+        let guard = rcu::read_lock();
+        DEVICE.load(&guard).map_or(Cid::ANY, |dev| dev.cid())
+    }
+
+    /// The host may know of any machine.
+    fn has_remote_cid(_sock: &VsockSock, _cid: Cid) -> bool {
+        true
+    }
+
+    /// The device does not tell namespaces apart: only those that share the machine's may use it.
+    fn stream_allow(sock: &VsockSock, _addr: Addr) -> bool {
+        sock.net().is_global()
+    }
+
+    fn seqpacket_allow(sock: &VsockSock, _cid: Cid) -> bool {
+        if !sock.net().is_global() {
+            return false;
+        }
+        let guard = rcu::read_lock();
+        DEVICE.load(&guard).is_some_and(|dev| dev.has_seqpacket())
+    }
+
+    fn send(packet: TxPacket, _net: Option<&Net>) -> Result {
+        let guard = rcu::read_lock();
+        let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
+        dev.send(packet)
+    }
+
+    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+        let guard = rcu::read_lock();
+        let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
+        if dev.send_queue.purge_socket(sock) > 0 {
+            dev.resume_rx();
+        }
+        Ok(())
+    }
+}

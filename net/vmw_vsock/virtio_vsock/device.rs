@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: its life, from probe to removal.
+
+use crate::{
+    carrier::Guest,
+    event::{
+        self,
+        EventQueue, //
+    },
+    rx::{
+        self,
+        RxQueue, //
+    },
+    tx::{
+        self,
+        TxQueue, //
+    },
+    DEVICE,
+    WORKS, //
+};
+use kernel::{
+    device::{
+        Bound,
+        Core, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        rcu,
+        Arc,
+        ArcBorrow, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        RawWorkItem,
+        Work,
+        WorkItem, //
+    }, //
+};
+use kernel_ext::virtio::{
+    self,
+    QueueEntry, //
+};
+use virtio_transport_common::SendQueue;
+use vsock_proto::{
+    addr::{
+        Cid,
+        GuestCid, //
+    },
+    header::{
+        Config,
+        F_SEQPACKET,
+        QUEUE_EVENT,
+        QUEUE_RX,
+        QUEUE_TX, //
+    }, //
+};
+
+/// `VIRTIO_ID_VSOCK`.
+const DEVICE_ID: u32 = 19;
+
+/// Work items of [`Device`], by id.
+pub(crate) const RX_WORK: u64 = 0;
+pub(crate) const TX_WORK: u64 = 1;
+pub(crate) const SEND_WORK: u64 = 2;
+pub(crate) const EVENT_WORK: u64 = 3;
+
+/// The device, as far as interrupts, works and senders see it.
+///
+/// Counted: see the top of the crate.
+#[pin_data]
+pub(crate) struct Device {
+    /// See [`rx`](crate::rx).
+    pub(crate) rx: Arc<RxQueue>,
+    /// See [`tx`](crate::tx).
+    pub(crate) tx: Arc<TxQueue>,
+    /// See [`event`](crate::event).
+    pub(crate) event: Arc<EventQueue>,
+    /// Packets for which there is no room in `tx`, or which come after such.
+    #[pin]
+    pub(crate) send_queue: SendQueue,
+    /// Our address: the number of a [`GuestCid`].
+    cid: Atomic<u32>,
+    seqpacket: Atomic<bool>,
+    /// Descriptors of the receive queue: more replies than these are not queued.
+    pub(crate) max_replies: Atomic<usize>,
+    /// Packets that the receive queue has are left there until replies went out.
+    pub(crate) rx_paused: Atomic<bool>,
+    /// The device broke a queue: nothing can be sent nor received.
+    broken: Atomic<bool>,
+    #[pin]
+    rx_work: Work<Device, RX_WORK>,
+    #[pin]
+    tx_work: Work<Device, TX_WORK>,
+    #[pin]
+    send_work: Work<Device, SEND_WORK>,
+    #[pin]
+    event_work: Work<Device, EVENT_WORK>,
+}
+
+impl_has_work! {
+    impl HasWork<Device, RX_WORK> for Device { self.rx_work }
+    impl HasWork<Device, TX_WORK> for Device { self.tx_work }
+    impl HasWork<Device, SEND_WORK> for Device { self.send_work }
+    impl HasWork<Device, EVENT_WORK> for Device { self.event_work }
+}
+
+impl WorkItem<RX_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().receive_packets();
+    }
+}
+
+impl WorkItem<TX_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().reap_and_send();
+    }
+}
+
+impl WorkItem<SEND_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().send_queued();
+    }
+}
+
+impl WorkItem<EVENT_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().handle_events();
+    }
+}
+
+/// Runs a work of a device soon; in any context.
+pub(crate) fn queue_work<const ID: u64>(dev: ArcBorrow<'_, Device>)
+where
+    Arc<Device>: RawWorkItem<ID, EnqueueOutput = Result<(), Arc<Device>>>,
+{
+    let guard = rcu::read_lock();
+    // Without the queue the module is about to go, and the device is already gone.
+    if let Some(works) = WORKS.load(&guard) {
+        works.queue::<_, ID>(dev.into());
+    }
+}
+
+/// Reads our address from the configuration space.
+fn read_cid(dev: &virtio::Device<Bound>) -> Result<GuestCid> {
+    let config: Config = dev.read_config(0)?;
+    config.guest_cid().map_err(|_| EINVAL)
+}
+
+impl Device {
+    fn new(dev: &virtio::Device<Bound>) -> impl PinInit<Self, Error> + '_ {
+        pin_init::pin_init_scope(move || {
+            let cid = read_cid(dev)
+                .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
+            Ok(try_pin_init!(Self {
+                rx: rx::new_queue()?,
+                tx: tx::new_queue()?,
+                event: event::new_queue()?,
+                send_queue <- SendQueue::new(),
+                cid: Atomic::new(Cid::from(cid).get()),
+                seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
+                max_replies: Atomic::new(0),
+                rx_paused: Atomic::new(false),
+                broken: Atomic::new(false),
+                rx_work <- new_work!("virtio_vsock::Device::rx_work"),
+                tx_work <- new_work!("virtio_vsock::Device::tx_work"),
+                send_work <- new_work!("virtio_vsock::Device::send_work"),
+                event_work <- new_work!("virtio_vsock::Device::event_work"),
+            }? Error))
+        })
+    }
+
+    /// Our address.
+    #[inline]
+    pub(crate) fn cid(&self) -> Cid {
+        Cid::new(self.cid.load(Relaxed))
+    }
+
+    /// Whether `SOCK_SEQPACKET` was negotiated.
+    #[inline]
+    pub(crate) fn has_seqpacket(&self) -> bool {
+        self.seqpacket.load(Relaxed)
+    }
+
+    /// Whether the device broke a queue.
+    #[inline]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
+    /// Takes our address from the configuration space again; a bad one is not taken.
+    pub(crate) fn update_cid(&self, dev: &virtio::Device<Bound>) -> Result {
+        let cid = read_cid(dev)?;
+        self.cid.store(Cid::from(cid).get(), Relaxed);
+        Ok(())
+    }
+
+    /// The device broke a queue: ends all connections, once.
+    ///
+    /// Context: may sleep. No lock of a queue or a socket is held.
+    pub(crate) fn fail(&self, queue: &str) {
+        if !self.broken.xchg(true, Full) {
+            pr_err!("the device broke its {} queue, giving it up\n", queue);
+            Guest::reset(|_| true);
+            self.send_queue.purge_all();
+        }
+    }
+
+    /// Fills the queues and lets senders find the device.
+    fn start(self: ArcBorrow<'_, Self>) -> Result {
+        self.start_rx()?;
+        self.start_event()?;
+
+        let this = Arc::from(self);
+        DEVICE.compare_swap(None, Some(this)).map_err(|_| EBUSY)?;
+        // There may be packets, from before the machine slept.
+        queue_work::<SEND_WORK>(self);
+        Ok(())
+    }
+
+    /// Lets no sender find the device any more, takes no more packets from it, and ends the
+    /// connections.
+    fn stop(self: ArcBorrow<'_, Self>) {
+        let this = Arc::from(self);
+        if DEVICE.compare_swap(Some(&this), None).is_ok() {
+            // Before the connections are ended, or there might be new ones meanwhile.
+            self.stop_rx();
+            Guest::reset(|_| true);
+        }
+        self.send_queue.purge_all();
+    }
+}
+
+/// The driver, for the bus.
+pub(crate) struct VsockDriver;
+
+kernel_ext::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(DEVICE_ID)]);
+
+#[vtable]
+impl virtio::Driver for VsockDriver {
+    type Shared = Device;
+    type Data<'bound> = ();
+
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
+    const FEATURES: &'static [u32] = &[F_SEQPACKET];
+
+    fn shared(dev: &virtio::Device<Core<'_>>) -> impl PinInit<Device, Error> {
+        Device::new(dev)
+    }
+
+    fn queues(shared: &Device) -> Result<KVec<QueueEntry>> {
+        let mut queues = KVec::with_capacity(3, GFP_KERNEL)?;
+        // In the order of `QUEUE_RX`, `QUEUE_TX` and `QUEUE_EVENT`.
+        queues.push(
+            QueueEntry {
+                name: c"rx",
+                queue: shared.rx.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+        queues.push(
+            QueueEntry {
+                name: c"tx",
+                queue: shared.tx.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+        queues.push(
+            QueueEntry {
+                name: c"event",
+                queue: shared.event.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(queues)
+    }
+
+    fn queue_used(shared: ArcBorrow<'_, Device>, index: u32) {
+        const RX: u32 = QUEUE_RX as u32;
+        const TX: u32 = QUEUE_TX as u32;
+        const EVENT: u32 = QUEUE_EVENT as u32;
+
+        match index {
+            RX => queue_work::<RX_WORK>(shared),
+            TX => queue_work::<TX_WORK>(shared),
+            EVENT => queue_work::<EVENT_WORK>(shared),
+            _ => {}
+        }
+    }
+
+    fn probe<'bound>(
+        dev: &'bound virtio::Device<Core<'_>>,
+        shared: Arc<Device>,
+    ) -> impl PinInit<(), Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            Ok(shared.as_arc_borrow().start().inspect_err(|&e| {
+                if e == EBUSY {
+                    dev_err!(dev, "this guest has a vsock device already\n");
+                }
+            }))
+        })
+    }
+
+    fn unbind<'bound>(
+        _dev: &'bound virtio::Device<Core<'_>>,
+        _data: Pin<&()>,
+        shared: ArcBorrow<'_, Device>,
+    ) {
+        shared.stop();
+    }
+
+    fn freeze(_dev: &virtio::Device<Core<'_>>, shared: ArcBorrow<'_, Device>) {
+        shared.stop();
+    }
+
+    fn restore(dev: &virtio::Device<Core<'_>>, shared: Arc<Device>) -> Result {
+        shared
+            .seqpacket
+            .store(dev.has_feature(F_SEQPACKET), Relaxed);
+        shared.broken.store(false, Relaxed);
+        shared.rx_paused.store(false, Relaxed);
+        shared
+            .update_cid(dev)
+            .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
+        shared.as_arc_borrow().start()
+    }
+}

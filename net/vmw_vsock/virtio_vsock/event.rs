@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events of the device.
+
+use crate::{
+    carrier::Guest,
+    device::{
+        queue_work,
+        Device,
+        EVENT_WORK, //
+    }, //
+};
+use kernel::{
+    pr_err_once,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+use kernel_ext::{
+    gfp::Gfp,
+    new_virtqueue,
+    virtio::{
+        InBox,
+        InBuffer as _,
+        LiveQueue,
+        Virtqueue, //
+    }, //
+};
+use vsock_proto::header::{
+    Event,
+    EVENT_TRANSPORT_RESET, //
+};
+
+/// How many events the device can have on their way.
+const BUFFERS: usize = 8;
+
+/// Most events that one run of the work takes.
+const BUDGET: usize = 64;
+
+/// The event queue.
+pub(crate) type EventQueue = Virtqueue<InBox<Event>>;
+type LiveEvents<'a> = LiveQueue<'a, InBox<Event>>;
+
+/// Makes the place for the event queue.
+pub(crate) fn new_queue() -> Result<Arc<EventQueue>> {
+    Arc::pin_init(
+        new_virtqueue!((), "virtio_vsock::Device::event"),
+        GFP_KERNEL,
+    )
+}
+
+/// What a run of the work found.
+struct Found {
+    /// The connections are void, whether once or several times.
+    reset: bool,
+    /// There may be more events.
+    more: bool,
+}
+
+impl Device {
+    /// Fills the event queue.
+    pub(crate) fn start_event(&self) -> Result {
+        let mut queue = self.event.lock().ok_or(ENODEV)?;
+        for _ in 0..BUFFERS {
+            if queue.num_free() == 0 {
+                break;
+            }
+            let buf = InBox::new(GFP_KERNEL)?;
+            queue.add_in(buf, Gfp::Kernel).map_err(|(e, _)| e)?;
+        }
+        queue.kick();
+        Ok(())
+    }
+
+    /// The work that handles events.
+    pub(crate) fn handle_events(self: ArcBorrow<'_, Self>) {
+        let Some(mut queue) = self.event.lock() else {
+            return;
+        };
+        let found = take_events(&mut queue);
+        if found.reset && self.update_cid(queue.device()).is_err() {
+            pr_err_once!("the device has no valid CID for us, the old one is kept\n");
+        }
+        let broken = queue.is_broken();
+        drop(queue);
+
+        if broken {
+            self.fail("event");
+            return;
+        }
+        if found.reset {
+            Guest::reset(|_| true);
+        }
+        if found.more {
+            queue_work::<EVENT_WORK>(self);
+        }
+    }
+}
+
+/// Takes events, and gives the buffers back.
+fn take_events(queue: &mut LiveEvents<'_>) -> Found {
+    let mut reset = false;
+    let mut given_back = false;
+    let mut left = BUDGET;
+    let more = loop {
+        queue.disable_cb();
+        while left > 0 {
+            let Some((mut buf, written)) = queue.pop() else {
+                break;
+            };
+            left = left.saturating_sub(1);
+            reset |= written.is(size_of::<Event>()) && buf.get().id() == EVENT_TRANSPORT_RESET;
+            buf.wipe(size_of::<Event>());
+            // Cannot fail unless the queue is broken: there was room for it before.
+            given_back |= queue.add_in(buf, Gfp::Kernel).is_ok();
+        }
+        if left == 0 {
+            break true;
+        }
+        if queue.enable_cb() {
+            break false;
+        }
+    };
+    if given_back {
+        queue.kick();
+    }
+    Found { reset, more }
+}

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way in: packets from the device to the sockets.
+
+use crate::{
+    carrier::Guest,
+    device::{
+        queue_work,
+        Device,
+        RX_WORK, //
+    }, //
+};
+use kernel::{
+    pr_warn_once,
+    prelude::*,
+    sync::{
+        atomic::{
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+use kernel_ext::{
+    gfp::Gfp,
+    new_virtqueue,
+    skb::ReceiveBuffer,
+    virtio::{
+        DeviceLen,
+        InBuffer as _,
+        LiveQueue,
+        Virtqueue,
+        PAGE_BUFFER_LEN, //
+    }, //
+};
+use virtio_transport_common::{
+    receive,
+    RxPacket, //
+};
+use vsock_proto::{
+    addr::Cid,
+    header::{
+        Header,
+        Op,
+        HEADER_LEN, //
+    }, //
+};
+
+/// Most packets that one run of the work takes: then others get their turn, and the queue's lock is
+/// free for a moment.
+const BUDGET: usize = 256;
+
+/// How long to wait for memory when the device has no buffer at all.
+const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
+
+/// Whether machines other than the host may open connections to this one.
+///
+/// A host may forward packets between its guests, if both sides ask for it with
+/// `VMADDR_FLAG_TO_HOST`. It is not needed for that to take their requests from anybody: a program
+/// that trusts a peer because its CID is not the host's would trust whatever the host claims. The C
+/// driver takes them.
+const ACCEPT_SIBLINGS: bool = false;
+
+/// The receive queue: full of empty buffers, most of the time.
+pub(crate) type RxQueue = Virtqueue<ReceiveBuffer, RxState>;
+type LiveRx<'a> = LiveQueue<'a, ReceiveBuffer, RxState>;
+
+/// What the lock of the receive queue protects, besides the queue.
+pub(crate) struct RxState {
+    pool: RxPool,
+    /// How many buffers the device had, at most.
+    full: usize,
+    /// The device was not told of all of its buffers yet.
+    untold: bool,
+    /// Whether packets are taken.
+    running: bool,
+}
+
+/// Where receive buffers come from.
+///
+/// All bytes of a buffer that the device gets are zero: it cannot read what was in that memory
+/// before, and what it did not write is no secret if it claims to have written it.
+struct RxPool;
+
+impl RxPool {
+    /// Size of a buffer, header included.
+    const LEN: usize = PAGE_BUFFER_LEN;
+
+    /// Makes a buffer.
+    fn get(&mut self) -> Result<ReceiveBuffer> {
+        ReceiveBuffer::new(
+            HEADER_LEN,
+            Self::LEN.saturating_sub(HEADER_LEN),
+            Gfp::Kernel,
+        )
+    }
+
+    /// Makes a buffer new again, to which the device claims to have written `written` bytes.
+    fn renew(&mut self, mut buf: ReceiveBuffer, written: usize) -> ReceiveBuffer {
+        buf.wipe(written);
+        buf
+    }
+}
+
+/// Makes the place for the receive queue.
+pub(crate) fn new_queue() -> Result<Arc<RxQueue>> {
+    Arc::pin_init(
+        new_virtqueue!(
+            RxState {
+                pool: RxPool,
+                full: 0,
+                untold: false,
+                running: false,
+            },
+            "virtio_vsock::Device::rx"
+        ),
+        GFP_KERNEL,
+    )
+}
+
+/// How a run of the work ended.
+enum Outcome {
+    /// There are no more packets; the device will interrupt when there are.
+    Idle,
+    /// There are too many replies to send before more packets can be taken.
+    Paused,
+    /// There may be more packets, but it was enough for now.
+    Again,
+}
+
+/// A packet whose header was checked against what the device says it wrote.
+struct Checked {
+    header: Header,
+    payload: usize,
+}
+
+/// Copies the header of a packet, once, and checks the lengths.
+fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
+    let room = written
+        .at_most(buf.capacity())?
+        .checked_sub(HEADER_LEN)
+        .ok_or(EBADMSG)?;
+    let (header, _) = Header::read_from_prefix(buf.head()).map_err(|_| EBADMSG)?;
+    match usize::try_from(header.len()) {
+        Ok(payload) if payload <= room => Ok(Checked { header, payload }),
+        _ => Err(EBADMSG),
+    }
+}
+
+/// Says whether a packet is for the machine with the address `own`, and from a machine that may send
+/// it.
+///
+/// The host, and whom the user connected to by way of the host: the connection is looked up by all
+/// four parts of its addresses, hence only new connections are a question of policy.
+fn is_acceptable(header: &Header, own: Cid) -> bool {
+    let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
+        return false;
+    };
+    if dst.cid != own || src.cid == own {
+        return false;
+    }
+    match src.cid {
+        Cid::HOST => true,
+        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => false,
+        _ => ACCEPT_SIBLINGS || header.op() != Op::Request,
+    }
+}
+
+impl Device {
+    /// Fills the receive queue.
+    pub(crate) fn start_rx(&self) -> Result {
+        let mut queue = self.rx.lock().ok_or(ENODEV)?;
+        self.max_replies.store(queue.size(), Relaxed);
+        queue.state().full = 0;
+        queue.state().running = true;
+        fill(&mut queue);
+        if queue.posted() == 0 {
+            return Err(ENOMEM);
+        }
+        Ok(())
+    }
+
+    /// Takes no more packets. None is being received when this returns.
+    pub(crate) fn stop_rx(&self) {
+        if let Some(mut queue) = self.rx.lock() {
+            queue.state().running = false;
+        }
+    }
+
+    /// The work that takes packets.
+    pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) {
+        let Some(mut queue) = self.rx.lock() else {
+            return;
+        };
+        if !queue.state().running {
+            return;
+        }
+        let outcome = self.run_rx(&mut queue);
+        if is_low(&mut queue) {
+            fill(&mut queue);
+        }
+        tell(&mut queue);
+        let broken = queue.is_broken();
+        let starved = queue.posted() == 0;
+        drop(queue);
+
+        if broken {
+            self.fail("receive");
+        } else if starved {
+            // Nothing comes from the device any more, hence nobody else would try again.
+            fsleep(NO_MEMORY_DELAY);
+            queue_work::<RX_WORK>(self);
+        } else if matches!(outcome, Outcome::Again) {
+            queue_work::<RX_WORK>(self);
+        }
+    }
+
+    fn run_rx(&self, queue: &mut LiveRx<'_>) -> Outcome {
+        let mut left = BUDGET;
+        loop {
+            queue.disable_cb();
+            loop {
+                // A packet causes one reply at most.
+                let room = self.reply_room();
+                if room == 0 && self.pause_rx() {
+                    return Outcome::Paused;
+                }
+                let batch = room.min(left);
+                if left == 0 {
+                    return Outcome::Again;
+                }
+                left = left.saturating_sub(batch);
+                if !self.take_packets(queue, batch) {
+                    break;
+                }
+            }
+            if queue.enable_cb() {
+                return Outcome::Idle;
+            }
+        }
+    }
+
+    /// Takes up to `max` packets, and says whether there were as many.
+    fn take_packets(&self, queue: &mut LiveRx<'_>, max: usize) -> bool {
+        for _ in 0..max {
+            let Some((buf, written)) = queue.pop() else {
+                return false;
+            };
+            self.take_packet(queue, buf, written);
+            if is_low(queue) {
+                fill(queue);
+                tell(queue);
+            }
+        }
+        true
+    }
+
+    fn take_packet(&self, queue: &mut LiveRx<'_>, buf: ReceiveBuffer, written: DeviceLen) {
+        let Ok(Checked { header, payload }) = check(&buf, written) else {
+            pr_warn_once!("dropped a packet with a bad length\n");
+            // The device does not say the truth about what it wrote.
+            return give_back(queue, buf, RxPool::LEN);
+        };
+        if !is_acceptable(&header, self.cid()) {
+            pr_warn_once!("dropped a packet with a bad address\n");
+            return give_back(queue, buf, HEADER_LEN.saturating_add(payload));
+        }
+
+        let packet = if payload == 0 {
+            give_back(queue, buf, HEADER_LEN);
+            RxPacket::new(header, None)
+        } else {
+            match buf.received(payload) {
+                Ok(skb) => RxPacket::new(header, Some(skb)),
+                Err(buf) => return give_back(queue, buf, RxPool::LEN),
+            }
+        };
+        let Ok(mut packet) = packet else {
+            return;
+        };
+        packet.deliver_tap();
+        // The device knows nothing of namespaces: it is that of the whole machine.
+        receive::<Guest>(packet, None);
+    }
+
+    /// How many more replies may be queued.
+    fn reply_room(&self) -> usize {
+        let max = self.max_replies.load(Relaxed);
+        max.saturating_sub(self.send_queue.replies())
+    }
+
+    /// Notes that packets wait until replies were sent, and says whether that is still so.
+    fn pause_rx(&self) -> bool {
+        // The lock of the send queue, in `reply_room()`, orders this with `resume_rx()`: either that
+        // is after us and sees the flag, or we see what it made room for.
+        self.rx_paused.store(true, Relaxed);
+        if self.reply_room() == 0 {
+            return true;
+        }
+        // If somebody was faster, the work just runs once more.
+        self.rx_paused.store(false, Relaxed);
+        false
+    }
+
+    /// Takes packets again if there is room for their replies. To be called after replies left the
+    /// send queue.
+    pub(crate) fn resume_rx(self: ArcBorrow<'_, Self>) {
+        if self.reply_room() > 0 && self.rx_paused.load(Relaxed) && self.rx_paused.xchg(false, Full)
+        {
+            queue_work::<RX_WORK>(self);
+        }
+    }
+}
+
+/// Says whether the device should get more buffers.
+fn is_low(queue: &mut LiveRx<'_>) -> bool {
+    queue.posted() <= queue.state().full / 2
+}
+
+/// Gives the device as many buffers as it can have, as long as there is memory.
+fn fill(queue: &mut LiveRx<'_>) {
+    while queue.num_free() > 0 {
+        let Ok(buf) = queue.state().pool.get() else {
+            break;
+        };
+        if queue.add_in(buf, Gfp::Kernel).is_err() {
+            break;
+        }
+        queue.state().untold = true;
+    }
+    let posted = queue.posted();
+    let state = queue.state();
+    state.full = state.full.max(posted);
+}
+
+/// Gives the device a buffer back, to which it claims to have written `written` bytes.
+fn give_back(queue: &mut LiveRx<'_>, buf: ReceiveBuffer, written: usize) {
+    let buf = queue.state().pool.renew(buf, written);
+    // If it cannot be, the queue is broken, or gets another buffer the next time that it is filled.
+    if queue.add_in(buf, Gfp::Kernel).is_ok() {
+        queue.state().untold = true;
+    }
+}
+
+/// Tells the device of new buffers, if there are.
+fn tell(queue: &mut LiveRx<'_>) {
+    if core::mem::take(&mut queue.state().untold) {
+        queue.kick();
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way out: packets from the sockets to the device.
+
+use crate::{
+    carrier::Guest,
+    device::{
+        queue_work,
+        Device,
+        SEND_WORK, //
+    }, //
+};
+use kernel::{
+    pr_warn_once,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+use kernel_ext::{
+    gfp::Gfp,
+    new_virtqueue,
+    skb::SkBuff,
+    virtio::{
+        LiveQueue,
+        Virtqueue, //
+    }, //
+};
+use virtio_transport_common::{
+    TxControl,
+    TxPacket, //
+};
+
+/// How long to wait for memory when the device has nothing to complete.
+const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
+
+/// The send queue: packets that the device reads.
+pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>>;
+type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>>;
+
+/// Makes the place for the send queue.
+pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
+    Arc::pin_init(new_virtqueue!((), "virtio_vsock::Device::tx"), GFP_KERNEL)
+}
+
+/// What is left to do after packets were sent, without the lock.
+enum Outcome {
+    /// All are sent, or the device will say when it has room for more.
+    Done,
+    /// Memory is short.
+    Retry,
+    /// The device broke the queue.
+    Broken,
+    /// The queue is empty, and cannot take this packet nevertheless.
+    Unfit(TxPacket),
+}
+
+/// Gives a packet to the device, or back. The device is not told.
+fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (Error, TxPacket)> {
+    packet.stamp();
+    packet.deliver_tap();
+    queue
+        .add_out(packet.into_skb(), gfp)
+        .map_err(|(e, skb)| (e, TxPacket::from_skb(skb)))
+}
+
+impl Device {
+    /// Sends a packet now if that is possible, or queues it.
+    ///
+    /// Context: does not sleep; a socket lock may be held.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if there is no way to where the packet goes.
+    pub(crate) fn send(self: ArcBorrow<'_, Self>, packet: TxPacket) -> Result {
+        if self.is_broken() {
+            return Err(ENODEV);
+        }
+        // A packet to ourselves has another transport. One that answers a CID that is none goes to
+        // the device, which knows whom it heard.
+        if packet.dst().is_ok_and(|dst| dst.cid == self.cid()) {
+            return Err(ENODEV);
+        }
+
+        // Packets of a socket stay in order: what it queued before is in the queue, and who takes it
+        // from there has the lock.
+        let packet = if self.send_queue.is_empty() {
+            match self.send_now(packet) {
+                Ok(()) => return Ok(()),
+                Err(packet) => packet,
+            }
+        } else {
+            packet
+        };
+        self.send_queue.push_back(packet);
+        queue_work::<SEND_WORK>(self);
+        Ok(())
+    }
+
+    fn send_now(&self, packet: TxPacket) -> Result<(), TxPacket> {
+        let Some(mut queue) = self.tx.try_lock() else {
+            return Err(packet);
+        };
+        // Whatever the reason is, the work finds out about it.
+        post(&mut queue, packet, Gfp::Atomic).map_err(|(_, packet)| packet)?;
+        queue.kick();
+        Ok(())
+    }
+
+    /// The work that sends what was queued.
+    pub(crate) fn send_queued(self: ArcBorrow<'_, Self>) {
+        let Some(mut queue) = self.tx.lock() else {
+            return;
+        };
+        let outcome = self.post_queued(&mut queue);
+        drop(queue);
+        self.finish(outcome);
+    }
+
+    /// The work that drops what the device has sent, and sends what was queued meanwhile.
+    pub(crate) fn reap_and_send(self: ArcBorrow<'_, Self>) {
+        let Some(mut queue) = self.tx.lock() else {
+            return;
+        };
+        // Bounded: there are no new packets while we have the lock.
+        loop {
+            queue.disable_cb();
+            while let Some((skb, _)) = queue.pop() {
+                drop(TxPacket::from_skb(skb));
+            }
+            if queue.enable_cb() {
+                break;
+            }
+        }
+        let outcome = self.post_queued(&mut queue);
+        drop(queue);
+        self.finish(outcome);
+    }
+
+    /// Gives queued packets to the device, until there are no more or it has no room.
+    fn post_queued(&self, queue: &mut LiveTx<'_>) -> Outcome {
+        let mut posted = false;
+        let outcome = loop {
+            let Some(packet) = self.send_queue.pop() else {
+                break Outcome::Done;
+            };
+            let (e, packet) = match post(queue, packet, Gfp::Kernel) {
+                Ok(()) => {
+                    posted = true;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            if queue.is_broken() {
+                break Outcome::Broken;
+            }
+            if queue.posted() == 0 && e != ENOMEM {
+                break Outcome::Unfit(packet);
+            }
+            self.send_queue.push_front(packet);
+            break if queue.posted() == 0 {
+                Outcome::Retry
+            } else {
+                // The work runs again when the device has used one of those that it has.
+                Outcome::Done
+            };
+        };
+        if posted {
+            queue.kick();
+        }
+        if queue.is_broken() {
+            return Outcome::Broken;
+        }
+        outcome
+    }
+
+    fn finish(self: ArcBorrow<'_, Self>, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Retry => {
+                fsleep(NO_MEMORY_DELAY);
+                queue_work::<SEND_WORK>(self);
+            }
+            Outcome::Broken => {
+                self.fail("send");
+                self.send_queue.purge_all();
+            }
+            Outcome::Unfit(packet) => {
+                pr_warn_once!("a packet does not fit the device's queue\n");
+                // Its bytes are lost, hence its connection is.
+                Guest::reset(|sock| packet.is_of(sock));
+                queue_work::<SEND_WORK>(self);
+            }
+        }
+        self.resume_rx();
+    }
+}
