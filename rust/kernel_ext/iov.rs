@@ -53,9 +53,12 @@ impl SendMsg<'_> {
     /// Where the data comes from.
     #[inline]
     pub fn source(&mut self) -> &mut IovIterSource<'_> {
+        // `from_raw` would do the same, and panic if the iterator were a destination.
+        // CAST: `IovIterSource` is a transparent wrapper of `struct iov_iter`.
+        let iter = (&raw mut self.msg.msg_iter).cast::<IovIterSource<'_>>();
         // SAFETY: By the type invariants, the iterator is a valid source, which is borrowed for as
         // long as the result is.
-        unsafe { IovIterSource::from_raw(&raw mut self.msg.msg_iter) }
+        unsafe { &mut *iter }
     }
 
     /// Bytes that were not sent yet.
@@ -96,9 +99,12 @@ impl RecvMsg<'_> {
     /// Where the data goes.
     #[inline]
     pub fn dest(&mut self) -> &mut IovIterDest<'_> {
+        // `from_raw` would do the same, and panic if the iterator were a source.
+        // CAST: `IovIterDest` is a transparent wrapper of `struct iov_iter`.
+        let iter = (&raw mut self.msg.msg_iter).cast::<IovIterDest<'_>>();
         // SAFETY: By the type invariants, the iterator is a valid destination, which is borrowed for
         // as long as the result is.
-        unsafe { IovIterDest::from_raw(&raw mut self.msg.msg_iter) }
+        unsafe { &mut *iter }
     }
 
     /// Room that is left.

@@ -411,7 +411,7 @@ impl<'a> LockedSock<'a> {
     /// Sets the error that the next call of the user gets, and wakes who waits for one.
     pub fn report_error(&mut self, err: Error) {
         // SAFETY: By the type invariants, the socket is valid and locked.
-        unsafe { bindings::sk_set_err(self.as_sock(), -err.to_errno()) };
+        unsafe { bindings::sk_set_err(self.as_sock(), err.to_errno().wrapping_neg()) };
         // SAFETY: As above.
         unsafe { bindings::sk_error_report(self.as_sock()) };
     }
@@ -506,8 +506,12 @@ impl<'a> LockedSock<'a> {
     }
 
     /// Queues a connected child for `accept()`.
+    ///
+    /// The queue has a reference of its own; another one is the child's, which the core drops when
+    /// the child is closed.
     #[doc(alias = "vsock_enqueue_accept")]
     pub fn enqueue_accept(&mut self, child: &mut LockedSock<'_>) {
+        core::mem::forget(ARef::from(&**child));
         // SAFETY: By the type invariants, both are valid and locked; the core takes references.
         unsafe { bindings::vsock_enqueue_accept(self.as_sock(), child.as_sock()) };
     }

@@ -97,7 +97,9 @@ impl SendQueue {
     fn extract(&self, f: impl FnMut(&kernel_ext::skb::SkBuff<TxControl>) -> bool) -> usize {
         let mut inner = self.inner.lock();
         let out = inner.list.extract(f);
-        let replies = out.iter().filter(|p| p.cb().is_reply()).count();
+        let replies = out.iter().fold(0usize, |n, packet| {
+            n.saturating_add(usize::from(packet.cb().is_reply()))
+        });
         inner.replies = inner.replies.saturating_sub(replies);
         // What a packet gives back on drop has a lock of its own, and may free a socket.
         drop(inner);
