@@ -74,6 +74,9 @@ pub use self::{
 /// How often a configuration field is read again because the device changed it meanwhile.
 const CONFIG_ATTEMPTS: usize = 16;
 
+/// Most queues that a device may have.
+const MAX_QUEUES: usize = 8;
+
 /// A virtio device id.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -193,12 +196,29 @@ impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
     }
 }
 
-/// A queue of a driver, for [`Driver::queues`].
-pub struct QueueEntry {
-    /// Name of the queue, seen in `/proc/interrupts`.
-    pub name: &'static CStr,
-    /// Where the queue is put.
-    pub queue: Arc<dyn AnyQueue>,
+struct QueueEntry {
+    name: &'static CStr,
+    queue: Arc<dyn AnyQueue>,
+}
+
+/// The queues of a driver, in the order of their indexes.
+pub struct QueueList([Option<QueueEntry>; MAX_QUEUES]);
+
+impl QueueList {
+    /// Appends a queue, whose name is seen in `/proc/interrupts`.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if there are more queues than an adapter can deal with.
+    pub fn push(&mut self, name: &'static CStr, queue: Arc<dyn AnyQueue>) -> Result {
+        let slot = self.0.iter_mut().find(|slot| slot.is_none()).ok_or(E2BIG)?;
+        *slot = Some(QueueEntry { name, queue });
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &QueueEntry> {
+        self.0.iter().flatten()
+    }
 }
 
 /// The virtio driver trait; see the [module documentation](self) for the order of the calls.
@@ -224,7 +244,7 @@ pub trait Driver: Sized + 'static {
     fn shared(dev: &Device<device::Core<'_>>) -> impl PinInit<Self::Shared, Error>;
 
     /// Lists the queues in the order of their indexes.
-    fn queues(shared: &Self::Shared) -> Result<KVec<QueueEntry>>;
+    fn queues(shared: &Self::Shared, list: &mut QueueList) -> Result;
 
     /// The device used buffers of the queue with this index.
     ///
@@ -261,6 +281,12 @@ pub trait Driver: Sized + 'static {
     }
 }
 
+const NO_QUEUE_INFO: bindings::virtqueue_info = bindings::virtqueue_info {
+    name: core::ptr::null(),
+    callback: None,
+    ctx: false,
+};
+
 /// What the adapter knows of a bound device: `priv` of the `struct virtio_device` points to it.
 ///
 /// # Invariants
@@ -268,7 +294,7 @@ pub trait Driver: Sized + 'static {
 /// If `started` is false, there are no queues and none of `queues` is attached.
 struct Binding<T: Driver> {
     shared: Arc<T::Shared>,
-    queues: KVec<QueueEntry>,
+    queues: QueueList,
     /// Only changed by the bus callbacks, which the driver core serializes.
     started: Atomic<bool>,
 }
@@ -280,29 +306,19 @@ impl<T: Driver> Binding<T> {
     ///
     /// `priv` of `vdev` points to `self`.
     unsafe fn start(&self, vdev: &Device<device::CoreInternal<'_>>) -> Result {
-        let count = self.queues.len();
-        let mut infos = KVec::with_capacity(count, GFP_KERNEL)?;
-        let mut vqs = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL)?;
-        for entry in &self.queues {
-            infos.push(
-                bindings::virtqueue_info {
-                    name: entry.name.as_char_ptr(),
-                    callback: Some(Self::used_callback),
-                    ctx: false,
-                },
-                GFP_KERNEL,
-            )?;
+        let mut infos = [const { NO_QUEUE_INFO }; MAX_QUEUES];
+        let mut vqs = [core::ptr::null_mut(); MAX_QUEUES];
+        let mut count: c_uint = 0;
+        for (entry, info) in self.queues.iter().zip(&mut infos) {
+            info.name = entry.name.as_char_ptr();
+            info.callback = Some(Self::used_callback);
+            count = count.saturating_add(1);
         }
 
-        // SAFETY: `vdev` is valid. Both arrays have `count` elements; the names are static, and the
-        // callback may be called from now on since `priv` points to `self`.
+        // SAFETY: `vdev` is valid. Both arrays have `count` elements or more; the names are static,
+        // and the callback may be called from now on since `priv` points to `self`.
         to_result(unsafe {
-            bindings::virtio_find_vqs(
-                vdev.as_raw(),
-                count.try_into()?,
-                vqs.as_mut_ptr(),
-                infos.as_mut_ptr(),
-            )
+            bindings::virtio_find_vqs(vdev.as_raw(), count, vqs.as_mut_ptr(), infos.as_mut_ptr())
         })?;
         self.started.store(true, Relaxed);
 
@@ -321,7 +337,7 @@ impl<T: Driver> Binding<T> {
     /// Takes the queues away from the driver, resets the device, drops the buffers that it had and
     /// deletes the queues. Does no more than a reset if that was done before.
     fn stop(&self, vdev: &Device<device::CoreInternal<'_>>) {
-        for entry in &self.queues {
+        for entry in self.queues.iter() {
             entry.queue.detach();
         }
 
@@ -332,7 +348,7 @@ impl<T: Driver> Binding<T> {
         if !self.started.xchg(false, Relaxed) {
             return;
         }
-        for entry in &self.queues {
+        for entry in self.queues.iter() {
             // SAFETY: The device was reset since the queue was detached, which is not deleted yet.
             unsafe { entry.queue.reclaim() };
         }
@@ -422,7 +438,8 @@ impl<T: Driver> Adapter<T> {
 
         from_result(|| {
             let shared = Arc::pin_init(T::shared(dev), GFP_KERNEL)?;
-            let queues = T::queues(&shared)?;
+            let mut queues = QueueList([const { None }; MAX_QUEUES]);
+            T::queues(&shared, &mut queues)?;
             let binding = KBox::new(
                 // INVARIANT: There are no queues yet.
                 Binding::<T> {

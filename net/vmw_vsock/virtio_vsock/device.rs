@@ -45,7 +45,7 @@ use kernel::{
 };
 use kernel_ext::virtio::{
     self,
-    QueueEntry, //
+    QueueList, //
 };
 use virtio_transport_common::SendQueue;
 use vsock_proto::{
@@ -262,31 +262,11 @@ impl virtio::Driver for VsockDriver {
         Device::new(dev)
     }
 
-    fn queues(shared: &Device) -> Result<KVec<QueueEntry>> {
-        let mut queues = KVec::with_capacity(3, GFP_KERNEL)?;
+    fn queues(shared: &Device, list: &mut QueueList) -> Result {
         // In the order of `QUEUE_RX`, `QUEUE_TX` and `QUEUE_EVENT`.
-        queues.push(
-            QueueEntry {
-                name: c"rx",
-                queue: shared.rx.clone(),
-            },
-            GFP_KERNEL,
-        )?;
-        queues.push(
-            QueueEntry {
-                name: c"tx",
-                queue: shared.tx.clone(),
-            },
-            GFP_KERNEL,
-        )?;
-        queues.push(
-            QueueEntry {
-                name: c"event",
-                queue: shared.event.clone(),
-            },
-            GFP_KERNEL,
-        )?;
-        Ok(queues)
+        list.push(c"rx", shared.rx.clone())?;
+        list.push(c"tx", shared.tx.clone())?;
+        list.push(c"event", shared.event.clone())
     }
 
     fn queue_used(shared: ArcBorrow<'_, Device>, index: u32) {
