@@ -42,6 +42,8 @@ pub mod virtio;
 pub mod vsock;
 #[path = "kernel_ext/work.rs"]
 pub mod work;
+#[path = "kernel_ext/zerocopy.rs"]
+pub mod zerocopy;
 
 /// The raw bindings, for the macros and abstractions of this tree only.
 #[doc(hidden)]

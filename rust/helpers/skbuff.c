@@ -65,3 +65,23 @@ __rust_helper void rust_vsock_helper_skb_set_next(struct sk_buff *skb, struct sk
 {
 	skb->next = next;
 }
+
+__rust_helper void rust_vsock_helper_skb_zcopy_set(struct sk_buff *skb, struct ubuf_info *uarg)
+{
+	skb_zcopy_set(skb, uarg, NULL);
+}
+
+__rust_helper void rust_vsock_helper_net_zcopy_put(struct ubuf_info *uarg)
+{
+	net_zcopy_put(uarg);
+}
+
+__rust_helper void rust_vsock_helper_net_zcopy_put_abort(struct ubuf_info *uarg, bool have_uref)
+{
+	net_zcopy_put_abort(uarg, have_uref);
+}
+
+__rust_helper void rust_vsock_helper_zerocopy_set_copied(struct ubuf_info *uarg)
+{
+	uarg_to_msgzc(uarg)->zerocopy = 0;
+}

@@ -67,17 +67,16 @@ impl SendMsg<'_> {
         self.source().len()
     }
 
-    /// Does something with the source, and puts its position back if that fails.
+    /// Does something with the message, and puts the position of its source back if that fails.
     #[inline]
-    pub fn attempt<R>(&mut self, f: impl FnOnce(&mut IovIterSource<'_>) -> Result<R>) -> Result<R> {
-        let iter = &raw mut self.msg.msg_iter;
+    pub fn attempt<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         // SAFETY: The iterator is valid for reads; it is plain data that describes a position.
-        let before = unsafe { iter.read() };
-        let ret = f(self.source());
+        let before = unsafe { (&raw const self.msg.msg_iter).read() };
+        let ret = f(self);
         if ret.is_err() {
             // SAFETY: The iterator is valid for writes, and `before` describes a position in the same
             // memory, which lives as long as `self`.
-            unsafe { iter.write(before) };
+            unsafe { (&raw mut self.msg.msg_iter).write(before) };
         }
         ret
     }
@@ -92,6 +91,33 @@ impl SendMsg<'_> {
     #[inline]
     pub fn wants_zerocopy(&self) -> bool {
         self.has(bindings::MSG_ZEROCOPY)
+    }
+
+    /// The completion that the caller brought along, or null.
+    #[inline]
+    pub(crate) fn ubuf(&self) -> *mut bindings::ubuf_info {
+        self.msg.msg_ubuf
+    }
+
+    /// The C objects.
+    #[inline]
+    pub(crate) fn as_raw(&mut self) -> (*mut bindings::msghdr, *mut bindings::iov_iter) {
+        let msg: *mut bindings::msghdr = &mut *self.msg;
+        // SAFETY: By the type invariants, the message is valid.
+        (msg, unsafe { &raw mut (*msg).msg_iter })
+    }
+
+    /// How many pages the rest of the message is in, at most `max`; nothing if the message was begun
+    /// in the middle of a segment.
+    #[inline]
+    pub fn whole_pages(&mut self, max: usize) -> Option<usize> {
+        if self.msg.msg_iter.iov_offset != 0 {
+            return None;
+        }
+        let max = c_int::try_from(max).unwrap_or(c_int::MAX);
+        // SAFETY: By the type invariants, the iterator is valid.
+        let pages = unsafe { bindings::iov_iter_npages(&raw const self.msg.msg_iter, max) };
+        usize::try_from(pages).ok()
     }
 }
 

@@ -403,6 +403,12 @@ impl<C> SkBuff<C> {
         unsafe { bindings::skb_orphan(self.as_raw()) };
     }
 
+    /// Says whether anybody is charged for the buffer.
+    #[inline]
+    pub fn has_owner(&self) -> bool {
+        !self.owner_raw().is_null()
+    }
+
     /// Says whether `sock` is charged for the buffer.
     #[inline]
     pub fn is_owned_by(&self, sock: &VsockSock) -> bool {

@@ -273,6 +273,7 @@ impl<T: Transport> Registration<T> {
         notify_set_rcvlowat: Some(Shim::<T>::notify_set_rcvlowat),
         unsent_bytes: Some(Shim::<T>::unsent_bytes),
         shutdown: Some(Shim::<T>::shutdown),
+        msgzerocopy_allow: Some(Shim::<T>::msgzerocopy_allow),
         get_local_cid: Some(Shim::<T>::get_local_cid),
         has_remote_cid: if T::HAS_HAS_REMOTE_CID {
             Some(Shim::<T>::has_remote_cid)
@@ -795,6 +796,13 @@ impl<T: Transport> Shim<T> {
         let how = Shutdown::from_bits(mode as u32);
         // SAFETY: See `Shim`.
         from_unit(T::shutdown(&mut unsafe { Self::locked(vsk) }, how))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
+    unsafe extern "C" fn msgzerocopy_allow() -> bool {
+        true
     }
 
     /// # Safety

@@ -85,6 +85,11 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
     fn send(packet: TxPacket, net: Option<&Net>) -> Result;
 
+    /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.
+    fn zerocopy_fits(_parts: usize) -> bool {
+        true
+    }
+
     /// Drops what a socket sent and what still waits in a queue.
     ///
     /// # Errors

@@ -10,10 +10,7 @@ use crate::{
     tap, //
 };
 use kernel::{
-    iov::{
-        IovIterDest,
-        IovIterSource, //
-    },
+    iov::IovIterDest,
     prelude::*,
     sync::{
         aref::ARef,
@@ -22,10 +19,12 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
+    iov::SendMsg,
     net::Net,
     skb::SkBuff,
     sock::VsockSock,
-    trace, //
+    trace,
+    zerocopy::Completion, //
 };
 use vsock_proto::{
     addr::{
@@ -94,6 +93,15 @@ impl Drop for TxControl {
     }
 }
 
+/// Where the payload of a packet comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'a, 'm> {
+    /// It is copied; a completion that the user waits for says so.
+    Copy(Option<&'a Completion<'m>>),
+    /// The pages of the user are sent.
+    Pages(&'a Completion<'m>),
+}
+
 /// A packet to send: header and payload, owned.
 ///
 /// The header is private memory at the head of the buffer, and a linear payload is right behind it.
@@ -109,7 +117,7 @@ impl TxPacket {
         Ok(this)
     }
 
-    fn trace(&self, header: &Header) {
+    fn trace(&self, header: &Header, zerocopy: bool) {
         trace::virtio_transport_alloc_pkt(
             header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
             header.src_port().get(),
@@ -119,7 +127,7 @@ impl TxPacket {
             header.ty_raw(),
             header.op().raw(),
             header.flags(),
-            false,
+            zerocopy,
         );
     }
 
@@ -137,31 +145,46 @@ impl TxPacket {
         let cb = TxControl::new(Some(conn), Some(control), 0, is_reply);
         let mut this = Self::alloc(header, 0, cb, Gfp::Kernel)?;
         this.0.set_owner(sock);
-        this.trace(header);
+        this.trace(header, false);
         Ok(this)
     }
 
     /// A packet of payload from a user, whose `header.len()` bytes are in the books of `conn`. If
     /// this fails, they are not any more.
     ///
-    /// `flags` says which flags the header gets, once the payload was taken from the source.
+    /// With [`Payload::Pages`] the pages of the user are sent, else a copy. `flags` says which flags
+    /// the header gets, once the payload was taken from the source.
     ///
     /// Context: may sleep.
     pub(crate) fn data(
         sock: &VsockSock,
         conn: Arc<Conn>,
         mut header: Header,
-        source: &mut IovIterSource<'_>,
-        flags: impl FnOnce(&IovIterSource<'_>) -> SeqFlags,
+        msg: &mut SendMsg<'_>,
+        payload: Payload<'_, '_>,
+        flags: impl FnOnce(&mut SendMsg<'_>) -> SeqFlags,
     ) -> Result<Self> {
-        let len = header.len();
-        let cb = TxControl::new(Some(conn), None, len, false);
-        let mut this = Self::alloc(&header, len as usize, cb, Gfp::Kernel)?;
+        let len = header.len() as usize;
+        let cb = TxControl::new(Some(conn), None, header.len(), false);
+        let room = match payload {
+            Payload::Pages(_) => 0,
+            Payload::Copy(_) => len,
+        };
+        let mut this = Self::alloc(&header, room, cb, Gfp::Kernel)?;
         this.0.set_owner(sock);
-        this.0.fill_from_iter(source, len as usize)?;
-        header.set_flags(flags(source).raw());
-        this.set_header(&header);
-        this.trace(&header);
+        if let Payload::Copy(Some(completion)) | Payload::Pages(completion) = payload {
+            this.0.bind_completion(completion);
+        }
+        match payload {
+            Payload::Pages(_) => this.0.fill_from_pages(msg, len)?,
+            Payload::Copy(_) => this.0.fill_from_iter(msg.source(), len)?,
+        }
+        let flags = flags(msg);
+        if flags != SeqFlags::NONE {
+            header.set_flags(flags.raw());
+            this.set_header(&header);
+        }
+        this.trace(&header, matches!(payload, Payload::Pages(_)));
         Ok(this)
     }
 
@@ -174,7 +197,7 @@ impl TxPacket {
             if let Some(payload) = &rx.skb {
                 this.0.set_owner_of(payload);
             }
-            this.trace(&header);
+            this.trace(&header, false);
             this
         }))
     }

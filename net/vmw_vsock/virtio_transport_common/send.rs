@@ -13,6 +13,7 @@ use crate::{
     },
     packet::{
         header_to,
+        Payload,
         RxPacket,
         TxPacket, //
     }, //
@@ -28,6 +29,10 @@ use kernel_ext::{
         LockedSock,
         SockAddr,
         SockType, //
+    },
+    zerocopy::{
+        Completion,
+        MAX_PAGES, //
     }, //
 };
 use vsock_proto::{
@@ -102,17 +107,31 @@ pub(crate) fn data<C: Carrier>(
 ) -> Result<usize> {
     let conn = conn_of::<C>(sock)?;
     let mut credit = conn.reserve(u32::try_from(len).unwrap_or(u32::MAX));
+    if credit.left() == 0 {
+        return Ok(0);
+    }
     let (src, dst) = addrs::<C>(sock);
     let ty = wire_type(sock.ty());
     let ends_record = msg.is_end_of_record();
 
+    let mut completion = Completion::new(sock, msg, credit.left() as usize)?;
+    let pages = completion.is_some() && can_send_pages::<C>(msg, credit.left() as usize);
+    if let (Some(completion), false) = (&mut completion, pages) {
+        completion.set_copied();
+    }
+
     let mut sent = 0u32;
+    let mut ret = Ok(());
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
         let header = header_to(Op::Rw, ty, src, dst, piece);
-        let ret = msg.attempt(|source| {
-            let packet = TxPacket::data(sock, conn.clone(), header, source, |source| {
-                if ty == SocketType::SeqPacket && source.is_empty() {
+        let payload = match &completion {
+            Some(completion) if pages => Payload::Pages(completion),
+            other => Payload::Copy(other.as_ref()),
+        };
+        ret = msg.attempt(|msg| {
+            let packet = TxPacket::data(sock, conn.clone(), header, msg, payload, |msg| {
+                if ty == SocketType::SeqPacket && msg.left() == 0 {
                     if ends_record {
                         SeqFlags::EOM.union(SeqFlags::EOR)
                     } else {
@@ -121,16 +140,34 @@ pub(crate) fn data<C: Carrier>(
                 } else {
                     SeqFlags::NONE
                 }
-            })?;
+            });
+            // Also for memory of the user that is not there: what the C transport says, and what the
+            // tests of the kernel expect.
+            let packet = packet.map_err(|_| ENOMEM)?;
             C::send(packet, Some(sock.net()))
         });
-        match ret {
-            Ok(()) => sent = sent.saturating_add(piece),
-            Err(_) if sent > 0 => break,
-            Err(e) => return Err(e),
+        if ret.is_err() {
+            break;
         }
+        sent = sent.saturating_add(piece);
+    }
+    if let Some(completion) = completion {
+        completion.finish(sent > 0);
+    }
+    if sent == 0 {
+        ret?;
     }
     Ok(sent as usize)
+}
+
+/// Whether a message of `len` bytes can be sent without a copy: only if all of it goes out.
+fn can_send_pages<C: Carrier>(msg: &mut SendMsg<'_>, len: usize) -> bool {
+    if msg.left() > len {
+        return false;
+    }
+    // One more for the header.
+    msg.whole_pages(MAX_PAGES)
+        .is_some_and(|pages| C::zerocopy_fits(pages.saturating_add(1)))
 }
 
 /// Answers a packet that belongs to no connection with a RST, unless it is one.
