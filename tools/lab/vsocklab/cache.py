@@ -125,3 +125,20 @@ def distclean():
         raise LabError(f"not removing {config.CACHE}: {mounted[0]} is mounted; unmount it first")
     say(f"removing {config.CACHE}")
     remove_tree(config.CACHE)
+
+
+_counter = 0
+
+
+def scratch(kind):
+    """A path for something of this run only; old ones of dead runs are removed."""
+    global _counter
+    directory = config.CACHE / "tmp"
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("scratch-*"):
+        pid = old.name.split("-")[1]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(LabError, OSError, subprocess.CalledProcessError):
+                remove_tree(old)
+    _counter += 1
+    return directory / f"scratch-{os.getpid()}-{kind}-{_counter}"

@@ -88,6 +88,16 @@ def command_kernel_files(arguments):
     return 0
 
 
+def command_run(arguments):
+    from .run import run
+    return run(arguments)
+
+
+def command_shell(arguments):
+    from .run import shell
+    return shell(arguments)
+
+
 def command_help(arguments):
     print(HELP, end="")
     return 0

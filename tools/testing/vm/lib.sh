@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced (bash) by what runs in the host VM: modules, the nested guest, results.
+
+LAB=/lab
+OURS=$LAB/modules/ours
+KMODS=/lib/modules/$(uname -r)/kernel
+AGENT_PORT=2222
+CONTROL_PORT=1234
+GUEST_CID=${GUEST_CID:-3}
+GUEST_LOG=$LAB/out/guest-console.log
+export GUEST_CID
+
+say() { echo "# $*"; }
+
+# mark TEXT: leaves a line in the kernel's log (and the guest's), by which the
+# lab tells which test a later complaint of the kernel belongs to.
+mark() {
+	echo "<4>lab-test: $*" >/dev/kmsg
+	if [ -n "$GUEST_PID" ]; then
+		guest_sh "echo '<4>lab-test: $*' >/dev/kmsg" >/dev/null 2>&1
+	fi
+}
+
+# --- modules -----------------------------------------------------------------
+
+loaded() { [ -d "/sys/module/$1" ]; }
+
+# insert FILE [parameters]: once
+insert() {
+	local name
+	name=$(basename "$1" .ko | tr - _)
+	loaded "$name" || insmod "$@"
+}
+
+insert_ours() {
+	local name
+	for name in "$@"; do
+		# What is not built yet is left out.
+		[ -e "$OURS/$name.ko" ] || continue
+		insert "$OURS/$name.ko" || { say "cannot load our $name"; return 1; }
+	done
+}
+
+HOST_OURS='vmw_vsock_virtio_transport_common vsock_loopback vhost_core vhost_vsock'
+HOST_C='net/vmw_vsock/vmw_vsock_virtio_transport_common net/vmw_vsock/vsock_loopback
+	drivers/vhost/vhost_iotlb drivers/vhost/vhost drivers/vhost/vhost_vsock'
+
+load_kvm() {
+	modprobe -q kvm-amd 2>/dev/null || modprobe -q kvm-intel 2>/dev/null
+	[ -e /dev/kvm ]
+}
+
+# load_host ours|c|none: af_vsock, loopback and /dev/vhost-vsock
+load_host() {
+	local name
+	case $1 in
+	none) return 0 ;;
+	esac
+	insert "$KMODS/net/vmw_vsock/vsock.ko" || return 1
+	insert "$KMODS/net/vmw_vsock/vsock_diag.ko" || return 1
+	case $1 in
+	ours) insert_ours $HOST_OURS || return 1 ;;
+	c) for name in $HOST_C; do insert "$KMODS/$name.ko" || return 1; done ;;
+	esac
+}
+
+# unload NAME...: those that are loaded, in the given order
+unload() {
+	local name
+	for name in "$@"; do
+		if loaded "$name"; then rmmod "$name" || return 1; fi
+	done
+}
+
+unload_host() {
+	unload vhost_vsock vhost_core vhost vhost_iotlb vsock_loopback \
+		vmw_vsock_virtio_transport vmw_vsock_virtio_transport_common \
+		vsock_diag vsock
+}
+
+# --- the nested guest ---------------------------------------------------------
+
+GUEST_PID=
+GUEST_HANGS=0
+
+guest_qemu() {	# MODULES, to be run in the background
+	local accel='-accel tcg' cpu='-cpu qemu64'
+	if [ -e /dev/kvm ]; then
+		accel='-accel kvm'
+		grep -q hypervisor /proc/cpuinfo && ! grep -qw lab.tcg /proc/cmdline || cpu='-cpu host'
+	fi
+	# One CPU for the guest: unpinned, nested SVM under TCG hangs now and then.
+	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 $accel $cpu -M q35 -m 512M \
+		-display none -nodefaults -no-reboot -serial "file:$GUEST_LOG" \
+		-device "vhost-vsock-pci,guest-cid=$GUEST_CID" \
+		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
+		-device virtio-net-pci,netdev=n,romfile= \
+		$GUEST_EXTRA \
+		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
+		-append "console=ttyS0 panic=-1 loglevel=5 mitigations=off net.ifnames=0 lab.modules=$1"
+}
+
+guest_log_has() { grep -qa "$1" "$GUEST_LOG" 2>/dev/null; }
+
+# guest_wait TEXT SECONDS: until the guest's console shows it
+guest_wait() {
+	local n=0
+	while ! guest_log_has "$1"; do
+		kill -0 "$GUEST_PID" 2>/dev/null || return 2
+		n=$((n + 1))
+		[ $n -lt $(($2 * 5)) ] || return 1
+		sleep 0.2
+	done
+}
+
+# guest_start ours|c: boots the guest and loads its side. A hang before READY
+# (no module of anybody is loaded yet) is the lab's: only that is tried again.
+guest_start() {
+	local try
+	load_kvm || say "no /dev/kvm in the host VM: the guest runs under TCG"
+	[ -e $LAB/guest/initramfs ] || cat $LAB/guest/base $LAB/guest/overlay >$LAB/guest/initramfs
+	for try in 1 2 3; do
+		echo "lab: guest starts ($1)" >$LAB_GUESTLOG
+		: >"$GUEST_LOG"
+		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
+		GUEST_PID=$!
+		tail -n +1 -F --pid=$GUEST_PID "$GUEST_LOG" >$LAB_GUESTLOG 2>/dev/null &
+		if guest_wait LAB-GUEST-READY "${GUEST_READY_SECONDS:-60}"; then
+			if guest_wait LAB-GUEST-LOADED 60 && guest_agent_wait; then
+				return 0
+			fi
+			say "the guest did not load its modules ($1):"
+			tail -n 20 "$GUEST_LOG" | sed 's/^/#   /'
+			guest_kill
+			return 1
+		fi
+		if ! kill -0 $GUEST_PID 2>/dev/null; then
+			say "QEMU of the guest stopped:"
+			sed 's/^/#   /' $LAB/out/guest-qemu.log
+			tail -n 5 "$GUEST_LOG" | sed 's/^/#   /'
+			GUEST_PID=
+			return 1
+		fi
+		GUEST_HANGS=$((GUEST_HANGS + 1))
+		echo "LAB-GUEST-HANG $GUEST_HANGS"
+		guest_kill
+	done
+	say "the guest hung before READY $try times"
+	return 1
+}
+
+guest_kill() {
+	[ -n "$GUEST_PID" ] || return 0
+	pkill -KILL -P "$GUEST_PID" 2>/dev/null
+	kill -KILL "$GUEST_PID" 2>/dev/null
+	wait "$GUEST_PID" 2>/dev/null
+	GUEST_PID=
+}
+
+# guest_sh COMMAND: runs in the guest; output and status come back
+guest_sh() {
+	printf '%s\n' "$1" | socat -t 1800 - TCP:127.0.0.1:$AGENT_PORT 2>/dev/null | {
+		local line last=
+		while IFS= read -r line || [ -n "$line" ]; do
+			case $line in
+			LAB-RC=*) last=${line#LAB-RC=} ;;
+			*) printf '%s\n' "$line" ;;
+			esac
+		done
+		return "${last:-255}"
+	}
+}
+
+guest_agent_wait() {
+	local n
+	for n in $(seq 100); do
+		guest_sh true && return 0
+		sleep 0.2
+	done
+	say "the guest's agent does not answer"
+	return 1
+}
+
+# guest_stop: asks the guest to switch off; fails when it must be killed
+guest_stop() {
+	local n
+	[ -n "$GUEST_PID" ] || return 0
+	guest_sh 'dmesg -r | grep -c . ; poweroff -f &' >/dev/null
+	for n in $(seq 100); do
+		if ! kill -0 "$GUEST_PID" 2>/dev/null; then
+			wait "$GUEST_PID"
+			GUEST_PID=
+			sleep 0.3
+			return 0
+		fi
+		sleep 0.2
+	done
+	say "the guest did not switch off"
+	guest_kill
+	return 1
+}
+
+interactive_shell() {
+	export GUEST_PID
+	stty -F "$LAB_TTY" sane rows "${LINES:-40}" cols "${COLUMNS:-120}" 2>/dev/null
+	echo "host VM: $(uname -r); guest: CID $GUEST_CID; . /lab/vm/lib.sh; guest_sh COMMAND"
+	cd /lab || exit 1
+	setsid -c bash -i <"$LAB_TTY" >"$LAB_TTY" 2>&1
+	guest_stop
+}
