@@ -35,8 +35,8 @@
 //!
 //! Specification: virtio 1.3, section 2.7 "Split Virtqueues".
 
-// Kbuild says the same on the command line.
-#![cfg_attr(not(test), no_std)]
+// Kbuild says so on the command line, and twice would be a warning.
+#![cfg_attr(not(any(test, MODULE)), no_std)]
 #![deny(unsafe_code)]
 
 #[path = "vring/addr.rs"]

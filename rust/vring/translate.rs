@@ -172,9 +172,9 @@ impl Region {
     }
 
     /// The order in which [`Regions::prepare`] sorts.
-    fn key(&self) -> (Gpa, u64, UserAddr) {
-        // The complement makes the larger one come first.
-        (self.gpa_start, !self.size, self.user_addr)
+    fn key(&self) -> (Gpa, u64, UserAddr, bool) {
+        // The complement makes the larger one come first. The rest makes the order a total one.
+        (self.gpa_start, !self.size, self.user_addr, self.writable)
     }
 
     /// Removes `bytes` from the beginning; the caller has checked that there are more.

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the ring against drivers of all kinds.
+
+mod driver;
+mod hostile;
+mod notify;
+mod props;
+mod regions;
+mod traffic;
