@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Misc devices with a fixed minor number, `poll` and a position-less `llseek`.
+//! Misc devices with a fixed minor number, `poll`, and messages by `read` and `write`.
 //!
-//! [`kernel::miscdevice`] has none of them; this takes the file operations that it builds, and
+//! [`kernel::miscdevice`] has not all of that; this takes the file operations that it builds, and
 //! completes them.
 //!
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h).
@@ -11,9 +11,10 @@ use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
     error::to_result,
-    fs::{
-        File,
-        Kiocb, //
+    fs::File,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
     },
     miscdevice::{
         MiscDevice,
@@ -27,7 +28,7 @@ use kernel::{
     }, //
 };
 
-/// A misc device with a number of its own, that can be polled.
+/// A misc device with a number of its own, for messages without a position in the file.
 ///
 /// An `ioctl` of a 32-bit program is passed to [`MiscDevice::ioctl`], with the pointer widened,
 /// unless the device has a [`MiscDevice::compat_ioctl`].
@@ -44,6 +45,19 @@ pub trait FixedMiscDevice: MiscDevice {
         file: &File,
         table: PollTable<'_>,
     ) -> u32;
+
+    /// Reads a message. Returns how many bytes it has.
+    fn read(
+        device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        iov: &mut IovIterDest<'_>,
+        nonblocking: bool,
+    ) -> Result<usize>;
+
+    /// Writes a message. Returns how many bytes were taken.
+    fn write(
+        device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        iov: &mut IovIterSource<'_>,
+    ) -> Result<usize>;
 }
 
 /// The minor number of `/dev/vhost-vsock`.
@@ -87,10 +101,12 @@ impl<T: FixedMiscDevice> Registration<T> {
                 // SAFETY: `slot` is valid for writes, and `raw.fops` points to a `static`. A
                 // `file_operations` has no identity: copying its bytes copies the table.
                 unsafe { core::ptr::copy_nonoverlapping(raw.fops, slot, 1) };
-                // SAFETY: `slot` was initialized by the copy.
-                unsafe { (*slot).poll = Some(Self::poll_callback) };
-                // SAFETY: As above.
-                unsafe { (*slot).llseek = Some(bindings::noop_llseek) };
+                // SAFETY: `slot` was initialized by the copy, and nobody else refers to it yet.
+                let fops = unsafe { &mut *slot };
+                fops.poll = Some(Self::poll_callback);
+                fops.llseek = Some(bindings::noop_llseek);
+                fops.read_iter = Some(Self::read_callback);
+                fops.write_iter = Some(Self::write_callback);
             }),
             inner <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 let mut raw = MiscDeviceOptions { name: T::NAME }.into_raw::<T>();
@@ -116,15 +132,81 @@ impl<T: FixedMiscDevice> Registration<T> {
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
     ) -> bindings::__poll_t {
-        // SAFETY: The file is valid for the duration of the call.
-        let private = unsafe { (*file).private_data };
-        // SAFETY: `open()` stored a `T::Ptr` there, which only `release()` takes out.
-        let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
-        // SAFETY: As above; `poll` is not called within `fdget_pos()`.
+        // SAFETY: By the safety requirements; the file is valid for the duration of the call.
+        let device = unsafe { Self::device(file) };
+        // SAFETY: The file is valid for the duration of the call, and `poll` is not called within `fdget_pos()`.
         let file = unsafe { File::from_raw_file(file) };
         // SAFETY: The VFS passes a null pointer or a valid one, for the duration of the call.
         let table = unsafe { PollTable::from_raw(table) };
         T::poll(device, file, table)
+    }
+
+    /// # Safety
+    ///
+    /// `file` is a valid file that was opened through the operations of this device, and stays open
+    /// for `'a`.
+    unsafe fn device<'a>(file: *mut bindings::file) -> <T::Ptr as ForeignOwnable>::Borrowed<'a> {
+        // SAFETY: By the safety requirements; nobody writes the field while the file is open.
+        let private = unsafe { (*file).private_data };
+        // SAFETY: `open()` stored a `T::Ptr` there, which only `release()` takes out.
+        unsafe { <T::Ptr as ForeignOwnable>::borrow(private) }
+    }
+
+    /// # Safety
+    ///
+    /// Only called by the VFS, for a file that was opened through the operations of this device.
+    unsafe extern "C" fn read_callback(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The request is valid for the duration of the call.
+        let file = unsafe { (*kiocb).ki_filp };
+        // SAFETY: By the safety requirements; a request has a reference to its file.
+        let device = unsafe { Self::device(file) };
+        // CAST: `IovIterDest` is transparent over `struct iov_iter`. Its `from_raw()` does the same,
+        // and asserts the direction with a panic.
+        //
+        // SAFETY: The VFS passes a valid destination, which nobody else uses meanwhile.
+        let iov = unsafe { &mut *iter.cast::<IovIterDest<'_>>() };
+        // SAFETY: The file is valid for the duration of the call.
+        let nonblocking = unsafe { Self::is_nonblocking(file) };
+        match T::read(device, iov, nonblocking) {
+            // CAST: Not more than there is memory.
+            Ok(len) => len as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Only called by the VFS, for a file that was opened through the operations of this device.
+    unsafe extern "C" fn write_callback(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The request is valid for the duration of the call.
+        let file = unsafe { (*kiocb).ki_filp };
+        // SAFETY: By the safety requirements; a request has a reference to its file.
+        let device = unsafe { Self::device(file) };
+        // CAST: As in `read_callback()`.
+        //
+        // SAFETY: The VFS passes a valid source, which nobody else uses meanwhile.
+        let iov = unsafe { &mut *iter.cast::<IovIterSource<'_>>() };
+        match T::write(device, iov) {
+            // CAST: Not more than there is memory.
+            Ok(len) => len as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file` is valid.
+    unsafe fn is_nonblocking(file: *mut bindings::file) -> bool {
+        // SAFETY: By the safety requirements. The read is volatile, as `READ_ONCE()`: `fcntl()` may
+        // change the flags.
+        let flags = unsafe { (&raw const (*file).f_flags).read_volatile() };
+        flags & bindings::O_NONBLOCK != 0
     }
 }
 
@@ -134,14 +216,4 @@ impl<T: FixedMiscDevice> PinnedDrop for Registration<T> {
         // SAFETY: By the type invariants, the device is registered.
         unsafe { bindings::misc_deregister(self.inner.get()) };
     }
-}
-
-/// Says whether the file of an I/O request is in non-blocking mode.
-pub fn is_nonblocking<T: ForeignOwnable>(kiocb: &Kiocb<'_, T>) -> bool {
-    // SAFETY: By its type invariants, the request is valid.
-    let file = unsafe { (*kiocb.as_raw()).ki_filp };
-    // SAFETY: The file of a request is alive for as long as the request. The read is volatile, as
-    // `READ_ONCE()`: `fcntl()` may change the flags.
-    let flags = unsafe { (&raw const (*file).f_flags).read_volatile() };
-    flags & bindings::O_NONBLOCK != 0
 }
