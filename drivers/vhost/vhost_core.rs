@@ -69,8 +69,8 @@ impl kernel::Module for VhostCore {
 module! {
     type: VhostCore,
     name: "vhost_core",
-    authors: ["vsock-rs"],
-    description: "Core of vhost devices",
+    authors: ["vsock-rust developers"],
+    description: "Core of vhost devices, in Rust",
     license: "GPL",
     params: {
         max_mem_regions: u16 {

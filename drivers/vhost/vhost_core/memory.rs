@@ -71,15 +71,13 @@ impl MemTable {
             let region: MemoryRegion = arg.read_at(offset)?;
             // OVERFLOW: At most 65535 times 32, and 8.
             offset = offset.wrapping_add(size_of::<MemoryRegion>());
-            regions.push(
-                Region {
-                    gpa_start: Gpa(region.guest_addr),
-                    size: region.size,
-                    user_addr: UserAddr(region.user_addr),
-                    writable: true,
-                },
-                GFP_KERNEL_ACCOUNT,
-            )?;
+            let region = Region {
+                gpa_start: Gpa(region.guest_addr),
+                size: region.size,
+                user_addr: UserAddr(region.user_addr),
+                writable: true,
+            };
+            regions.push_within_capacity(region).map_err(|_| ENOMEM)?;
         }
         let kept = Regions::prepare(&mut regions)
             .map_err(|(RegionError::Empty | RegionError::Wrap)| EFAULT)?;

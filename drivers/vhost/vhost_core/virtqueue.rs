@@ -224,6 +224,15 @@ impl Inner {
     }
 }
 
+/// Why there is nothing to do for a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Nobody started it.
+    Stopped,
+    /// It was found to be wrong, and is not looked at until it is stopped and started.
+    Broken,
+}
+
 /// A queue of a device.
 ///
 /// It is shared between the device core, which configures, starts and stops it, and the device,
@@ -307,15 +316,21 @@ impl Virtqueue {
         self.kick_work.slot.queue(self.kick_work.work)
     }
 
-    /// Takes the lock of the queue to work on its chains; `None` if it is not running.
+    /// Takes the lock of the queue to work on its chains, if it is running.
     ///
     /// Changes to the configuration that were made since the last time take effect here.
     ///
     /// Context: sleeps. See the lock order.
-    pub fn lock<'a>(&'a self, mm: &'a InOwnerMm) -> Option<Active<'a>> {
+    ///
+    /// # Errors
+    ///
+    /// The queue is not running: see [`Idle`].
+    pub fn lock<'a>(&'a self, mm: &'a InOwnerMm) -> core::result::Result<Active<'a>, Idle> {
         let mut inner = self.inner.lock();
-        let State::Running(running) = &inner.state else {
-            return None;
+        let running = match &inner.state {
+            State::Unset | State::Configured(_) => return Err(Idle::Stopped),
+            State::Broken(..) => return Err(Idle::Broken),
+            State::Running(running) => running,
         };
         if running.stale {
             let (addrs, base) = (running.addrs, running.ring.vring_base());
@@ -328,11 +343,11 @@ impl Virtqueue {
                 }
                 Err(why) => {
                     self.set_broken(&mut inner, why);
-                    return None;
+                    return Err(Idle::Broken);
                 }
             }
         }
-        Some(Active::new(self, inner, mm))
+        Ok(Active::new(self, inner, mm))
     }
 
     /// Breaks a queue that runs; does nothing otherwise.
