@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/vhost-vsock`: the host's end of the vsock device of a guest.
+//!
+//! A VMM opens the device, gives it a CID, and hands the two rings of packets over; the third one,
+//! for events, it serves itself. The parts:
+//!
+//! - [`device`]: the state of an open file, its life and its end;
+//! - [`file`]: the file operations;
+//! - [`table`]: which device has which CID;
+//! - [`carrier`]: what the sockets of the host see;
+//! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
+//! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
+//! - [`stats`]: what can be seen from outside.
+//!
+//! For the order of locks see [`device::VhostVsock`].
+
+#![deny(unsafe_code)]
+
+use kernel::{
+    prelude::*,
+    InPlaceModule, //
+};
+use kernel_ext::miscdev;
+use virtio_transport_common::Registration;
+
+#[path = "vhost_vsock/carrier.rs"]
+mod carrier;
+#[path = "vhost_vsock/device.rs"]
+mod device;
+#[path = "vhost_vsock/file.rs"]
+mod file;
+#[path = "vhost_vsock/from_guest.rs"]
+mod from_guest;
+#[path = "vhost_vsock/stats.rs"]
+mod stats;
+#[path = "vhost_vsock/table.rs"]
+mod table;
+#[path = "vhost_vsock/throttle.rs"]
+mod throttle;
+#[path = "vhost_vsock/to_guest.rs"]
+mod to_guest;
+
+/// The module; fields are dropped in the order in which they are declared: first nobody opens the
+/// device any more, then no socket comes, then the table is empty and goes away.
+#[pin_data]
+struct VhostVsockModule {
+    #[pin]
+    misc: miscdev::Registration<device::VhostVsock>,
+    #[pin]
+    registration: Registration<carrier::Host>,
+    published: table::Published,
+}
+
+impl InPlaceModule for VhostVsockModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            published: table::Published::new()?,
+            registration <- Registration::<carrier::Host>::new(),
+            misc <- miscdev::Registration::new(),
+        })
+    }
+}
+
+module! {
+    type: VhostVsockModule,
+    name: "vhost_vsock",
+    authors: ["vsock-rust developers"],
+    description: "vhost transport for vsock, in Rust",
+    license: "GPL",
+    alias: ["devname:vhost-vsock", "char-major-10-241"],
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the sockets of the host see: a carrier of packets to all guests.
+
+use crate::{
+    device::FEATURE_SEQPACKET,
+    table::with_device, //
+};
+use kernel::prelude::*;
+use kernel_ext::{
+    net::Net,
+    sock::{
+        LockedSock,
+        VsockSock, //
+    },
+    vsock::{
+        Kind,
+        TransportSlot, //
+    },
+};
+use virtio_transport_common::{
+    Carrier,
+    TxPacket, //
+};
+use vsock_proto::addr::{
+    Addr,
+    Cid, //
+};
+
+static SLOT: TransportSlot = TransportSlot::new();
+
+/// The carrier of packets between the host and its guests.
+///
+/// Each call finds the device by the guest's CID, under RCU.
+pub(crate) struct Host;
+
+#[vtable]
+impl Carrier for Host {
+    const KIND: Kind = Kind::HostToGuest;
+
+    fn slot() -> &'static TransportSlot {
+        &SLOT
+    }
+
+    fn local_cid() -> Cid {
+        Cid::HOST
+    }
+
+    fn has_remote_cid(sock: &VsockSock, cid: Cid) -> bool {
+        with_device(cid, Some(sock.net()), |_| ()).is_some()
+    }
+
+    fn stream_allow(_sock: &VsockSock, _addr: Addr) -> bool {
+        true
+    }
+
+    fn seqpacket_allow(sock: &VsockSock, cid: Cid) -> bool {
+        with_device(cid, Some(sock.net()), |device| {
+            device.core.features() & FEATURE_SEQPACKET != 0
+        })
+        .unwrap_or(false)
+    }
+
+    fn send(packet: TxPacket, net: Option<&Net>) -> Result {
+        let cid = packet.dst().map_err(|_| ENODEV)?.cid;
+        with_device(cid, net, |device| device.send(packet)).unwrap_or(Err(ENODEV))
+    }
+
+    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+        let cid = Cid::new(sock.remote_addr().cid);
+        with_device(cid, Some(sock.net()), |device| {
+            device.queue.purge_socket(sock);
+            if device.throttle.resume(&device.queue) {
+                // Without a worker, the guest is not served anyway.
+                let _ = device.tx.queue_work();
+            }
+        })
+        .ok_or(ENODEV)
+    }
+}

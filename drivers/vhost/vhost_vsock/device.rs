@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: the host's end of the packets of one guest.
+
+use crate::{
+    carrier::Host,
+    stats::Stats,
+    table::{
+        with_device,
+        Membership, //
+    },
+    throttle::Throttle,
+};
+use kernel::{
+    new_mutex, pr_warn_once,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    },
+};
+use kernel_ext::{
+    net::Net,
+    owner_mm::InOwnerMm,
+    sock::LockedSock,
+    vsock::cid_in_use, //
+};
+use vhost_core::{
+    device::Device,
+    virtqueue::{
+        feature,
+        Virtqueue, //
+    },
+    worker::{
+        WorkId,
+        WorkerSlot,
+        Works, //
+    },
+};
+use virtio_transport_common::{
+    reset_connections,
+    SendQueue,
+    TxPacket, //
+};
+use vsock_proto::addr::{
+    Cid,
+    GuestCid, //
+};
+
+/// Sockets of type `SOCK_SEQPACKET`.
+#[doc(alias = "VIRTIO_VSOCK_F_SEQPACKET")]
+pub(crate) const FEATURE_SEQPACKET: u64 = 1 << 1;
+
+/// What the device offers.
+const FEATURES: u64 = feature::RING | FEATURE_SEQPACKET;
+
+/// To send to the guest.
+const WORK_RX: WorkId = WorkId::new::<0>();
+/// To receive from the guest.
+const WORK_TX: WorkId = WorkId::new::<1>();
+
+/// An open `/dev/vhost-vsock`.
+///
+/// # Ownership
+///
+/// The file has a reference until it is released. While the device has a CID, so has the table of
+/// CIDs, and while there is a worker, so has that. Both are given back in
+/// [`release`](Self::release), which thus is the end.
+///
+/// # Lock order
+///
+/// `member` < lock of a bucket of the table; both are never held together with those that follow.
+/// Lock of [`Device`] < that of the queue to the guest (0) < that of the queue from the guest (1) <
+/// socket locks < lock of the [`SendQueue`]. A work holds the lock of its own queue only.
+#[pin_data]
+pub(crate) struct VhostVsock {
+    #[pin]
+    pub(crate) core: Device,
+    /// The queue to the guest.
+    pub(crate) rx: Arc<Virtqueue>,
+    /// The queue from the guest.
+    pub(crate) tx: Arc<Virtqueue>,
+    /// Packets for the guest.
+    #[pin]
+    pub(crate) queue: SendQueue,
+    /// Holds back what comes from the guest, while it does not take the replies.
+    pub(crate) throttle: Throttle,
+    pub(crate) stats: Stats,
+    /// Buffers in a row that were of no use; only the work for `rx` changes it.
+    pub(crate) bad_buffers: Atomic<u32>,
+    /// The namespace of whoever opened the device.
+    net: ARef<Net>,
+    /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
+    cid: Atomic<u32>,
+    #[pin]
+    member: Mutex<Option<Membership>>,
+}
+
+impl VhostVsock {
+    /// Creates the device of a file that is being opened.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let worker = WorkerSlot::new()?;
+        let rx = Virtqueue::new(&worker, WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
+        let tx = Virtqueue::new(&worker, WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
+        let mut queues = KVec::with_capacity(2, GFP_KERNEL)?;
+        for queue in [&rx, &tx] {
+            queues
+                .push_within_capacity(queue.clone())
+                .map_err(|_| ENOMEM)?;
+        }
+        Arc::pin_init(
+            pin_init!(Self {
+                core <- Device::new(FEATURES, worker, queues),
+                rx,
+                tx,
+                queue <- SendQueue::new(),
+                throttle: Throttle::new(),
+                stats: Stats::new(),
+                bad_buffers: Atomic::new(0),
+                net: Net::of_current(),
+                cid: Atomic::new(0),
+                member <- new_mutex!(None, "vhost_vsock::VhostVsock::member"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The namespace that the device belongs to.
+    #[inline]
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// The CID of the guest as a number, 0 if there is none.
+    #[inline]
+    pub(crate) fn cid(&self) -> u32 {
+        self.cid.load(Relaxed)
+    }
+
+    /// Says whether the guest can take packets, and answer them.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.rx.is_running() && self.tx.is_running() && self.core.has_worker()
+    }
+
+    /// Gives the guest a CID, or another one. Connections of the old one stay, but have nobody to
+    /// send to.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if no guest can have it, `EADDRINUSE` if this machine or another guest has it,
+    /// `ENOMEM`.
+    pub(crate) fn set_cid(self: &Arc<Self>, cid: u64) -> Result {
+        let cid = GuestCid::try_from(cid).map_err(|_| EINVAL)?;
+        // A guest of this machine's host cannot have this machine's CID: packets for it would be
+        // taken for our own.
+        if cid_in_use(cid.get().get()) {
+            return Err(EADDRINUSE);
+        }
+        let mut member = self.member.lock();
+        if member.as_ref().is_some_and(|member| member.cid() == cid) {
+            return Ok(());
+        }
+        let new = Membership::new(self, cid)?;
+        self.cid.store(cid.get().get(), Relaxed);
+        // The old one, if any, goes after the new one is there.
+        *member = Some(new);
+        Ok(())
+    }
+
+    /// Queues a packet for the guest.
+    ///
+    /// Context: does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EHOSTUNREACH` if the guest does not take packets.
+    #[inline]
+    pub(crate) fn send(&self, packet: TxPacket) -> Result {
+        if !self.is_reachable() {
+            return Err(EHOSTUNREACH);
+        }
+        self.queue.push_back(packet);
+        if self.rx.queue_work().is_err() {
+            // The worker was killed just now. Nobody will send what is in the queue, and maybe
+            // `worker_died()` did not see the packet.
+            self.queue.purge_all();
+            return Err(EHOSTUNREACH);
+        }
+        Ok(())
+    }
+
+    /// The guest does not take part any more: forgets what it was to get, and resets its
+    /// connections.
+    ///
+    /// Context: sleeps, locks sockets.
+    pub(crate) fn cut_off(&self) {
+        self.queue.purge_all();
+        let cid = self.cid();
+        reset(|sock| {
+            sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
+        });
+    }
+
+    /// The file was closed, by the owner or by whoever had it last.
+    ///
+    /// The order matters: first nobody finds the device any more, then sockets learn of it, then
+    /// the queues and the worker end, then what was left is dropped.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn release(&self) {
+        // This waits until those who found the device are done with it.
+        let member = self.member.lock().take();
+        let had_cid = member.is_some();
+        drop(member);
+        if had_cid {
+            // Also those of a CID that the guest had before, and that nobody has now.
+            reset(|sock| {
+                with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
+            });
+        }
+        self.core.release();
+        self.queue.purge_all();
+    }
+}
+
+/// Resets connections of the host with guests that are gone.
+fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
+    if reset_connections::<Host>(gone).is_err() {
+        // They notice when they send something.
+        pr_warn_once!("not enough memory to reset the connections of a guest\n");
+    }
+}
+
+impl Works for VhostVsock {
+    fn run(&self, work: WorkId, mm: &InOwnerMm) {
+        match work {
+            WORK_RX => self.send_packets(mm),
+            WORK_TX => self.receive_packets(mm),
+            _ => (),
+        }
+    }
+
+    fn worker_died(&self) {
+        self.cut_off();
+    }
+}

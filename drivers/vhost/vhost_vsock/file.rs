@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file `/dev/vhost-vsock`.
+
+use crate::device::VhostVsock;
+use kernel::{
+    fs::File,
+    ioctl::_IOW,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceRegistration, //
+    },
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{
+        poll::PollTable,
+        Arc,
+        ArcBorrow, //
+    },
+};
+use kernel_ext::miscdev::{
+    FixedMiscDevice,
+    VHOST_VSOCK_MINOR, //
+};
+use vhost_core::{
+    message,
+    uapi::{
+        self,
+        Arg, //
+    },
+};
+
+/// Gives the guest its CID. Anybody who has the file may do so, and before it has an owner.
+#[doc(alias = "VHOST_VSOCK_SET_GUEST_CID")]
+const SET_GUEST_CID: u32 = _IOW::<u64>(uapi::TYPE, 0x60);
+/// Starts or stops the queues.
+#[doc(alias = "VHOST_VSOCK_SET_RUNNING")]
+const SET_RUNNING: u32 = _IOW::<i32>(uapi::TYPE, 0x61);
+
+#[vtable]
+impl MiscDevice for VhostVsock {
+    type Ptr = Arc<Self>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
+        VhostVsock::new()
+    }
+
+    fn release(device: Arc<Self>, _file: &File) {
+        VhostVsock::release(&device);
+    }
+
+    fn ioctl(me: ArcBorrow<'_, Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let arg = Arg::new(arg);
+        match cmd {
+            SET_GUEST_CID => Arc::from(me).set_cid(arg.read()?)?,
+            SET_RUNNING => match arg.read::<i32>()? {
+                0 => me.core.stop()?,
+                _ => me.core.start()?,
+            },
+            _ => me.core.ioctl(cmd, arg, &|| Arc::<Self>::from(me))?,
+        }
+        Ok(0)
+    }
+
+    fn show_fdinfo(me: ArcBorrow<'_, Self>, m: &SeqFile, _file: &File) {
+        me.show(m);
+    }
+}
+
+impl FixedMiscDevice for VhostVsock {
+    const NAME: &'static CStr = c"vhost-vsock";
+    const MINOR: u8 = VHOST_VSOCK_MINOR;
+
+    fn poll(_me: ArcBorrow<'_, Self>, _file: &File, _table: PollTable<'_>) -> u32 {
+        message::poll()
+    }
+
+    fn read(
+        _me: ArcBorrow<'_, Self>,
+        iov: &mut IovIterDest<'_>,
+        nonblocking: bool,
+    ) -> Result<usize> {
+        message::read(iov, nonblocking)
+    }
+
+    fn write(_me: ArcBorrow<'_, Self>, iov: &mut IovIterSource<'_>) -> Result<usize> {
+        message::write(iov)
+    }
+}

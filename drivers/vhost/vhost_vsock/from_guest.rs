@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the guest to the host: packets are taken out of the guest's buffers.
+//!
+//! Everything in a buffer is written by the guest, at any time. The header is copied once, and only
+//! the copy is looked at; the payload is copied with the length that was checked.
+
+use crate::{
+    carrier::Host,
+    device::VhostVsock, //
+};
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
+use kernel_ext::{
+    gfp::Gfp,
+    owner_mm::InOwnerMm,
+    skb::SkBuff, //
+};
+use vhost_core::{
+    chain::{
+        Broken,
+        Budget,
+        Chain, //
+    },
+    virtqueue::Idle,
+};
+use virtio_transport_common::{
+    receive,
+    RxPacket, //
+};
+use vsock_proto::{
+    addr::Cid,
+    header::{
+        Header,
+        HEADER_LEN,
+        MAX_PKT_BUF_SIZE, //
+    },
+};
+use zerocopy::FromZeros as _;
+
+/// What is done before others have their turn, as in C.
+const PACKETS: u32 = 256;
+const BYTES: usize = 512 * 1024;
+
+/// How long to wait for memory.
+const RETRY: Delta = Delta::from_millis(1);
+
+/// Why a chain did not become a packet.
+enum Refused {
+    /// It is none.
+    Malformed,
+    /// There is no memory for it now.
+    NoMemory,
+}
+
+/// How a run ended.
+enum Run {
+    /// There is nothing left, or the guest has to wait.
+    Done,
+    /// The budget is spent.
+    More,
+    /// There is no memory.
+    NoMemory,
+}
+
+impl VhostVsock {
+    /// Receives what the guest sent.
+    ///
+    /// Context: the worker.
+    pub(crate) fn receive_packets(&self, mm: &InOwnerMm) {
+        let again = match self.drain(mm) {
+            Ok(Run::Done) => false,
+            Ok(Run::More) => true,
+            Ok(Run::NoMemory) => {
+                // Nothing may be lost of a stream: the chain is still there.
+                fsleep(RETRY);
+                true
+            }
+            Err(Broken) => {
+                // The host would wait for answers that cannot come.
+                self.cut_off();
+                false
+            }
+        };
+        if again {
+            // Without a worker, this is not the worker.
+            let _ = self.tx.queue_work();
+        }
+    }
+
+    fn drain(&self, mm: &InOwnerMm) -> core::result::Result<Run, Broken> {
+        let mut tx = match self.tx.lock(mm) {
+            Ok(tx) => tx,
+            // If it broke before, what depends on it was cleaned up.
+            Err(Idle::Stopped | Idle::Broken) => return Ok(Run::Done),
+        };
+        tx.disable_notify()?;
+
+        let mut budget = Budget::new(PACKETS, BYTES);
+        loop {
+            if self.throttle.hold(&self.queue, tx.size()) {
+                // Whoever sends the replies queues this work again: the guest need not kick.
+                return Ok(Run::Done);
+            }
+            let Some(chain) = tx.pop()? else {
+                if tx.enable_notify()? {
+                    // There is one now, of which we may not be told.
+                    tx.disable_notify()?;
+                    continue;
+                }
+                return Ok(Run::Done);
+            };
+            let packet = match take(&chain) {
+                Ok(packet) => packet,
+                Err(Refused::Malformed) => {
+                    self.stats.malformed.add(1);
+                    chain.complete(0)?;
+                    if budget.spend(HEADER_LEN) {
+                        continue;
+                    }
+                    return Ok(Run::More);
+                }
+                Err(Refused::NoMemory) => {
+                    chain.give_back();
+                    return Ok(Run::NoMemory);
+                }
+            };
+            // The packet is in private memory: the guest may have its buffers.
+            chain.complete(0)?;
+
+            let payload = packet.header().len() as usize;
+            self.stats.from_guest.add(1);
+            self.stats.from_guest_bytes.add(payload);
+            self.accept(packet);
+            if !budget.spend(payload.saturating_add(HEADER_LEN)) {
+                return Ok(Run::More);
+            }
+        }
+    }
+
+    /// Gives a packet to the socket that it is for, if it comes from where it says and is for us.
+    fn accept(&self, mut packet: RxPacket) {
+        packet.deliver_tap();
+        let header = packet.header();
+        if header.src_cid_raw() != u64::from(self.cid())
+            || header.dst_cid_raw() != u64::from(Cid::HOST.get())
+        {
+            self.stats.misaddressed.add(1);
+            return;
+        }
+        receive::<Host>(packet, Some(self.net()));
+    }
+}
+
+/// Copies a packet out of a chain.
+fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
+    let len = chain.readable_len();
+    let Some(room) = len.checked_sub(HEADER_LEN) else {
+        return Err(Refused::Malformed);
+    };
+    if chain.has_writable() || room > MAX_PKT_BUF_SIZE as usize {
+        return Err(Refused::Malformed);
+    }
+
+    let mut source = chain.source();
+    let mut header = Header::new_zeroed();
+    if source.copy_from_iter(header.as_mut_bytes()) != HEADER_LEN {
+        return Err(Refused::Malformed);
+    }
+    let payload = header.len() as usize;
+    if payload > room {
+        return Err(Refused::Malformed);
+    }
+    let skb = if payload == 0 {
+        None
+    } else {
+        let mut skb = SkBuff::alloc(0, payload, Gfp::Kernel, ()).map_err(|_| Refused::NoMemory)?;
+        skb.fill_from_iter(&mut source, payload)
+            .map_err(|_| Refused::Malformed)?;
+        Some(skb)
+    };
+    RxPacket::new(header, skb).map_err(|_| Refused::Malformed)
+}

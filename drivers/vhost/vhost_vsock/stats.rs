@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device did, and what it is doing: `/proc/<pid>/fdinfo/<fd>`.
+
+use crate::device::VhostVsock;
+use kernel::{
+    seq_file::SeqFile,
+    seq_print,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// A number that only grows.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, n: usize) {
+        // It wraps after longer than anybody looks.
+        self.0.fetch_add(n as u64, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters of a device.
+pub(crate) struct Stats {
+    /// Packets, or pieces of them, that the guest got.
+    pub(crate) to_guest: Counter,
+    /// Their payload.
+    pub(crate) to_guest_bytes: Counter,
+    /// Packets of the guest.
+    pub(crate) from_guest: Counter,
+    /// Their payload.
+    pub(crate) from_guest_bytes: Counter,
+    /// Chains of the guest that were no packet.
+    pub(crate) malformed: Counter,
+    /// Packets of the guest that do not come from it, or are not for the host.
+    pub(crate) misaddressed: Counter,
+    /// Buffers of the guest that no packet could be put into.
+    pub(crate) bad_buffers: Counter,
+}
+
+impl Stats {
+    pub(crate) fn new() -> Self {
+        Self {
+            to_guest: Counter::new(),
+            to_guest_bytes: Counter::new(),
+            from_guest: Counter::new(),
+            from_guest_bytes: Counter::new(),
+            malformed: Counter::new(),
+            misaddressed: Counter::new(),
+            bad_buffers: Counter::new(),
+        }
+    }
+}
+
+impl VhostVsock {
+    /// Prints the state of the device.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn show(&self, m: &SeqFile) {
+        seq_print!(m, "cid:\t{}\n", self.cid());
+        self.core.show(m);
+        let stats = &self.stats;
+        seq_print!(
+            m,
+            "to-guest:\t{} packets, {} bytes\n",
+            stats.to_guest.get(),
+            stats.to_guest_bytes.get()
+        );
+        seq_print!(
+            m,
+            "from-guest:\t{} packets, {} bytes\n",
+            stats.from_guest.get(),
+            stats.from_guest_bytes.get()
+        );
+        seq_print!(
+            m,
+            "refused:\t{} malformed, {} misaddressed, {} buffers\n",
+            stats.malformed.get(),
+            stats.misaddressed.get(),
+            stats.bad_buffers.get()
+        );
+        let held = if self.throttle.is_held() {
+            ", guest held back"
+        } else {
+            ""
+        };
+        seq_print!(m, "replies:\t{}{held}\n", self.queue.replies());
+    }
+}

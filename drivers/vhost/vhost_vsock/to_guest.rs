@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the host to the guest: packets go into the buffers that the guest offers.
+
+use crate::device::VhostVsock;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+use kernel_ext::owner_mm::InOwnerMm;
+use vhost_core::{
+    chain::{
+        Broken,
+        Budget,
+        Chain, //
+    },
+    virtqueue::Idle,
+};
+use virtio_transport_common::TxPacket;
+use vsock_proto::header::HEADER_LEN;
+
+/// What is done before others have their turn, as in C.
+const PACKETS: u32 = 256;
+const BYTES: usize = 512 * 1024;
+
+/// How many buffers in a row may be of no use, before the guest is given up.
+const MAX_BAD_BUFFERS: u32 = 8;
+
+/// What became of a buffer.
+enum Put {
+    /// It has a piece of the packet of so many bytes, which was the last one or not.
+    Done { bytes: usize, last: bool },
+    /// It could not be used; the guest has it back, empty.
+    Bad,
+}
+
+impl VhostVsock {
+    /// Sends what is in the queue.
+    ///
+    /// Context: the worker.
+    pub(crate) fn send_packets(&self, mm: &InOwnerMm) {
+        if self.fill(mm).is_err() {
+            // Also when the queue broke before, as somebody may have sent something since.
+            self.cut_off();
+        }
+        if self.throttle.resume(&self.queue) {
+            // Without a worker, the guest is not served anyway.
+            let _ = self.tx.queue_work();
+        }
+    }
+
+    fn fill(&self, mm: &InOwnerMm) -> core::result::Result<(), Broken> {
+        let mut rx = match self.rx.lock(mm) {
+            Ok(rx) => rx,
+            // The packets stay for when the queue is started.
+            Err(Idle::Stopped) => return Ok(()),
+            Err(Idle::Broken) => return Err(Broken),
+        };
+        rx.disable_notify()?;
+
+        let mut budget = Budget::new(PACKETS, BYTES);
+        loop {
+            if self.queue.is_empty() {
+                // As long as there is nothing to send, nobody needs to tell us of buffers.
+                return Ok(());
+            }
+            let Some(chain) = rx.pop()? else {
+                if rx.enable_notify()? {
+                    // There is one now, of which we may not be told.
+                    rx.disable_notify()?;
+                    continue;
+                }
+                return Ok(());
+            };
+            let Some(mut packet) = self.queue.pop() else {
+                // A socket took its packets back.
+                chain.give_back();
+                return Ok(());
+            };
+
+            let put = match put(&mut packet, chain) {
+                Ok(put) => put,
+                Err(broken) => {
+                    self.queue.push_front(packet);
+                    return Err(broken);
+                }
+            };
+            let bytes = match put {
+                Put::Done { bytes, last } => {
+                    if last {
+                        drop(packet);
+                    } else {
+                        self.queue.push_front(packet);
+                    }
+                    self.bad_buffers.store(0, Relaxed);
+                    self.stats.to_guest.add(1);
+                    self.stats.to_guest_bytes.add(bytes);
+                    bytes
+                }
+                Put::Bad => {
+                    // Nothing was lost: the packet waits for a better buffer.
+                    self.queue.push_front(packet);
+                    self.stats.bad_buffers.add(1);
+                    let bad = self.bad_buffers.load(Relaxed).saturating_add(1);
+                    self.bad_buffers.store(bad, Relaxed);
+                    if bad >= MAX_BAD_BUFFERS {
+                        self.bad_buffers.store(0, Relaxed);
+                        return Err(rx.give_up());
+                    }
+                    0
+                }
+            };
+            if !budget.spend(bytes) {
+                // Without a worker, this is not the worker.
+                let _ = self.rx.queue_work();
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Puts as much of a packet into a buffer as fits.
+///
+/// # Errors
+///
+/// The queue is Broken; the packet is as it was.
+fn put(packet: &mut TxPacket, chain: Chain<'_, '_>) -> core::result::Result<Put, Broken> {
+    let room = match chain.writable_len().checked_sub(HEADER_LEN) {
+        // A frame without any payload of a packet that has some would be no progress.
+        Some(room) if !chain.has_readable() && (room > 0 || packet.is_empty()) => room,
+        _ => {
+            chain.complete(0)?;
+            return Ok(Put::Bad);
+        }
+    };
+
+    let fragment = packet.fragment(room);
+    let bytes = fragment.len();
+    let copied = {
+        let mut dest = chain.dest();
+        dest.copy_to_iter(fragment.header().as_bytes()) == HEADER_LEN
+            && fragment.copy_to(&mut dest).is_ok()
+    };
+    if !copied {
+        chain.complete(0)?;
+        return Ok(Put::Bad);
+    }
+    // CAST: A fragment has at most 64 KiB.
+    let written = HEADER_LEN.saturating_add(bytes) as u32;
+    chain.complete(written)?;
+    let last = fragment.finish();
+    Ok(Put::Done { bytes, last })
+}
