@@ -209,27 +209,27 @@ impl Device {
         Ok(())
     }
 
-    /// The device broke a queue: ends all connections, once.
+    /// The device broke a queue: gives it up, and ends all connections, once.
     ///
     /// Context: may sleep. No lock of a queue or a socket is held.
     pub(crate) fn fail(&self, queue: &str) {
         if !self.broken.xchg(true, Full) {
             pr_err!("the device broke its {} queue, giving it up\n", queue);
+            self.stop_rx();
             Guest::reset(|_| true);
-            self.send_queue.purge_all();
         }
+        self.send_queue.purge_all();
     }
 
-    /// Fills the queues and lets senders find the device.
+    /// Lets senders find the device, and fills the queues.
     fn start(self: ArcBorrow<'_, Self>) -> Result {
-        self.start_rx()?;
-        self.start_event()?;
-
-        let this = Arc::from(self);
-        DEVICE.compare_swap(None, Some(this)).map_err(|_| EBUSY)?;
-        // There may be packets, from before the machine slept.
-        queue_work::<SEND_WORK>(self);
-        Ok(())
+        DEVICE
+            .compare_swap(None, Some(self.into()))
+            .map_err(|_| EBUSY)?;
+        // Only now, since packets that arrive may have answers.
+        self.start_rx()
+            .and_then(|()| self.start_event())
+            .inspect_err(|_| self.stop())
     }
 
     /// Lets no sender find the device any more, takes no more packets from it, and ends the

@@ -172,7 +172,7 @@ fn is_acceptable(header: &Header, own: Cid) -> bool {
 }
 
 impl Device {
-    /// Fills the receive queue.
+    /// Fills the receive queue, and takes packets.
     pub(crate) fn start_rx(&self) -> Result {
         let mut queue = self.rx.lock().ok_or(ENODEV)?;
         self.max_replies.store(queue.size(), Relaxed);
@@ -182,6 +182,7 @@ impl Device {
         if queue.posted() == 0 {
             return Err(ENOMEM);
         }
+        tell(&mut queue);
         Ok(())
     }
 

@@ -186,10 +186,7 @@ impl Device {
                 fsleep(NO_MEMORY_DELAY);
                 queue_work::<SEND_WORK>(self);
             }
-            Outcome::Broken => {
-                self.fail("send");
-                self.send_queue.purge_all();
-            }
+            Outcome::Broken => self.fail("send"),
             Outcome::Unfit(packet) => {
                 pr_warn_once!("a packet does not fit the device's queue\n");
                 // Its bytes are lost, hence its connection is.
