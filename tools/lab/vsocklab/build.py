@@ -99,8 +99,7 @@ class Builder:
                 if quiet:
                     print(text, end="", flush=True)
                 raise LabError(f"the build failed; see {log}")
-            if not arguments or arguments[0] == "modules" or "=" in arguments[0]:
-                self.collect(tree, variant)
+            self.collect(tree, variant)
             return text
 
     def collect(self, tree, variant):

@@ -98,6 +98,11 @@ def command_shell(arguments):
     return shell(arguments)
 
 
+def command_test(arguments):
+    from .tests import run
+    return run()
+
+
 def command_help(arguments):
     print(HELP, end="")
     return 0

@@ -120,3 +120,14 @@ def write_apt(directory):
     (directory / "preferences.d" / "lab").write_text(
         f"Package: *\nPin: release n={config.BACKPORTS}\nPin-Priority: -1\n\n"
         f"Package: linux-*\nPin: release n={config.BACKPORTS}\nPin-Priority: 100\n")
+
+
+def cargo_config():
+    """The machine's Cargo configuration: file name -> content."""
+    home = Path(os.environ.get("CARGO_HOME") or os.path.expanduser("~/.cargo"))
+    found = {}
+    for name in ("config.toml", "config"):
+        if (home / name).is_file():
+            found["config.toml"] = (home / name).read_text()
+            break
+    return found

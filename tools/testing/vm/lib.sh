@@ -208,3 +208,46 @@ interactive_shell() {
 	setsid -c bash -i <"$LAB_TTY" >"$LAB_TTY" 2>&1
 	guest_stop
 }
+
+# --- results -------------------------------------------------------------------
+# One line per test on standard output: `ok NAME`, `not ok NAME # why`, `skip NAME # why`.
+
+# want NAME: does the user's TESTS ask for it?
+want() {
+	# shellcheck disable=SC2254
+	case $1 in
+	*${LAB_TESTS:-}*) return 0 ;;
+	esac
+	return 1
+}
+
+# want_group PREFIX: could a test whose name begins so be asked for?
+want_group() {
+	local literal=${LAB_TESTS%%[*?[]*}
+	[ -n "$literal" ] || return 0
+	case $1 in *"$literal"*) return 0 ;; esac
+	case $literal in *"$1"*) return 0 ;; esac
+	# Any other text may be in the rest of the name, unless it names another tier.
+	case $literal in T[0-9]*) return 1 ;; esac
+	return 0
+}
+
+ok() { echo "ok $1"; }
+not_ok() { echo "not ok $1 # $2"; }
+
+# check NAME COMMAND...: a test that is one command; its output is shown if it fails
+check() {
+	local name=$1 output
+	shift
+	want "$name" || return 0
+	mark "$name"
+	if output=$("$@" 2>&1); then
+		ok "$name"
+	else
+		not_ok "$name" "$(printf '%s' "$output" | tail -n 1)"
+		printf '%s\n' "$output" | tail -n 12 | sed 's/^/#   /'
+		return 1
+	fi
+}
+
+pair() { python3 /lab/vm/pair.py "$@"; }

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`make test`: which tiers, in which order, and the last line."""
+
+import os
+
+from . import config, ktap, t0, vm, vmtests
+from .build import Builder
+from .kernel import Kernel
+from .say import LabError, say
+
+KNOWN = ["T0", "T2", "T3", "T4", "LAB"]
+
+
+def run():
+    tiers = os.environ.get("TIERS", "").replace(",", " ").split() or config.DEFAULT_TIERS
+    unknown = [tier for tier in tiers if tier not in KNOWN]
+    if unknown:
+        raise LabError(f"there is no tier {unknown[0]}; there are {' '.join(KNOWN)}")
+    report = ktap.Report(os.environ.get("TESTS", ""))
+    print("KTAP version 1", flush=True)
+    try:
+        kernel = Kernel()
+        print(f"# kernel {kernel.release} ({kernel.version}), tiers {' '.join(tiers)}", flush=True)
+        if "T0" in tiers:
+            t0.run(report)
+        if set(tiers) & {"T2", "T3", "T4", "LAB"}:
+            modules = []
+            if set(tiers) & {"T2", "T3", "T4"}:
+                Builder().make(quiet=True)
+                modules = vm.modules("ours")
+            vmtests.run(kernel, report, tiers, modules)
+    except LabError as error:
+        say(f"error: {error}")
+        report.add("lab", "not ok", str(error).splitlines()[0])
+    return report.finish()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tiers that run in the host VM: groups of tests in as few boots as possible."""
+
+import re
+import shlex
+
+from . import cache, config, kselftest, logscan, vm
+from .chroot import Chroot
+from .root import build_root
+from .say import LabError, say
+
+GROUPS = {
+    "T2": ["life", "loopback"],
+    "T3": ["t3"],
+    "T4": ["ours_ours", "ours_c", "strace_ours", "c_ours", "strace_c"],
+    "LAB": ["c_c"],
+}
+ORDER = ["life", "loopback", "t3", "ours_ours", "ours_c", "strace_ours", "c_ours",
+         "strace_c", "c_c"]
+TIMEOUT = 1500
+
+MAIN = """#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+export LAB_TESTS={tests}
+LAB_GROUPS={groups}
+. /lab/vm/lib.sh
+. /lab/vm/groups.sh
+run_groups
+"""
+
+
+def t3_programs(payload):
+    """Puts the programs of tools/testing/t3 into the payload."""
+    listed = []
+    for line in (config.TESTING / "t3").read_text().splitlines():
+        fields = line.split("#")[0].split()
+        if len(fields) < 2:
+            continue
+        name, source, arguments = fields[0], config.REPO / fields[1], fields[2:]
+        if not source.exists():
+            raise LabError(f"tools/testing/t3 names {fields[1]}, which does not exist")
+        if source.suffix == ".c":
+            source = compile_c(source)
+        payload.add(f"t3/{source.name}", source)
+        listed.append(" ".join([name, source.name, *arguments]))
+    payload.text("t3/list", "".join(line + "\n" for line in listed))
+    return bool(listed)
+
+
+def compile_c(source):
+    root = build_root()
+    siblings = sorted(source.parent.glob("*.[ch]"))
+
+    def build(directory):
+        place = Chroot(root).bind(config.REPO, "/build/vsock", True).bind(directory, "/out")
+        relative = source.relative_to(config.REPO)
+        place.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-static", "-pthread",
+                   "-I/build/vsock/include", "-o", f"/out/{source.stem}", str(relative)],
+                  f"t3-{source.stem}", f"compiling {relative}", cwd="/build/vsock")
+
+    key = [root.parent.name, str(source), [cache.file_digest(path) for path in siblings]]
+    return cache.entry("t3", key, build) / source.stem
+
+
+class Run:
+    """Runs groups, boots again after one that killed the host VM."""
+
+    def __init__(self, kernel, report, groups, modules):
+        self.kernel, self.report, self.modules = kernel, report, modules
+        self.left = list(groups)
+        self.hangs = 0
+        self.boots = 0
+
+    def payload(self):
+        programs = kselftest.programs(self.kernel)
+        payload = vm.base_payload(self.kernel, self.modules, programs, programs)
+        payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
+        t3_programs(payload)
+        payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob),
+                                            groups=shlex.quote(" ".join(self.left))))
+        return payload
+
+    def on_line(self, line):
+        match = re.match(r"LAB-GROUP (begin|end) (\w+)(?: (\d+))?", line)
+        if match:
+            if match[1] == "begin":
+                self.current = match[2]
+            else:
+                self.left.remove(match[2])
+                self.current = None
+                print(f"# {match[2]}: {match[3]} s", flush=True)
+        elif line.startswith("LAB-GUEST-HANG"):
+            self.hangs += 1
+            print("# the guest hung before READY (the lab's fault): trying again", flush=True)
+        elif not self.report.line(line):
+            print(f"# {line}", flush=True)
+
+    def all(self):
+        while self.left:
+            self.boots += 1
+            self.current = None
+            name = "test" if self.boots == 1 else f"test-{self.boots}"
+            machine = vm.HostVM(self.kernel, name, self.payload(), TIMEOUT)
+            result = machine.run(self.on_line)
+            print(f"# host VM: {result.seconds:.0f} s, logs in {result.directory}", flush=True)
+            # What the group was called does not matter: the mark tells the test.
+            logscan.report_complaints(result.directory, self.report, "boot")
+            if result.status is None:
+                group = self.current or (self.left[0] if self.left else "end")
+                self.report.add(f"group/{group}/host-vm", "not ok", result.reason)
+                if group in self.left:
+                    self.left.remove(group)
+        print(f"# guests that hung before READY and were started again: {self.hangs}")
+
+
+def run(kernel, report, tiers, modules):
+    wanted = {group for tier in tiers for group in GROUPS.get(tier, [])}
+    groups = [group for group in ORDER if group in wanted]
+    if "t3" in groups and not t3_programs(vm.Payload()):
+        groups.remove("t3")
+        say("tier T3 has no program yet (tools/testing/t3)")
+    if groups:
+        Run(kernel, report, groups, modules).all()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced: the groups of tests, each from a known state. LAB_GROUPS names those
+# to be run; a line tells where each begins and ends, so that the lab knows in
+# which one a host VM died.
+
+. /lab/vm/life.sh
+. /lab/vm/t4.sh
+
+# ensure_host ours|c|none: those host modules and no others
+HOST_NOW=none
+ensure_host() {
+	[ "$HOST_NOW" != "$1" ] || return 0
+	unload_host || { echo "not ok $2/unload # the host's modules ($HOST_NOW) do not go"; return 1; }
+	HOST_NOW=none
+	load_host "$1" || { echo "not ok $2/load # the host's modules ($1) cannot be loaded"; return 1; }
+	HOST_NOW=$1
+}
+
+group_life() {
+	ensure_host none T2/life && life_tests
+}
+
+group_loopback() {
+	local program
+	want_group T2/loopback || return 0
+	ensure_host ours T2/loopback || return 1
+	loaded vsock_loopback || { not_ok T2/loopback/load "there is no vsock_loopback.ko"; return 1; }
+	for program in vsock_test vsock_diag_test vsock_uring_test; do
+		want_group "T2/loopback/$program" && pair T2/loopback $program loopback
+	done
+}
+
+group_t3() {
+	local name program status
+	want_group T3 || return 0
+	[ -s /lab/t3/list ] || return 0
+	ensure_host ours T3 || return 1
+	while read -r name program; do
+		want_group "T3/$name" || continue
+		mark "T3/$name"
+		# shellcheck disable=SC2086
+		(cd /lab/t3 && LAB_T3=T3/$name timeout 600 ./$program) >/tmp/t3.out 2>&1
+		status=$?
+		sed -E "s#^(ok|not ok|skip) +([0-9]+ +)?(- +)?#\\1 T3/$name/#; t; s/^/# /" /tmp/t3.out
+		if [ $status = 0 ]; then ok "T3/$name/exit"; else not_ok "T3/$name/exit" "status $status"; fi
+	done </lab/t3/list
+}
+
+group_ours_ours() { ensure_host ours T4/host-ours-guest-ours && t4_pairing ours ours; }
+group_ours_c() { ensure_host ours T4/host-ours-guest-c && t4_pairing ours c; }
+group_c_ours() { ensure_host c T4/host-c-guest-ours && t4_pairing c ours; }
+group_c_c() { ensure_host c T4/host-c-guest-c && t4_pairing c c; }
+
+group_strace_ours() {
+	want T4/qemu-ioctls/ours || want T4/qemu-ioctls/same || return 0
+	ensure_host ours T4/qemu-ioctls && check T4/qemu-ioctls/ours strace_guest ours
+}
+
+group_strace_c() {
+	want T4/qemu-ioctls/c || want T4/qemu-ioctls/same || return 0
+	ensure_host c T4/qemu-ioctls || return 1
+	check T4/qemu-ioctls/c strace_guest c
+	check T4/qemu-ioctls/same t4_strace_compare
+}
+
+run_groups() {
+	local group begin
+	for group in $LAB_GROUPS; do
+		begin=$SECONDS
+		echo "LAB-GROUP begin $group"
+		mark "$group"
+		"group_$group"
+		echo "LAB-GROUP end $group $((SECONDS - begin))"
+	done
+	guest_kill
+	mark "the end"
+	ensure_host none end
+}

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced: host VM and nested guest in one pairing, files, QEMU's ioctls.
+
+FILE_BYTES=$((8 << 20))
+
+sum_here() { sha256sum "$1" | cut -d' ' -f1; }
+sum_guest() { guest_sh "sha256sum $1" | cut -d' ' -f1; }
+
+# to_host: a file made in the guest arrives here whole
+to_host() {
+	local there here
+	guest_sh "head -c $FILE_BYTES /dev/urandom >/tmp/up" || return 1
+	rm -f /tmp/up
+	timeout 120 socat -u VSOCK-LISTEN:5000 OPEN:/tmp/up,creat,trunc &
+	sleep 0.5
+	guest_sh "timeout 120 socat -u OPEN:/tmp/up VSOCK-CONNECT:2:5000" || return 1
+	wait $! || { echo "the receiver failed"; return 1; }
+	there=$(sum_guest /tmp/up)
+	here=$(sum_here /tmp/up)
+	guest_sh "rm -f /tmp/up"
+	rm -f /tmp/up
+	[ -n "$there" ] && [ "$there" = "$here" ] || { echo "sha256 differs: $there $here"; return 1; }
+}
+
+# to_guest: and the other way
+to_guest() {
+	local there here n
+	head -c $FILE_BYTES /dev/urandom >/tmp/down
+	guest_sh "timeout 120 socat -u VSOCK-LISTEN:5001 OPEN:/tmp/down,creat,trunc >/tmp/down.log 2>&1 &
+		echo \$! >/tmp/down.pid"
+	for n in 1 2 3 4 5 6 7 8 9 10; do
+		sleep 0.3
+		timeout 120 socat -u OPEN:/tmp/down VSOCK-CONNECT:$GUEST_CID:5001 2>/dev/null && break
+	done
+	guest_sh 'n=0; while kill -0 $(cat /tmp/down.pid) 2>/dev/null && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done'
+	there=$(sum_guest /tmp/down)
+	here=$(sum_here /tmp/down)
+	guest_sh "rm -f /tmp/down"
+	rm -f /tmp/down
+	[ -n "$there" ] && [ "$there" = "$here" ] || { echo "sha256 differs: $there $here"; return 1; }
+}
+
+# While a socket of the guest is connected its driver cannot go.
+guest_driver_refused() {
+	local status
+	socat -u VSOCK-LISTEN:5002 /dev/null &
+	sleep 0.5
+	guest_sh '(sleep 20 | socat -u - VSOCK-CONNECT:2:5002) >/dev/null 2>&1 &
+		sleep 1
+		for m in vmw_vsock_virtio_transport vmw_vsock_virtio_transport_common; do
+			if rmmod $m 2>/dev/null; then echo "rmmod $m was not refused"; s=1; fi
+		done
+		killall sleep 2>/dev/null
+		exit ${s:-0}'
+	status=$?
+	wait $!
+	return $status
+}
+
+# t4_pairing HOST GUEST: ours|c each; our or C host modules are loaded already
+t4_pairing() {
+	local name=T4/host-$1-guest-$2 program direction
+	want_group "$name" || return 0
+	mark "$name/boot"
+	if ! guest_start "$2"; then
+		not_ok "$name/boot" "the guest did not start"
+		guest_kill
+		return 1
+	fi
+	want "$name/boot" && ok "$name/boot"
+	for direction in guest-client guest-server; do
+		for program in vsock_test vsock_uring_test; do
+			want_group "$name/$direction" || continue
+			mark "$name/$direction/$program"
+			pair "$name/$direction" $program $direction
+		done
+	done
+	check "$name/file-guest-to-host" to_host
+	check "$name/file-host-to-guest" to_guest
+	if [ "$1" = ours ]; then
+		check "$name/unload-refused-running-guest" refused vhost_vsock vhost_core \
+			vmw_vsock_virtio_transport_common
+	fi
+	if [ "$2" = ours ]; then
+		check "$name/unload-refused-in-guest" guest_driver_refused
+	fi
+	check "$name/switch-off" guest_stop
+	guest_kill
+}
+
+# QEMU's ioctls on /dev/vhost-vsock, with file descriptors and addresses masked.
+strace_guest() {
+	local out=/lab/out/strace.$1
+	GUEST_WRAP="strace -f -o $out.raw -e trace=openat,ioctl,close --seccomp-bpf"
+	if ! GUEST_READY_SECONDS=180 guest_start c; then
+		GUEST_WRAP=
+		echo "the guest did not start under strace"
+		return 1
+	fi
+	GUEST_WRAP=
+	guest_stop
+	python3 /lab/vm/ioctls.py "$out.raw" >"$out"
+	rm -f "$out.raw"
+	[ -s "$out" ] || { echo "no vhost ioctl was seen"; return 1; }
+}
+
+t4_strace_compare() {
+	[ -s /lab/out/strace.ours ] && [ -s /lab/out/strace.c ] || { echo "a trace is missing"; return 1; }
+	diff -u /lab/out/strace.c /lab/out/strace.ours >/lab/out/strace.diff && return 0
+	cat /lab/out/strace.diff
+	echo "QEMU's ioctls differ between the C device and ours"
+	return 1
+}
