@@ -30,6 +30,8 @@ pub mod skb;
 pub mod skb_list;
 #[path = "kernel_ext/sock.rs"]
 pub mod sock;
+#[path = "kernel_ext/sock_table.rs"]
+pub mod sock_table;
 #[path = "kernel_ext/trace.rs"]
 pub mod trace;
 #[path = "kernel_ext/user_iov.rs"]

@@ -19,6 +19,7 @@
 #include "net.c"
 #include "skbuff.c"
 #include "sock.c"
+#include "sock_table.c"
 #include "spinlock.c"
 #include "uaccess.c"
 #include "vhost.c"

@@ -15,12 +15,18 @@ use crate::{
         SendMsg, //
     },
     net::Net,
+    rcu::RcuSlot,
     skb::SkBuff,
     sock::{
         LockedSock,
         Shutdown,
         SockAddr,
         VsockSock, //
+    },
+    sock_table::{
+        Key,
+        Membership,
+        SockTable, //
     }, //
 };
 use core::{
@@ -38,6 +44,7 @@ use kernel::{
             Atomic,
             Release, //
         },
+        rcu,
         Arc,
         ArcBorrow, //
     },
@@ -67,8 +74,12 @@ impl Kind {
 
 /// Where a transport is registered: a `static` for each implementation of [`Transport`].
 ///
-/// It is how a socket is recognised as one of this transport.
-pub struct TransportSlot(Atomic<*const bindings::vsock_transport>);
+/// It is how a socket is recognised as one of this transport, and where its connections are found.
+pub struct TransportSlot {
+    transport: Atomic<*const bindings::vsock_transport>,
+    /// From before the registration begins until after it ended.
+    table: RcuSlot<SockTable>,
+}
 
 // SAFETY: The pointer is only compared.
 unsafe impl Send for TransportSlot {}
@@ -78,11 +89,22 @@ unsafe impl Sync for TransportSlot {}
 impl TransportSlot {
     /// An empty slot.
     pub const fn new() -> Self {
-        Self(Atomic::new(core::ptr::null()))
+        Self {
+            transport: Atomic::new(core::ptr::null()),
+            table: RcuSlot::new(),
+        }
     }
 
     fn get(&self) -> *const bindings::vsock_transport {
-        self.0.load(Acquire)
+        self.transport.load(Acquire)
+    }
+}
+
+impl TransportSlot {
+    fn clear(&self) {
+        // Nobody is in the table: a member is a socket, and that has a reference to the module.
+        drop(self.table.swap(None));
+        self.transport.store(core::ptr::null(), Release);
     }
 }
 
@@ -219,17 +241,19 @@ impl<T: Transport> Registration<T> {
                 // SAFETY: `slot` is valid for writes.
                 unsafe { slot.write(Self::VTABLE) };
                 // A second registration of the same type fails below, and must not disturb.
-                let first = T::slot().0.cmpxchg(core::ptr::null(), slot.cast_const(), Release);
+                let first = T::slot().transport.cmpxchg(core::ptr::null(), slot.cast_const(), Release);
                 if first.is_err() {
                     return Err(EBUSY);
                 }
+                let table = SockTable::new().inspect_err(|_| T::slot().clear())?;
+                T::slot().table.swap(Some(table));
                 // INVARIANT: `inner` is registered if this succeeds.
                 // SAFETY: `slot` is pinned and stays valid until `drop()`, which unregisters it.
                 let ret = to_result(unsafe {
                     bindings::vsock_core_register(slot, T::KIND.as_raw())
                 });
                 if ret.is_err() {
-                    T::slot().0.store(core::ptr::null(), Release);
+                    T::slot().clear();
                 }
                 ret
             }),
@@ -289,7 +313,7 @@ impl<T: Transport> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariants, the transport is registered.
         unsafe { bindings::vsock_core_unregister(self.inner.get()) };
-        T::slot().0.store(core::ptr::null(), Release);
+        T::slot().clear();
     }
 }
 
@@ -332,18 +356,13 @@ impl<'a> LockedSock<'a> {
     }
 }
 
-/// Looks for the socket of a connection.
+/// Looks for the socket of a connection on transport `T`, in the namespaces that `net` reaches.
 ///
 /// Returns a counted reference. The socket may change until it is locked.
-#[doc(alias = "vsock_find_connected_socket_net")]
 #[inline]
-pub fn find_connected(src: SockAddr, dst: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> {
-    let (mut src, mut dst) = (src.to_c(), dst.to_c());
-    let net = net.map_or(core::ptr::null_mut(), Net::as_raw);
-    // SAFETY: The addresses are valid; a null pointer is the global mode.
-    let sk = unsafe { bindings::vsock_find_connected_socket_net(&mut src, &mut dst, net) };
-    // SAFETY: The core took a reference for us, if it found a socket.
-    NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
+pub fn find_connection<T: Transport>(key: Key, net: Option<&Net>) -> Option<ARef<VsockSock>> {
+    let guard = rcu::read_lock();
+    T::slot().table.load(&guard)?.find(key, net, &guard)
 }
 
 /// Looks for a socket that is bound to `addr`: a listener, or one that connects.
@@ -360,41 +379,30 @@ pub fn find_bound(addr: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> 
     NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
 }
 
-/// The connected sockets of a transport, as counted references.
+/// The sockets with a connection on transport `T` to `peer`, or to anybody; also those that only try
+/// to connect. Counted references.
 ///
 /// Context: may sleep. Sockets that connect meanwhile may be missing.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub fn connected_sockets<T: Transport>() -> Result<KVec<ARef<VsockSock>>> {
-    let transport = T::slot().get();
-    let mut socks: KVec<ARef<VsockSock>> = KVec::new();
-    if transport.is_null() {
-        return Ok(socks);
+pub fn connections<T: Transport>(peer: Option<u32>) -> Result<KVec<ARef<VsockSock>>> {
+    match T::slot().table.get() {
+        Some(table) => table.members(peer),
+        None => Ok(KVec::new()),
     }
-    loop {
-        // SAFETY: The function writes at most as many pointers as there is spare capacity; an `ARef`
-        // is a transparent wrapper of a pointer that is not null.
-        let found = unsafe {
-            bindings::collect_connected(
-                transport,
-                socks.spare_capacity_mut().as_mut_ptr().cast(),
-                socks.capacity(),
-            )
-        };
-        let filled = found.min(socks.capacity());
-        // SAFETY: The function wrote `filled` pointers, each with a reference of ours; the vector was
-        // empty.
-        unsafe { socks.inc_len(filled) };
-        if filled == found {
-            return Ok(socks);
-        }
-        socks.clear();
-        // Some more, since others may connect now.
-        let capacity = found.checked_add(found / 8).and_then(|n| n.checked_add(8));
-        socks.reserve(capacity.ok_or(ENOMEM)?, GFP_KERNEL)?;
-    }
+}
+
+/// Makes the socket found by [`find_connection`], until the membership is dropped.
+///
+/// Context: may sleep.
+///
+/// # Errors
+///
+/// `ENOMEM`, `ENODEV` if the transport is not registered.
+pub fn join<T: Transport>(sock: &mut LockedSock<'_>, key: Key) -> Result<Membership> {
+    T::slot().table.get().ok_or(ENODEV)?.insert(sock, key)
 }
 
 /// Says whether a CID belongs to this machine.

@@ -98,6 +98,8 @@ pub(crate) struct VhostVsock {
     net: ARef<Net>,
     /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
     cid: Atomic<u32>,
+    /// The guest had another CID before, of which there may be connections.
+    had_other_cids: Atomic<bool>,
     #[pin]
     member: Mutex<Option<Membership>>,
 }
@@ -129,6 +131,7 @@ impl VhostVsock {
                 bad_buffers: Atomic::new(0),
                 net: Net::of_current(),
                 cid: Atomic::new(0),
+                had_other_cids: Atomic::new(false),
                 member <- new_mutex!(None, "vhost_vsock::VhostVsock::member"),
             }),
             GFP_KERNEL,
@@ -171,6 +174,9 @@ impl VhostVsock {
             return Ok(());
         }
         let new = Membership::new(self, cid)?;
+        if member.is_some() {
+            self.had_other_cids.store(true, Relaxed);
+        }
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
         *member = Some(new);
@@ -206,7 +212,7 @@ impl VhostVsock {
     pub(crate) fn cut_off(&self) {
         self.queue.purge_all();
         let cid = self.cid();
-        reset(|sock| {
+        reset(Some(Cid::new(cid)), |sock| {
             sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
         });
     }
@@ -224,7 +230,9 @@ impl VhostVsock {
         drop(member);
         if had_cid {
             // Also those of a CID that the guest had before, and that nobody has now.
-            reset(|sock| {
+            let had_others = self.had_other_cids.load(Relaxed);
+            let peer = (!had_others).then_some(Cid::new(self.cid()));
+            reset(peer, |sock| {
                 with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
             });
         }
@@ -234,8 +242,8 @@ impl VhostVsock {
 }
 
 /// Resets connections of the host with guests that are gone.
-fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
-    if reset_connections::<Host>(gone).is_err() {
+fn reset(peer: Option<Cid>, gone: impl FnMut(&LockedSock<'_>) -> bool) {
+    if reset_connections::<Host>(peer, gone).is_err() {
         // They notice when they send something.
         pr_warn_once!("not enough memory to reset the connections of a guest\n");
     }

@@ -16,13 +16,18 @@ use crate::{
     send, //
 };
 use kernel::prelude::*;
-use kernel_ext::sock::{
-    LockedSock,
-    OnCloseTimeout,
-    Shutdown,
-    SockState, //
+use kernel_ext::{
+    sock::{
+        LockedSock,
+        OnCloseTimeout,
+        Shutdown,
+        SockState, //
+    },
+    sock_table::Key,
+    vsock, //
 };
 use vsock_proto::{
+    addr::Cid,
     conn::CloseAction,
     header::ShutdownFlags, //
 };
@@ -47,14 +52,39 @@ pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
     }
 }
 
-/// Forgets what nobody will read, and leaves the tables of the core.
+/// Lets packets of the peer find the socket.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn join_tables<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
+    let remote = sock.remote_addr();
+    let key = Key {
+        remote_cid: C::peer_cid(Cid::new(remote.cid)).get(),
+        remote_port: remote.port,
+        local_port: sock.local_addr().port,
+    };
+    let membership = vsock::join::<Over<C>>(sock, key)?;
+    send::conn_of::<C>(sock)?.set_membership(sock, Some(membership));
+    Ok(())
+}
+
+/// A new connection may have the same addresses from now on.
+pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
+    if let Some(conn) = sock.conn::<Over<C>>() {
+        conn.set_membership(sock, None);
+    }
+    sock.remove_from_tables();
+}
+
+/// Forgets what nobody will read, and leaves the tables.
 fn remove<C: Carrier>(sock: &mut LockedSock<'_>) {
     if let Some(conn) = sock.conn::<Over<C>>() {
         if let Ok(rx) = conn.rx(sock) {
             rx.purge();
         }
     }
-    sock.remove_from_tables();
+    leave_tables::<C>(sock);
 }
 
 /// The user closed the socket, or connects it to somewhere else.

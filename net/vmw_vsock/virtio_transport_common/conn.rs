@@ -13,7 +13,8 @@ use kernel_ext::{
     sock::{
         LockedSock,
         SockLocked, //
-    }, //
+    },
+    sock_table::Membership, //
 };
 use vsock_proto::{
     credit::{
@@ -77,12 +78,19 @@ struct Books {
     shutdown: ShutdownFlags,
 }
 
+/// What the lock of the socket protects.
+struct Owned {
+    rx: RxQueue,
+    /// While the socket is connected, or tries to connect.
+    membership: Option<Membership>,
+}
+
 /// The state of a socket that is assigned to a carrier.
 #[pin_data]
 pub struct Conn {
     #[pin]
     books: SpinLockBh<Books>,
-    rx: SockLocked<RxQueue>,
+    owned: SockLocked<Owned>,
 }
 
 impl Conn {
@@ -102,7 +110,13 @@ impl Conn {
                     },
                     "virtio_transport_common::Conn::books"
                 ),
-                rx: SockLocked::new(sock, RxQueue::new()),
+                owned: SockLocked::new(
+                    sock,
+                    Owned {
+                        rx: RxQueue::new(),
+                        membership: None,
+                    },
+                ),
             }),
             GFP_KERNEL,
         )
@@ -115,7 +129,19 @@ impl Conn {
     /// `ENOTCONN` if `sock` is not the socket of this connection.
     #[inline]
     pub(crate) fn rx<'s>(&'s self, sock: &'s mut LockedSock<'_>) -> Result<&'s mut RxQueue> {
-        self.rx.get(sock).ok_or(ENOTCONN)
+        Ok(&mut self.owned.get(sock).ok_or(ENOTCONN)?.rx)
+    }
+
+    /// Sets whether packets of the peer find the socket, and returns how that was before.
+    pub(crate) fn set_membership(
+        &self,
+        sock: &mut LockedSock<'_>,
+        membership: Option<Membership>,
+    ) -> Option<Membership> {
+        match self.owned.get(sock) {
+            Some(owned) => core::mem::replace(&mut owned.membership, membership),
+            None => membership,
+        }
     }
 
     /// Changes the size of the buffers.

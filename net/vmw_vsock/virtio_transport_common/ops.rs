@@ -30,6 +30,7 @@ use kernel_ext::{
         LockedSock,
         Shutdown,
         SockAddr,
+        SockState,
         VsockSock, //
     },
     vsock::{
@@ -68,6 +69,11 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// Without it, all CIDs above 2 go to a host's carrier.
     fn has_remote_cid(_sock: &VsockSock, _cid: Cid) -> bool {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The CID that packets come from which a socket's peer with the CID `remote` sends.
+    fn peer_cid(remote: Cid) -> Cid {
+        remote
     }
 
     /// Whether a socket may connect to `addr`.
@@ -124,11 +130,21 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn cancel(sock: &mut LockedSock<'_>) -> Result {
+        // The core gives up to connect.
+        if sock.state() != SockState::Established {
+            close::leave_tables::<C>(sock);
+        }
         C::cancel(sock)
     }
 
     fn connect(sock: &mut LockedSock<'_>) -> Result {
-        send::control::<C>(sock, Control::Request, false)
+        // Before the peer can answer.
+        close::join_tables::<C>(sock)?;
+        let ret = send::control::<C>(sock, Control::Request, false);
+        if ret.is_err() {
+            close::leave_tables::<C>(sock);
+        }
+        ret
     }
 
     fn shutdown(sock: &mut LockedSock<'_>, how: Shutdown) -> Result {

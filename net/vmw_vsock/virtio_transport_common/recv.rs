@@ -30,6 +30,7 @@ use kernel_ext::{
         SockAddr,
         SockState, //
     },
+    sock_table::Key,
     vsock, //
 };
 use vsock_proto::{
@@ -108,7 +109,12 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
         return send::reset_no_sock::<C>(&packet, net);
     };
     let (src, dst) = (sock_addr(src), sock_addr(dst));
-    let found = vsock::find_connected(src, dst, net).or_else(|| vsock::find_bound(dst, net));
+    let key = Key {
+        remote_cid: src.cid,
+        remote_port: src.port,
+        local_port: dst.port,
+    };
+    let found = vsock::find_connection::<Over<C>>(key, net).or_else(|| vsock::find_bound(dst, net));
     let Some(sock) = found else {
         return send::reset_no_sock::<C>(&packet, net);
     };
@@ -156,6 +162,7 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
                 let _ = send::control::<C>(&mut sock, Control::Rst, true);
             }
             sock.set_state(SockState::Close);
+            close::leave_tables::<C>(&mut sock);
             sock.report_error(match error {
                 ConnectError::Reset => ECONNRESET,
                 ConnectError::Protocol => EPROTO,
@@ -182,7 +189,7 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
                 close::do_close::<C>(&mut sock);
             }
             if leave_tables {
-                sock.remove_from_tables();
+                close::leave_tables::<C>(&mut sock);
             }
             if notify {
                 sock.state_change();
@@ -218,12 +225,13 @@ fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     let _ = send::control::<C>(sock, Control::Rst, true);
     if sock.state() == SockState::SynSent {
         sock.set_state(SockState::Close);
+        close::leave_tables::<C>(sock);
         sock.report_error(err);
         return;
     }
     close::do_close::<C>(sock);
     sock.report_error(err);
-    sock.remove_from_tables();
+    close::leave_tables::<C>(sock);
 }
 
 /// Puts the payload of a packet into the receive queue.
@@ -274,6 +282,7 @@ fn try_accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket) -> R
         Ok(_) => (),
         Err(_) => return Err(EPROTO),
     }
+    close::join_tables::<C>(&mut child)?;
     child.insert_connected();
     listener.enqueue_accept(&mut child);
     // The peer connects again, or gives up, if there is no memory for this.

@@ -17,18 +17,23 @@ use kernel_ext::{
     },
     vsock, //
 };
+use vsock_proto::addr::Cid;
 
-/// Resets the connections of carrier `C` for which `gone` is true; their users get `ECONNRESET`.
+/// Resets the connections of carrier `C` to `peer`, or to anybody, for which `gone` is true; their
+/// users get `ECONNRESET`. So do those who are still trying to connect.
 ///
-/// What a user has received can still be read.
+/// What a user has received can still be read. Connections to other peers are not touched.
 ///
 /// Context: locks sockets, may sleep.
 ///
 /// # Errors
 ///
 /// `ENOMEM`: no connection was reset.
-pub fn reset_connections<C: Carrier>(mut gone: impl FnMut(&LockedSock<'_>) -> bool) -> Result {
-    for sock in vsock::connected_sockets::<Over<C>>()? {
+pub fn reset_connections<C: Carrier>(
+    peer: Option<Cid>,
+    mut gone: impl FnMut(&LockedSock<'_>) -> bool,
+) -> Result {
+    for sock in vsock::connections::<Over<C>>(peer.map(Cid::get))? {
         let mut sock = sock.lock();
         // It may have changed until it was locked.
         if !sock.is_on::<Over<C>>() || sock.is_done() || !gone(&sock) {
@@ -47,6 +52,7 @@ fn reset<C: Carrier>(sock: &mut LockedSock<'_>) {
         }
         SockState::SynSent => {
             sock.set_state(SockState::Close);
+            close::leave_tables::<C>(sock);
             sock.report_error(ECONNRESET);
         }
         SockState::Listen | SockState::Close => (),

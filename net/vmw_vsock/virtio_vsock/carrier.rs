@@ -5,7 +5,10 @@
 use crate::DEVICE;
 use kernel::{
     prelude::*,
-    sync::rcu, //
+    sync::{
+        atomic::Relaxed,
+        rcu, //
+    }, //
 };
 use kernel_ext::{
     net::Net,
@@ -38,7 +41,7 @@ impl Guest {
     ///
     /// Context: locks sockets, may sleep.
     pub(crate) fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
-        if reset_connections::<Guest>(gone).is_err() {
+        if reset_connections::<Guest>(None, gone).is_err() {
             // Their users find out when they use them, or by a timer.
             pr_warn!("no memory to reset connections\n");
         }
@@ -80,6 +83,14 @@ impl Carrier for Guest {
         let guard = rcu::read_lock();
         let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
         dev.send(packet)
+    }
+
+    /// A packet that the whole queue has no room for would never be sent.
+    fn zerocopy_fits(parts: usize) -> bool {
+        let guard = rcu::read_lock();
+        DEVICE
+            .load(&guard)
+            .is_some_and(|dev| parts <= dev.max_parts.load(Relaxed))
     }
 
     fn cancel(sock: &mut LockedSock<'_>) -> Result {

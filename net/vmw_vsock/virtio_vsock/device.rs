@@ -90,6 +90,8 @@ pub(crate) struct Device {
     seqpacket: Atomic<bool>,
     /// Descriptors of the receive queue: more replies than these are not queued.
     pub(crate) max_replies: Atomic<usize>,
+    /// Descriptors of the send queue: a packet in more parts than these is never sent.
+    pub(crate) max_parts: Atomic<usize>,
     /// Packets that the receive queue has are left there until replies went out.
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
@@ -174,6 +176,7 @@ impl Device {
                 cid: Atomic::new(Cid::from(cid).get()),
                 seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
                 max_replies: Atomic::new(0),
+                max_parts: Atomic::new(0),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
                 rx_work <- new_work!("virtio_vsock::Device::rx_work"),
@@ -223,6 +226,8 @@ impl Device {
 
     /// Lets senders find the device, and fills the queues.
     fn start(self: ArcBorrow<'_, Self>) -> Result {
+        let parts = self.tx.lock().ok_or(ENODEV)?.size();
+        self.max_parts.store(parts, Relaxed);
         DEVICE
             .compare_swap(None, Some(self.into()))
             .map_err(|_| EBUSY)?;

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A table of sockets by the addresses of their connections, for lookups without a lock.
+//!
+//! The table of the AF_VSOCK core has one lock for all, and puts the connections of one peer to one
+//! port into one bucket. A lookup here costs the same whatever is in the table.
+//!
+//! C headers: [`include/linux/rculist.h`](srctree/include/linux/rculist.h),
+//! [`include/linux/jhash.h`](srctree/include/linux/jhash.h).
+
+use crate::{
+    bindings,
+    lock::SpinLockBh,
+    net::Net,
+    new_spinlock_bh,
+    sock::{
+        LockedSock,
+        VsockSock, //
+    }, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic, //
+        },
+        rcu,
+        Arc, //
+    }, //
+};
+
+/// Buckets by connection: a few connections each for ten thousand of them.
+const TUPLE_BUCKETS: usize = 4096;
+/// Buckets by peer.
+const PEER_BUCKETS: usize = 256;
+
+/// What a connection is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// CID of the peer.
+    pub remote_cid: u32,
+    /// Port of the peer.
+    pub remote_port: u32,
+    /// Port of this side.
+    pub local_port: u32,
+}
+
+/// A member of the table.
+///
+/// # Invariants
+///
+/// While the node is linked, `sock` points to a socket that is not freed before the node was
+/// unlinked and a grace period has passed.
+#[repr(C)]
+struct Node {
+    by_tuple: bindings::hlist_node,
+    by_peer: bindings::hlist_node,
+    rcu: bindings::kvfree_rcu_head,
+    key: Key,
+    sock: *mut bindings::vsock_sock,
+}
+
+/// The table.
+///
+/// Readers ([`find`](Self::find)) are in an RCU read section and take no lock. Writers take the
+/// table's lock, a spinlock that comes after the socket lock.
+///
+/// # Invariants
+///
+/// The buckets are lists of linked [`Node`]s; they change only under `lock`.
+#[pin_data]
+pub struct SockTable {
+    #[pin]
+    lock: SpinLockBh<()>,
+    seed: u32,
+    tuples: [bindings::hlist_head; TUPLE_BUCKETS],
+    peers: [bindings::hlist_head; PEER_BUCKETS],
+}
+
+// SAFETY: The nodes are allocated, and may be unlinked by any thread.
+unsafe impl Send for SockTable {}
+// SAFETY: By the type invariants, changes are serialized; readers follow RCU.
+unsafe impl Sync for SockTable {}
+
+/// The nodes of a bucket.
+///
+/// # Safety
+///
+/// `head` is a bucket of a [`SockTable`], whose nodes have their link at `offset`, and the caller is
+/// in an RCU read section, or has the table's lock, for all of the iteration.
+unsafe fn nodes(
+    head: *const bindings::hlist_head,
+    offset: usize,
+) -> impl Iterator<Item = *const Node> {
+    // Acquire: pairs with the release in `hlist_add_head_rcu()`.
+    let load = |link: *const *mut bindings::hlist_node| {
+        // SAFETY: By the safety requirements the link is valid; it is changed atomically.
+        unsafe { Atomic::from_ptr(link.cast_mut()) }.load(Acquire)
+    };
+    // SAFETY: The bucket is valid by the safety requirements.
+    let mut next = load(unsafe { &raw const (*head).first });
+    core::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        let link = next;
+        // SAFETY: A linked node is not freed before the end of the read section.
+        next = load(unsafe { &raw const (*link).next });
+        // SAFETY: The link is at `offset` in a `Node`.
+        Some(unsafe { link.byte_sub(offset) }.cast::<Node>().cast_const())
+    })
+}
+
+impl SockTable {
+    /// Makes an empty table.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new() -> Result<Arc<Self>> {
+        // SAFETY: FFI call without preconditions.
+        let seed = unsafe { bindings::random_u32() };
+        Arc::pin_init(
+            pin_init!(Self {
+                lock <- new_spinlock_bh!((), "kernel_ext::SockTable::lock"),
+                seed,
+                tuples <- pin_init::init_zeroed(),
+                peers <- pin_init::init_zeroed(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// A bucket of an array, chosen by a hash that the peer cannot know.
+    fn bucket(buckets: &[bindings::hlist_head], hash: u32) -> *mut bindings::hlist_head {
+        // A number of buckets that is a power of two.
+        let index = hash as usize & buckets.len().wrapping_sub(1);
+        let first: *const bindings::hlist_head = buckets.as_ptr();
+        // BOUNDS: The mask keeps the index below the length.
+        first.wrapping_add(index).cast_mut()
+    }
+
+    fn tuple_bucket(&self, key: Key) -> *mut bindings::hlist_head {
+        // SAFETY: FFI call without preconditions.
+        let hash = unsafe {
+            bindings::jhash_3words(key.remote_cid, key.remote_port, key.local_port, self.seed)
+        };
+        Self::bucket(&self.tuples, hash)
+    }
+
+    fn peer_bucket(&self, cid: u32) -> *mut bindings::hlist_head {
+        // SAFETY: FFI call without preconditions.
+        let hash = unsafe { bindings::jhash_3words(cid, 0, 0, self.seed) };
+        Self::bucket(&self.peers, hash)
+    }
+
+    /// Looks for the socket of a connection that `net` reaches, and returns a counted reference.
+    ///
+    /// The socket may change until it is locked.
+    #[inline]
+    pub fn find(
+        &self,
+        key: Key,
+        net: Option<&Net>,
+        _guard: &rcu::Guard,
+    ) -> Option<ARef<VsockSock>> {
+        let offset = core::mem::offset_of!(Node, by_tuple);
+        // SAFETY: The bucket is one of tuples, and `_guard` is the read section.
+        for node in unsafe { nodes(self.tuple_bucket(key), offset) } {
+            // SAFETY: A node that is found is not freed before the end of the read section, and its
+            // key never changes.
+            if unsafe { (*node).key } != key {
+                continue;
+            }
+            // SAFETY: As above.
+            let sock = unsafe { (*node).sock };
+            // SAFETY: By the invariants of `Node`, the socket is not freed before the end of the read
+            // section.
+            let Some(sock) = (unsafe { get(sock) }) else {
+                continue;
+            };
+            if Net::reachable(Some(sock.net()), net) {
+                return Some(sock);
+            }
+        }
+        None
+    }
+
+    /// The sockets with a connection to `peer`, or to anybody, as counted references.
+    ///
+    /// Context: may sleep. Sockets that join meanwhile may be missing.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn members(&self, peer: Option<u32>) -> Result<KVec<ARef<VsockSock>>> {
+        let mut socks = KVec::new();
+        match peer {
+            Some(cid) => self.members_of_bucket(self.peer_bucket(cid), Some(cid), &mut socks)?,
+            None => {
+                for head in &self.peers {
+                    self.members_of_bucket(head, None, &mut socks)?;
+                }
+            }
+        }
+        Ok(socks)
+    }
+
+    fn members_of_bucket(
+        &self,
+        head: *const bindings::hlist_head,
+        peer: Option<u32>,
+        socks: &mut KVec<ARef<VsockSock>>,
+    ) -> Result {
+        let offset = core::mem::offset_of!(Node, by_peer);
+        let before = socks.len();
+        loop {
+            let mut missing = 0usize;
+            let guard = self.lock.lock();
+            // SAFETY: The bucket is one of peers, and the lock is held.
+            for node in unsafe { nodes(head, offset) } {
+                // SAFETY: The lock keeps the node linked, and its key never changes.
+                let key = unsafe { (*node).key };
+                if peer.is_some_and(|cid| key.remote_cid != cid) {
+                    continue;
+                }
+                if socks.len() >= socks.capacity() {
+                    missing = missing.saturating_add(1);
+                    continue;
+                }
+                // SAFETY: The lock keeps the node linked.
+                let sock = unsafe { (*node).sock };
+                // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
+                if let Some(sock) = unsafe { get(sock) } {
+                    // There is room, see above.
+                    let _ = socks.push_within_capacity(sock);
+                }
+            }
+            drop(guard);
+            if missing == 0 {
+                return Ok(());
+            }
+            socks.truncate(before);
+            // Some more, since others may join now.
+            socks.reserve(missing.saturating_mul(2).saturating_add(8), GFP_KERNEL)?;
+        }
+    }
+
+    /// Puts a socket into the table, until the membership is dropped.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn insert(self: &Arc<Self>, sock: &mut LockedSock<'_>, key: Key) -> Result<Membership> {
+        // INVARIANT: Only `Membership` unlinks the node; it is a part of the socket's state, which is
+        // dropped when the socket is destroyed: a grace period after its last reference is gone, at
+        // the earliest.
+        // SAFETY: The socket is valid and locked.
+        unsafe { bindings::sk_set_rcu_free(sock.as_sock()) };
+        let node = KBox::new(
+            Node {
+                by_tuple: pin_init::zeroed(),
+                by_peer: pin_init::zeroed(),
+                rcu: pin_init::zeroed(),
+                key,
+                sock: sock.as_raw(),
+            },
+            GFP_KERNEL,
+        )?;
+        let node = NonNull::from(KBox::leak(node));
+        let raw = node.as_ptr();
+        let guard = self.lock.lock();
+        // SAFETY: The node is valid and in no list; the lock is held.
+        unsafe {
+            bindings::hlist_add_head_rcu(&raw mut (*raw).by_peer, self.peer_bucket(key.remote_cid))
+        };
+        // SAFETY: As above.
+        unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_tuple, self.tuple_bucket(key)) };
+        drop(guard);
+        Ok(Membership {
+            table: self.clone(),
+            node,
+        })
+    }
+}
+
+/// Takes a reference to a socket, unless its last one is gone.
+///
+/// # Safety
+///
+/// The socket is not freed during the call.
+#[inline]
+unsafe fn get(sock: *mut bindings::vsock_sock) -> Option<ARef<VsockSock>> {
+    let sock = NonNull::new(sock)?;
+    // SAFETY: By the safety requirements; a `struct sock` is the first field.
+    if !unsafe { bindings::sk_get_unless_zero(sock.as_ptr().cast()) } {
+        return None;
+    }
+    // SAFETY: The reference is ours.
+    Some(unsafe { ARef::from_raw(sock.cast()) })
+}
+
+/// The membership of a socket in a [`SockTable`]; dropping it ends that.
+///
+/// It has no reference to the socket, whose state it is a part of.
+///
+/// # Invariants
+///
+/// `node` is linked in `table`.
+pub struct Membership {
+    table: Arc<SockTable>,
+    node: NonNull<Node>,
+}
+
+// SAFETY: The node is unlinked under the lock of the table, by whatever thread.
+unsafe impl Send for Membership {}
+// SAFETY: There are no methods on `&Membership`.
+unsafe impl Sync for Membership {}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let node = self.node.as_ptr();
+        let guard = self.table.lock.lock();
+        // SAFETY: By the type invariants, the node is linked; the lock is held.
+        unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_tuple) };
+        // SAFETY: As above.
+        unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_peer) };
+        drop(guard);
+        // SAFETY: The node is not linked any more, and came from a `KBox`; readers may look at it
+        // until the grace period ends, and it is plain memory.
+        unsafe { bindings::kvfree_call_rcu(&raw mut (*node).rcu, node.cast()) };
+    }
+}
