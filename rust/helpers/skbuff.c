@@ -85,3 +85,9 @@ __rust_helper void rust_vsock_helper_zerocopy_set_copied(struct ubuf_info *uarg)
 {
 	uarg_to_msgzc(uarg)->zerocopy = 0;
 }
+
+/* Returns whether the first bytes of the payload could be dropped. */
+__rust_helper bool rust_vsock_helper_pskb_pull(struct sk_buff *skb, unsigned int len)
+{
+	return pskb_pull(skb, len);
+}

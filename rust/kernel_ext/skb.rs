@@ -378,6 +378,27 @@ impl<C> SkBuff<C> {
         })
     }
 
+    /// Drops the first `len` bytes of the payload.
+    ///
+    /// Context: does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the payload is shorter, `ENOMEM`.
+    #[doc(alias = "pskb_pull")]
+    pub fn pull(&mut self, len: usize) -> Result {
+        if len > self.len() {
+            return Err(EFAULT);
+        }
+        // SAFETY: By the type invariants, the buffer is valid and ours, and it has that many bytes.
+        //
+        // INVARIANT: The head grows by bytes that were payload.
+        if !unsafe { bindings::pskb_pull(self.as_raw(), len as c_uint) } {
+            return Err(ENOMEM);
+        }
+        Ok(())
+    }
+
     /// Charges the buffer to a socket, as something that it sends.
     #[doc(alias = "skb_set_owner_w")]
     pub fn set_owner(&mut self, sock: &VsockSock) {

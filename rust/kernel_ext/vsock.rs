@@ -72,6 +72,27 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Says who may have the place of a transport, and how to free it.
+    fn explain_busy(self) {
+        match self {
+            Kind::HostToGuest => pr_err!(
+                "there is another transport to guests; find it by 'lsmod | grep vsock' (the C module \
+                 is vhost_vsock), end its VMs and sockets, and type 'modprobe -r' and its name\n"
+            ),
+            Kind::GuestToHost => pr_err!(
+                "there is another transport to the host; find it by 'lsmod | grep vsock' \
+                 (vmw_vsock_virtio_transport, vmw_vsock_vmci_transport, hv_sock), close its sockets, \
+                 and type 'modprobe -r' and its name\n"
+            ),
+            Kind::Local => pr_err!(
+                "there is another loopback transport; close its sockets and type \
+                 'modprobe -r vsock_loopback'\n"
+            ),
+        }
+    }
+}
+
 /// Where a transport is registered: a `static` for each implementation of [`Transport`].
 ///
 /// It is how a socket is recognised as one of this transport, and where its connections are found.
@@ -187,6 +208,13 @@ pub trait Transport: Send + Sync + 'static {
     /// Whole messages that can be received now.
     fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32;
 
+    /// Takes what was received as a buffer, for a socket in a BPF sockmap.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is nothing.
+    fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>>;
+
     /// Whether a socket may connect to `addr`; the socket may be unlocked and without a transport.
     fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool;
 
@@ -252,8 +280,11 @@ impl<T: Transport> Registration<T> {
                 let ret = to_result(unsafe {
                     bindings::vsock_core_register(slot, T::KIND.as_raw())
                 });
-                if ret.is_err() {
+                if let Err(e) = ret {
                     T::slot().clear();
+                    if e == EBUSY {
+                        T::KIND.explain_busy();
+                    }
                 }
                 ret
             }),
@@ -297,6 +328,7 @@ impl<T: Transport> Registration<T> {
         notify_set_rcvlowat: Some(Shim::<T>::notify_set_rcvlowat),
         unsent_bytes: Some(Shim::<T>::unsent_bytes),
         shutdown: Some(Shim::<T>::shutdown),
+        read_skb: Some(Shim::<T>::read_skb),
         msgzerocopy_allow: Some(Shim::<T>::msgzerocopy_allow),
         get_local_cid: Some(Shim::<T>::get_local_cid),
         has_remote_cid: if T::HAS_HAS_REMOTE_CID {
@@ -304,7 +336,6 @@ impl<T: Transport> Registration<T> {
         } else {
             None
         },
-        ..pin_init::zeroed()
     };
 }
 

@@ -26,6 +26,7 @@ use kernel_ext::{
         SendMsg, //
     },
     net::Net,
+    skb::SkBuff,
     sock::{
         LockedSock,
         Shutdown,
@@ -228,6 +229,15 @@ impl<C: Carrier> Transport for Over<C> {
             return 0;
         };
         conn.rx(sock).map_or(0, |rx| rx.messages())
+    }
+
+    fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>> {
+        let conn = send::conn_of::<C>(sock)?;
+        let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)?;
+        if conn.release(freed, true) {
+            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+        }
+        skb
     }
 
     fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool {

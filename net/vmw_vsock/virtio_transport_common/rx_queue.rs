@@ -338,4 +338,25 @@ impl RxQueue {
         let freed = u32::try_from(total).unwrap_or(u32::MAX);
         Some((freed, copied.map(|()| total)))
     }
+
+    /// Takes the first buffer as it is, for who does not want a copy of its bytes.
+    ///
+    /// Returns how many bytes of credit that frees and the unread part of the buffer, or an error if
+    /// that cannot be had: the bytes are gone then as well. Nothing if the queue is empty.
+    pub(crate) fn take_buffer(&mut self) -> Option<(Result<SkBuff<()>>, u32)> {
+        let skb = self.pop()?;
+        let (mut skb, piece) = skb.replace_cb(());
+        let unread = skb.len().saturating_sub(piece.offset);
+        self.bytes = self.bytes.saturating_sub(unread);
+        if piece.ends_message() {
+            self.messages = self.messages.saturating_sub(1);
+        }
+        let freed = u32::try_from(unread).unwrap_or(u32::MAX);
+        let ret = if piece.offset > 0 {
+            skb.pull(piece.offset)
+        } else {
+            Ok(())
+        };
+        Some((ret.map(|()| skb), freed))
+    }
 }

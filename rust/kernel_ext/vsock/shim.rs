@@ -397,6 +397,27 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
+    pub(super) unsafe extern "C" fn read_skb(
+        vsk: Vsk,
+        actor: bindings::skb_read_actor_t,
+    ) -> c_int {
+        let Some(actor) = actor else {
+            return EINVAL.to_errno();
+        };
+        // SAFETY: See `Shim`: packets are delivered with the socket locked, and this is what the
+        // delivery calls.
+        let skb = T::read_skb(&mut unsafe { Self::locked(vsk) });
+        match skb {
+            // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket is
+            // valid.
+            Ok(skb) => unsafe { actor(vsk.cast(), skb.into_raw().as_ptr()) },
+            Err(e) => e.to_errno(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
     pub(super) unsafe extern "C" fn msgzerocopy_allow() -> bool {
         true
     }
