@@ -26,22 +26,31 @@ def run(arguments):
     parser.add_argument("--timeout", type=int, default=600)
     parser.add_argument("--file", action="append", default=[],
                         help="another file for /lab/files in the VM")
+    parser.add_argument("--kernel", choices=["stock", "debug"], default="stock",
+                        help="of the host VM; `debug` wants `make debug`")
+    parser.add_argument("--guest-kernel", choices=["stock", "debug"], default="stock")
     options = parser.parse_args(arguments)
     script = Path(options.script)
     if not script.is_file():
         raise LabError(f"no such script: {script}")
-    kernel = Kernel()
     guest = options.modules if options.guest == "same" else options.guest
     ours = "ours" in (options.modules, guest)
-    payload = vm.base_payload(kernel, vm.modules("ours" if ours else "c"),
-                              *programs(kernel))
+    machine = vm.HostVM
+    if options.kernel == "debug":
+        from . import debugkernel
+        machine = debugkernel.DebugVM
+        kernel, payload = debugkernel.for_run(options.modules, guest, options.guest_kernel)
+    else:
+        kernel = Kernel()
+        payload = vm.base_payload(kernel, vm.modules("ours" if ours else "c"),
+                                  *programs(kernel))
     payload.add("script", script)
     for name in options.file:
         payload.add(f"files/{Path(name).name}", name)
     payload.text("vm/main", MAIN.format(
         modules=options.modules, what="bash /lab/script",
         guest=f"guest_start {guest} || exit 1" if guest else ""))
-    machine = vm.HostVM(kernel, "run", payload, options.timeout)
+    machine = machine(kernel, "run", payload, options.timeout)
 
     def show(line):
         print(line, flush=True)
