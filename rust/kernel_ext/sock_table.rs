@@ -18,7 +18,10 @@ use crate::{
         VsockSock, //
     }, //
 };
-use core::ptr::NonNull;
+use core::{
+    cell::UnsafeCell,
+    ptr::NonNull, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -32,8 +35,8 @@ use kernel::{
     }, //
 };
 
-/// Buckets by connection: a few connections each for ten thousand of them.
-const TUPLE_BUCKETS: usize = 4096;
+/// Buckets by connection: about one connection each for ten thousand of them.
+const TUPLE_BUCKETS: usize = 8192;
 /// Buckets by peer.
 const PEER_BUCKETS: usize = 256;
 
@@ -76,8 +79,39 @@ pub struct SockTable {
     #[pin]
     lock: SpinLockBh<()>,
     seed: u32,
-    tuples: [bindings::hlist_head; TUPLE_BUCKETS],
-    peers: [bindings::hlist_head; PEER_BUCKETS],
+    tuples: Buckets<TUPLE_BUCKETS>,
+    peers: Buckets<PEER_BUCKETS>,
+}
+
+/// Heads of lists, changed by writers while readers look at them.
+struct Buckets<const N: usize>(KVBox<UnsafeCell<[bindings::hlist_head; N]>>);
+
+impl<const N: usize> Buckets<N> {
+    const N_IS_POWER_OF_TWO: () = assert!(N.is_power_of_two());
+
+    fn new() -> Result<Self> {
+        let () = Self::N_IS_POWER_OF_TWO;
+        // Zeroes are empty lists.
+        let heads = pin_init::init_zeroed::<[bindings::hlist_head; N]>();
+        let heads = KVBox::init(heads, GFP_KERNEL)?;
+        // CAST: `UnsafeCell` is transparent.
+        let heads = KVBox::into_raw(heads).cast::<UnsafeCell<[bindings::hlist_head; N]>>();
+        // SAFETY: The pointer came from `into_raw` of a box with the same layout.
+        Ok(Self(unsafe { KVBox::from_raw(heads) }))
+    }
+
+    /// The bucket for a hash.
+    fn get(&self, hash: u32) -> *mut bindings::hlist_head {
+        // BOUNDS: The mask keeps the index below `N`.
+        self.0
+            .get()
+            .cast::<bindings::hlist_head>()
+            .wrapping_add(hash as usize & (N - 1))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = *mut bindings::hlist_head> + '_ {
+        (0..N as u32).map(|index| self.get(index))
+    }
 }
 
 // SAFETY: The nodes are allocated, and may be unlinked by any thread.
@@ -124,23 +158,14 @@ impl SockTable {
         // SAFETY: FFI call without preconditions.
         let seed = unsafe { bindings::random_u32() };
         Arc::pin_init(
-            pin_init!(Self {
+            try_pin_init!(Self {
                 lock <- new_spinlock_bh!((), "kernel_ext::SockTable::lock"),
                 seed,
-                tuples <- pin_init::init_zeroed(),
-                peers <- pin_init::init_zeroed(),
+                tuples: Buckets::new()?,
+                peers: Buckets::new()?,
             }),
             GFP_KERNEL,
         )
-    }
-
-    /// A bucket of an array, chosen by a hash that the peer cannot know.
-    fn bucket(buckets: &[bindings::hlist_head], hash: u32) -> *mut bindings::hlist_head {
-        // A number of buckets that is a power of two.
-        let index = hash as usize & buckets.len().wrapping_sub(1);
-        let first: *const bindings::hlist_head = buckets.as_ptr();
-        // BOUNDS: The mask keeps the index below the length.
-        first.wrapping_add(index).cast_mut()
     }
 
     fn tuple_bucket(&self, key: Key) -> *mut bindings::hlist_head {
@@ -148,13 +173,13 @@ impl SockTable {
         let hash = unsafe {
             bindings::jhash_3words(key.remote_cid, key.remote_port, key.local_port, self.seed)
         };
-        Self::bucket(&self.tuples, hash)
+        self.tuples.get(hash)
     }
 
     fn peer_bucket(&self, cid: u32) -> *mut bindings::hlist_head {
         // SAFETY: FFI call without preconditions.
         let hash = unsafe { bindings::jhash_3words(cid, 0, 0, self.seed) };
-        Self::bucket(&self.peers, hash)
+        self.peers.get(hash)
     }
 
     /// Looks for the socket of a connection that `net` reaches, and returns a counted reference.
@@ -201,7 +226,7 @@ impl SockTable {
         match peer {
             Some(cid) => self.members_of_bucket(self.peer_bucket(cid), Some(cid), &mut socks)?,
             None => {
-                for head in &self.peers {
+                for head in self.peers.iter() {
                     self.members_of_bucket(head, None, &mut socks)?;
                 }
             }
