@@ -305,7 +305,16 @@ impl<'a> Regions<'a> {
     /// The region that contains `at`.
     #[inline]
     pub fn find(&self, at: Gpa) -> Option<&'a Region> {
-        let after = self.sorted.partition_point(|region| region.gpa_start <= at);
+        // `partition_point` of `core` does the same, with code to panic if it were wrong.
+        let (mut after, mut end) = (0_usize, self.sorted.len());
+        while after < end {
+            // OVERFLOW: Between the two.
+            let mid = after.wrapping_add(end.wrapping_sub(after) / 2);
+            match self.sorted.get(mid) {
+                Some(region) if region.gpa_start <= at => after = mid.wrapping_add(1),
+                _ => end = mid,
+            }
+        }
         let region = self.sorted.get(after.checked_sub(1)?)?;
         let offset = at.0.checked_sub(region.gpa_start.0)?;
         (offset < region.size).then_some(region)
