@@ -223,54 +223,53 @@ impl SockTable {
     /// `ENOMEM`.
     pub fn members(&self, peer: Option<u32>) -> Result<KVec<ARef<VsockSock>>> {
         let mut socks = KVec::new();
-        match peer {
-            Some(cid) => self.members_of_bucket(self.peer_bucket(cid), Some(cid), &mut socks)?,
-            None => {
-                for head in self.peers.iter() {
-                    self.members_of_bucket(head, None, &mut socks)?;
+        loop {
+            let mut found = 0usize;
+            match peer {
+                Some(cid) => self.collect(self.peer_bucket(cid), peer, &mut socks, &mut found),
+                None => {
+                    for head in self.peers.iter() {
+                        self.collect(head, None, &mut socks, &mut found);
+                    }
                 }
             }
+            if found <= socks.capacity() {
+                return Ok(socks);
+            }
+            // Some more, since others may join now.
+            let room = found.saturating_add(found / 8).saturating_add(8);
+            socks = KVec::with_capacity(room, GFP_KERNEL)?;
         }
-        Ok(socks)
     }
 
-    fn members_of_bucket(
+    /// Adds the members in a bucket of peers to `socks` as long as there is room, and counts them.
+    fn collect(
         &self,
         head: *const bindings::hlist_head,
         peer: Option<u32>,
         socks: &mut KVec<ARef<VsockSock>>,
-    ) -> Result {
+        found: &mut usize,
+    ) {
         let offset = core::mem::offset_of!(Node, by_peer);
-        let before = socks.len();
-        loop {
-            let mut missing = 0usize;
-            let guard = self.lock.lock();
-            // SAFETY: The bucket is one of peers, and the lock is held.
-            for node in unsafe { nodes(head, offset) } {
-                // SAFETY: The lock keeps the node linked, and its key never changes.
-                let key = unsafe { (*node).key };
-                if peer.is_some_and(|cid| key.remote_cid != cid) {
-                    continue;
-                }
-                if socks.len() >= socks.capacity() {
-                    missing = missing.saturating_add(1);
-                    continue;
-                }
-                // SAFETY: The lock keeps the node linked.
-                let sock = unsafe { (*node).sock };
-                // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
-                if let Some(sock) = unsafe { get(sock) } {
-                    // There is room, see above.
-                    let _ = socks.push_within_capacity(sock);
-                }
+        let _guard = self.lock.lock();
+        // SAFETY: The bucket is one of peers, and the lock is held.
+        for node in unsafe { nodes(head, offset) } {
+            // SAFETY: The lock keeps the node linked, and its key never changes.
+            let key = unsafe { (*node).key };
+            if peer.is_some_and(|cid| key.remote_cid != cid) {
+                continue;
             }
-            drop(guard);
-            if missing == 0 {
-                return Ok(());
+            *found = found.saturating_add(1);
+            if socks.len() >= socks.capacity() {
+                continue;
             }
-            socks.truncate(before);
-            // Some more, since others may join now.
-            socks.reserve(missing.saturating_mul(2).saturating_add(8), GFP_KERNEL)?;
+            // SAFETY: The lock keeps the node linked.
+            let sock = unsafe { (*node).sock };
+            // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
+            if let Some(sock) = unsafe { get(sock) } {
+                // There is room, see above.
+                let _ = socks.push_within_capacity(sock);
+            }
         }
     }
 

@@ -76,8 +76,10 @@ impl UserIov {
     ///
     /// `ENOMEM`.
     pub fn make_room(&mut self) -> Result {
-        let missing = Self::MAX.saturating_sub(self.pieces.len());
-        Ok(self.pieces.reserve(missing, GFP_KERNEL_ACCOUNT)?)
+        if self.pieces.capacity() < Self::MAX {
+            self.pieces = KVVec::with_capacity(Self::MAX, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(())
     }
 
     /// Removes all pieces, and keeps the room.
