@@ -179,6 +179,22 @@ def fmt(check):
                       "skip_children=true,unstable_features=true", *names], cwd=TREE)
 
 
+def rust_analyzer():
+    """rust-project.json for editors, with paths outside of the chroot."""
+    builder = Builder()
+    with builder.locked("stock"):
+        root, tree = builder.place("stock")
+        root.run(["make", "-C", KDIR, f"M={TREE}", "rust-analyzer"], "rust-analyzer",
+                 "make rust-analyzer")
+        text = (tree / "rust-project.json").read_text()
+    text = text.replace(f'{TREE}/', f'{config.REPO}/').replace(f'"{TREE}"', f'"{config.REPO}"')
+    text = text.replace(f'{KDIR}/', f'{builder.kdir}/').replace(f'"{KDIR}"', f'"{builder.kdir}"')
+    text = text.replace('"/usr/', f'"{build_root()}/usr/')
+    (config.REPO / "rust-project.json").write_text(text)
+    say(f"wrote {config.REPO / 'rust-project.json'}")
+    return 0
+
+
 def clean():
     """Removes build/ and the objects of this tree (not the cache's roots)."""
     shutil.rmtree(config.BUILD, ignore_errors=True)

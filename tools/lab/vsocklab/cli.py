@@ -115,6 +115,21 @@ def command_test_debug(arguments):
     return run()
 
 
+def command_demo(arguments):
+    from .demo import demo
+    return demo()
+
+
+def command_prepare(arguments):
+    from .run import prepare
+    return prepare()
+
+
+def command_rust_analyzer(arguments):
+    from .build import rust_analyzer
+    return rust_analyzer()
+
+
 def command_help(arguments):
     print(HELP, end="")
     return 0

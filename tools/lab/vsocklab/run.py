@@ -84,3 +84,16 @@ def shell(arguments):
     machine = vm.HostVM(kernel, "shell", payload, shell=True)
     result = machine.run()
     return 0 if result.status == 0 else 1
+
+
+def prepare():
+    """Everything in the cache that the other commands need."""
+    from . import image
+    from .build import Builder
+    kernel = Kernel()
+    Builder()
+    programs(kernel)
+    image.disk(kernel)
+    image.host_initramfs(kernel)
+    image.guest_base(kernel)
+    return 0

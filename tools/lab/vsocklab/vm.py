@@ -54,6 +54,7 @@ def base_payload(kernel, modules, guest_programs=(), programs=()):
     payload.add("vmlinuz", kernel.files() / "vmlinuz")
     payload.add("guest/base", image.guest_base(kernel))
     scripts = sorted((config.TESTING / "vm").glob("guest-*"))
+    scripts.append(config.TESTING / "vm" / "demo.sh")
     order = {name: n for n, name in enumerate(config.MODULES["guest"])}
     guest_modules = sorted((m for m in modules if m.stem in order), key=lambda m: order[m.stem])
     scratch = cache.scratch("overlay")
@@ -100,7 +101,7 @@ class HostVM:
                 "-nodefaults", "-display", "none", "-no-reboot",
                 "-kernel", "/kernel/vmlinuz", "-initrd", "/initramfs",
                 "-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off "
-                "net.ifnames=0" + (" lab.shell" if self.shell else "")
+                "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0" + (" lab.shell" if self.shell else "")
                 + " " + os.environ.get("VSOCK_LAB_APPEND", ""),
                 "-serial", "file:/run-lab/console.log", *serial,
                 *drive(0, "/disk.img", "snapshot=on,cache=unsafe"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""The vhost ioctls of an strace log, comparable between two runs.
+"""The vhost ioctls of an strace log on standard input, comparable between two runs.
 
 Addresses, descriptors and process ids are masked; order and results stay.
 """
@@ -9,7 +9,7 @@ import re
 import sys
 
 unfinished = {}
-for line in open(sys.argv[1], errors="replace"):
+for line in sys.stdin:
     match = re.match(r"(\d+)\s+(.*)", line.rstrip())
     if not match:
         continue

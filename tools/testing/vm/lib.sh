@@ -17,7 +17,7 @@ say() { echo "# $*"; }
 mark() {
 	echo "<4>lab-test: $*" >/dev/kmsg
 	if [ -n "$GUEST_PID" ]; then
-		guest_sh "echo '<4>lab-test: $*' >/dev/kmsg" >/dev/null 2>&1
+		echo "lab-test: $*" >>"$GUEST_LOG"
 	fi
 }
 
@@ -82,6 +82,10 @@ unload_host() {
 
 GUEST_PID=
 GUEST_HANGS=0
+GUEST_LOG_PID=
+# A slow machine is no fault of the guest: long watchdogs.
+GUEST_APPEND="mitigations=off net.ifnames=0 watchdog_thresh=60
+	rcupdate.rcu_cpu_stall_timeout=120 no_timer_check random.trust_cpu=on"
 
 guest_qemu() {	# MODULES, to be run in the background
 	local accel='-accel tcg' cpu='-cpu qemu64'
@@ -91,13 +95,25 @@ guest_qemu() {	# MODULES, to be run in the background
 	fi
 	# One CPU for the guest: unpinned, nested SVM under TCG hangs now and then.
 	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 $accel $cpu -M q35 -m 512M \
-		-display none -nodefaults -no-reboot -serial "file:$GUEST_LOG" \
+		-display none -nodefaults -no-reboot -chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
 		-device "vhost-vsock-pci,guest-cid=$GUEST_CID" \
 		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
 		-device virtio-net-pci,netdev=n,romfile= \
 		$GUEST_EXTRA \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
-		-append "console=ttyS0 panic=-1 loglevel=5 mitigations=off net.ifnames=0 lab.modules=$1"
+		-append "console=ttyS0 panic=-1 loglevel=${GUEST_LOGLEVEL:-5} $GUEST_APPEND lab.modules=$1"
+}
+
+# The guest's console: a file per boot here, all of them live on the port lab.guest.
+guest_log_begin() {
+	local n=1
+	while [ -e "$GUEST_LOG.$n" ]; do n=$((n + 1)); done
+	[ ! -e "$GUEST_LOG" ] || mv "$GUEST_LOG" "$GUEST_LOG.$n"
+	echo "lab: guest starts ($1)" >"$GUEST_LOG"
+	if [ -z "$GUEST_LOG_PID" ]; then
+		tail -q -n +1 -F "$GUEST_LOG" >"$LAB_GUESTLOG" 2>/dev/null &
+		GUEST_LOG_PID=$!
+	fi
 }
 
 guest_log_has() { grep -qa "$1" "$GUEST_LOG" 2>/dev/null; }
@@ -120,13 +136,12 @@ guest_start() {
 	load_kvm || say "no /dev/kvm in the host VM: the guest runs under TCG"
 	[ -e $LAB/guest/initramfs ] || cat $LAB/guest/base $LAB/guest/overlay >$LAB/guest/initramfs
 	for try in 1 2 3; do
-		echo "lab: guest starts ($1)" >$LAB_GUESTLOG
-		: >"$GUEST_LOG"
+		guest_log_begin "$1"
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
 		GUEST_PID=$!
-		tail -n +1 -F --pid=$GUEST_PID "$GUEST_LOG" >$LAB_GUESTLOG 2>/dev/null &
-		if guest_wait LAB-GUEST-READY "${GUEST_READY_SECONDS:-60}"; then
-			if guest_wait LAB-GUEST-LOADED 60 && guest_agent_wait; then
+		${GUEST_HOOK:-:}
+		if guest_wait LAB-GUEST-READY "${GUEST_READY_SECONDS:-150}"; then
+			if guest_wait LAB-GUEST-LOADED 90 && guest_agent_wait; then
 				return 0
 			fi
 			say "the guest did not load its modules ($1):"

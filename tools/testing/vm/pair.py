@@ -108,9 +108,9 @@ class Pair:
     def _read_skips(self):
         found = []
         for line in open("/lab/vm/vsock_test.skip"):
-            match = re.match(r"(\w+):\s*(.*?)\s+#\s*(.+)", line)
-            if match and match[1] == self.program:
-                found.append((match[2], match[3]))
+            match = re.match(r"(\w+)(?:@([\w-]+))?:\s*(.*?)\s+#\s*(.+)", line)
+            if match and match[1] == self.program and match[2] in (None, self.direction):
+                found.append((match[3], match[4]))
         return found
 
     def name(self, test):
@@ -136,6 +136,9 @@ class Pair:
             self.marked = current[-1]
             with open("/dev/kmsg", "w") as log:
                 log.write(f"<4>lab-test: {self.name(current[-1])}\n")
+            if self.direction != "loopback":
+                with open("/lab/out/guest-console.log", "a") as log:
+                    log.write(f"lab-test: {self.name(current[-1])}\n")
 
     def run(self, skipped):
         """One run of both sides; their texts and statuses."""

@@ -69,7 +69,7 @@ t4_pairing() {
 	fi
 	want "$name/boot" && ok "$name/boot"
 	for direction in guest-client guest-server; do
-		for program in vsock_test vsock_uring_test; do
+		for program in vsock_test vsock_diag_test vsock_uring_test; do
 			want_group "$name/$direction" || continue
 			mark "$name/$direction/$program"
 			pair "$name/$direction" $program $direction
@@ -88,20 +88,57 @@ t4_pairing() {
 	guest_kill
 }
 
-# QEMU's ioctls on /dev/vhost-vsock, with file descriptors and addresses masked.
+# QEMU's ioctls on /dev/vhost-vsock. strace is attached only while QEMU talks to
+# the device (at its start, and when the guest's driver comes and goes): every
+# KVM_RUN would be traced too, which makes a boot take minutes.
+strace_attach() {	# FILE
+	strace -f -q -e trace=openat,ioctl -o "$1" -p "$GUEST_PID" 2>/lab/out/strace.log &
+	STRACE_PID=$!
+	sleep 1
+}
+
+strace_detach() {
+	kill -INT $STRACE_PID
+	wait $STRACE_PID 2>/dev/null
+	kill -CONT "$GUEST_PID"
+}
+
+strace_wait() {		# FILE TEXT
+	local n
+	for n in $(seq 150); do
+		grep -q "$2" "$1" 2>/dev/null && sleep 1 && return 0
+		sleep 0.2
+	done
+	echo "QEMU did not call $2"
+	return 1
+}
+
+strace_start() {
+	local n
+	for n in $(seq 50); do
+		grep -q '^State:.T' "/proc/$GUEST_PID/status" && break
+		sleep 0.1
+	done
+	strace_attach "$STRACE_OUT.1"
+	kill -CONT "$GUEST_PID"
+	strace_wait "$STRACE_OUT.1" VHOST_VSOCK_SET_GUEST_CID
+	strace_detach
+}
+
 strace_guest() {
-	local out=/lab/out/strace.$1
-	GUEST_WRAP="strace -f -o $out.raw -e trace=openat,ioctl,close --seccomp-bpf"
-	if ! GUEST_READY_SECONDS=180 guest_start c; then
-		GUEST_WRAP=
-		echo "the guest did not start under strace"
-		return 1
-	fi
-	GUEST_WRAP=
-	guest_stop
-	python3 /lab/vm/ioctls.py "$out.raw" >"$out"
-	rm -f "$out.raw"
-	[ -s "$out" ] || { echo "no vhost ioctl was seen"; return 1; }
+	local status=0
+	STRACE_OUT=/lab/out/strace.$1
+	GUEST_WRAP=/lab/vm/stopped GUEST_HOOK=strace_start guest_start none || return 1
+	strace_attach "$STRACE_OUT.2"
+	guest_sh '/lab/guest-load c' || status=1
+	strace_wait "$STRACE_OUT.2" VHOST_VSOCK_SET_RUNNING || status=1
+	guest_sh 'rmmod vmw_vsock_virtio_transport' || status=1
+	strace_wait "$STRACE_OUT.2" VHOST_GET_VRING_BASE || status=1
+	strace_detach
+	guest_stop || status=1
+	cat "$STRACE_OUT.1" "$STRACE_OUT.2" | python3 /lab/vm/ioctls.py >"$STRACE_OUT"
+	[ -s "$STRACE_OUT" ] || { echo "no vhost ioctl was seen"; return 1; }
+	return $status
 }
 
 t4_strace_compare() {
