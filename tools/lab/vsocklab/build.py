@@ -160,7 +160,7 @@ def fmt_problems():
         return ""
     root = Chroot(build_root()).bind(config.REPO, TREE, True)
     result = subprocess.run(
-        root.argv(["rustfmt", "--check", "--edition", "2021",
+        root.argv(["rustfmt", "--check", "--color", "never", "--edition", "2021",
                    "--config", "skip_children=true,unstable_features=true", *names], cwd=TREE),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace")
