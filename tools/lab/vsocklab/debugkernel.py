@@ -57,6 +57,13 @@ rm -f /out/root/lib/modules/*/build /out/root/lib/modules/*/source
 """
 
 
+# For scripts that start a guest: what is slow here, and no interrupt controller
+# for it in the kernel (that needs CONFIG_KVM_IOAPIC) but the APIC.
+SETUP = """export GUEST_READY_SECONDS=400
+GUEST_EXTRA="-machine kernel-irqchip=split"
+"""
+
+
 def missing_symbols(fragment, result):
     """Lines of the fragment that the finished configuration does not have."""
     have = {}
@@ -207,7 +214,7 @@ def for_run(host, guest, guest_kernel):
 class DebugVM(vm.HostVM):
     """The host VM with the debug kernel."""
 
-    APPEND = "loglevel=7 kasan_multi_shot"
+    APPEND = "loglevel=7 kasan_multi_shot kunit.enable=1"
 
     def qemu(self):
         argv = super().qemu()

@@ -22,7 +22,6 @@ TIMEOUT = 2400
 MAIN = """#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 export LAB_TESTS={tests}
-export GUEST_READY_SECONDS={ready}
 LAB_GROUPS={groups}
 . /lab/vm/lib.sh
 . /lab/vm/groups.sh
@@ -36,6 +35,8 @@ OURS = re.compile(r"vmw_vsock|vsock_loopback|vhost_core|vhost_vsock|virtio_trans
                   r"kernel_ext|vsock_proto|vsock_bindings|vring|\[vsock\]|rust_vsock_helper|vhost_task")
 # Lines of a report that name what was running, or loaded, not what did it.
 CONTEXT = re.compile(r"Modules linked in|Comm: |comm \"|lab-test:|\[last unloaded|Hardware name")
+# Lines that tell at boot what is looked for.
+BENIGN = re.compile(r"debug is enabled|RCU CPU stall warnings")
 BLOCK_LINES = 200
 STAMP = re.compile(r"^(?:<\d+>)?\[\s*(\d+\.\d+)\]")
 
@@ -55,7 +56,8 @@ def reports(path):
         if mark:
             test = mark[1]
             continue
-        if not logscan.COMPLAINT.search(line) or logscan.message(line) in allowed:
+        if not logscan.COMPLAINT.search(line) or BENIGN.search(line) \
+                or logscan.message(line) in allowed:
             continue
         block, last = [line], STAMP.match(line)
         while number < len(lines) and len(block) < BLOCK_LINES:
@@ -93,15 +95,15 @@ class Run(vmtests.Run):
         super().__init__(kernel, report, groups, debugkernel.modules())
         self.guest_kernel = kernel if guest == "debug" else kernel.stock
         self.guest_modules = self.modules if guest == "debug" else vm.modules("ours")
-        self.ready = 400 if guest == "debug" else 240
 
     def payload(self):
         programs = kselftest.programs(self.kernel.stock)
         payload = debugkernel.payload(self.guest_kernel, self.modules, self.guest_modules, programs)
-        payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
+        payload.text("vm/vsock_test.skip", "".join(
+            (config.TESTING / name).read_text() for name in ("vsock_test.skip", "vsock_test.debug-skip")))
         vmtests.t3_programs(payload)
-        payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob), ready=self.ready,
-                                            groups=shlex.quote(" ".join(self.left))))
+        payload.text("vm/main", debugkernel.SETUP + MAIN.format(
+            tests=shlex.quote(self.report.glob), groups=shlex.quote(" ".join(self.left))))
         return payload
 
     def all(self):
@@ -124,7 +126,7 @@ class Run(vmtests.Run):
 
 def run():
     tiers = os.environ.get("TIERS", "").replace(",", " ").split() or DEFAULT_TIERS
-    guest = os.environ.get("GUEST", "stock")
+    guest = os.environ.get("GUEST") or "stock"
     unknown = [tier for tier in tiers if tier not in GROUPS]
     if unknown or guest not in ("stock", "debug"):
         raise LabError(f"test-debug knows TIERS {' '.join(GROUPS)} and GUEST stock, debug")

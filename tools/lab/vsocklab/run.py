@@ -35,10 +35,10 @@ def run(arguments):
         raise LabError(f"no such script: {script}")
     guest = options.modules if options.guest == "same" else options.guest
     ours = "ours" in (options.modules, guest)
-    machine = vm.HostVM
+    machine, setup = vm.HostVM, ""
     if options.kernel == "debug":
         from . import debugkernel
-        machine = debugkernel.DebugVM
+        machine, setup = debugkernel.DebugVM, debugkernel.SETUP
         kernel, payload = debugkernel.for_run(options.modules, guest, options.guest_kernel)
     else:
         kernel = Kernel()
@@ -47,7 +47,7 @@ def run(arguments):
     payload.add("script", script)
     for name in options.file:
         payload.add(f"files/{Path(name).name}", name)
-    payload.text("vm/main", MAIN.format(
+    payload.text("vm/main", setup + MAIN.format(
         modules=options.modules, what="bash /lab/script",
         guest=f"guest_start {guest} || exit 1" if guest else ""))
     machine = machine(kernel, "run", payload, options.timeout)
