@@ -55,13 +55,13 @@ unsafe impl Backend for SpinLockBhBackend {
 }
 
 /// Creates a [`SpinLockBh`] initialiser with a newly-created lock class.
+///
+/// The name is a `static` like the class: in a function that other modules instantiate, a literal
+/// would have an address in each of them, and lockdep takes the address for the name.
 #[macro_export]
 macro_rules! new_spinlock_bh {
-    ($inner:expr, $name:literal) => {
-        $crate::lock::SpinLockBh::new(
-            $inner,
-            ::kernel::optional_name!($name),
-            ::kernel::static_lock_class!(),
-        )
-    };
+    ($inner:expr, $name:literal) => {{
+        static NAME: &::kernel::str::CStr = ::kernel::optional_name!($name);
+        $crate::lock::SpinLockBh::new($inner, NAME, ::kernel::static_lock_class!())
+    }};
 }
