@@ -12,7 +12,7 @@ from . import cache, config
 from .chroot import Chroot
 from .kernel import Kernel
 from .root import build_root
-from .say import LabError, log_path, say, step
+from .say import LabError, die_with_parent, log_path, say, step
 
 # Where the trees appear in the chroot: fixed, since paths get into objects.
 KDIR = "/build/linux"
@@ -87,7 +87,8 @@ class Builder:
             with open(log, "w") as out:
                 child = subprocess.Popen(root.argv(command), stdin=subprocess.DEVNULL,
                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                         text=True, errors="replace")
+                                         text=True, errors="replace",
+                                         preexec_fn=die_with_parent)
                 for line in child.stdout:
                     line = line.replace(TREE + "/", "")
                     out.write(line)

@@ -167,10 +167,15 @@ class Kernel:
         def build(directory):
             names = " ".join(f"{name}={version}" for name, _ in packages)
             with step(f"downloading the packages of kernel {self.release}"):
-                with_apt(build_root(),
-                         f"apt-get -q update || true; cd /debs; apt-get -q download {names}",
-                         "kernel-download", "downloading the kernel's packages",
-                         extra=[(directory, "/debs")])
+                try:
+                    with_apt(build_root(),
+                             f"apt-get -q update || true; cd /debs; apt-get -q download {names}",
+                             "kernel-download", "downloading the kernel's packages",
+                             extra=[(directory, "/debs")])
+                except LabError:
+                    # The archive may have moved on: ask it again next time.
+                    (config.CACHE / "kernel.json").unlink(missing_ok=True)
+                    raise
             sums = {cache.file_digest(path) for path in directory.glob("*.deb")}
             for name, sha256 in packages:
                 if sha256 not in sums:

@@ -34,9 +34,12 @@ class Report:
 
     def line(self, text):
         """A line of a script: a verdict or a comment. False if it is neither."""
-        match = re.match(r"(ok|not ok|skip) (\S+)(?: # (.*))?$", text)
+        match = re.match(r"(ok|not ok|skip) (\S.*?)(?: # (.*))?$", text)
         if match:
-            self.add(match[2], match[1], match[3] or "")
+            name, verdict, reason = re.sub(r"\s+", "_", match[2]), match[1], match[3] or ""
+            if verdict == "ok" and re.match(r"SKIP\b", reason, re.I):
+                verdict, reason = "skip", reason[4:].strip()
+            self.add(name, verdict, reason)
             return True
         if text.startswith("#"):
             print(text, flush=True)

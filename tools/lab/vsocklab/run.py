@@ -79,8 +79,7 @@ def shell(arguments):
     payload = vm.base_payload(kernel, vm.modules("ours"), *programs(kernel))
     payload.text("vm/main", MAIN.format(modules="ours", guest="guest_start ours",
                                         what="interactive_shell"))
-    say("host VM: leave with `exit`; `guest_sh COMMAND` runs in the guest (CID 3); "
-        "`. /lab/vm/lib.sh` has it")
+    say("the host VM and its guest start: half a minute without KVM")
     machine = vm.HostVM(kernel, "shell", payload, shell=True)
     result = machine.run()
     return 0 if result.status == 0 else 1

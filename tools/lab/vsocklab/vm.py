@@ -128,7 +128,8 @@ class HostVM:
             place.env["TMPDIR"] = "/run-lab"
             begin = time.monotonic()
             if self.shell:
-                result.status = subprocess.call(place.argv(self.qemu()))
+                with open(directory / "qemu.log", "wb") as errors:
+                    result.status = subprocess.call(place.argv(self.qemu()), stderr=errors)
             else:
                 self._follow(place, result, on_line or (lambda line: None))
             result.seconds = time.monotonic() - begin

@@ -59,7 +59,7 @@ def compile_c(source):
                   f"t3-{source.stem}", f"compiling {relative}", cwd="/build/vsock")
 
     key = [root.parent.name, str(source), [cache.file_digest(path) for path in siblings]]
-    return cache.entry("t3", key, build) / source.stem
+    return cache.entry(f"t3-{source.stem}", key, build) / source.stem
 
 
 class Run:

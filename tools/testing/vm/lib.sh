@@ -80,9 +80,9 @@ unload_host() {
 
 # --- the nested guest ---------------------------------------------------------
 
-GUEST_PID=
+GUEST_PID=${GUEST_PID:-}
 GUEST_HANGS=0
-GUEST_LOG_PID=
+GUEST_LOG_PID=${GUEST_LOG_PID:-}
 # A slow machine is no fault of the guest: long watchdogs.
 GUEST_APPEND="mitigations=off net.ifnames=0 watchdog_thresh=60
 	rcupdate.rcu_cpu_stall_timeout=120 no_timer_check random.trust_cpu=on"
@@ -216,11 +216,11 @@ guest_stop() {
 }
 
 interactive_shell() {
-	export GUEST_PID
+	export GUEST_PID GUEST_LOG_PID
 	stty -F "$LAB_TTY" sane rows "${LINES:-40}" cols "${COLUMNS:-120}" 2>/dev/null
-	echo "host VM: $(uname -r); guest: CID $GUEST_CID; . /lab/vm/lib.sh; guest_sh COMMAND"
+	echo "host VM: $(uname -r); guest: CID $GUEST_CID; guest_sh COMMAND runs in it; exit ends both"
 	cd /lab || exit 1
-	setsid -c bash -i <"$LAB_TTY" >"$LAB_TTY" 2>&1
+	setsid -c bash --rcfile /lab/vm/lib.sh -i <"$LAB_TTY" >"$LAB_TTY" 2>&1
 	guest_stop
 }
 
