@@ -136,7 +136,10 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
-    pub(super) unsafe extern "C" fn dgram_bind(_vsk: Vsk, _addr: *mut bindings::sockaddr_vm) -> c_int {
+    pub(super) unsafe extern "C" fn dgram_bind(
+        _vsk: Vsk,
+        _addr: *mut bindings::sockaddr_vm,
+    ) -> c_int {
         EOPNOTSUPP.to_errno()
     }
 
@@ -191,7 +194,11 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
-    pub(super) unsafe extern "C" fn stream_enqueue(vsk: Vsk, msg: *mut bindings::msghdr, len: usize) -> isize {
+    pub(super) unsafe extern "C" fn stream_enqueue(
+        vsk: Vsk,
+        msg: *mut bindings::msghdr,
+        len: usize,
+    ) -> isize {
         // SAFETY: The message is valid during the call, and a source.
         let mut msg: SendMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
         // SAFETY: See `Shim`.
@@ -291,7 +298,11 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
-    pub(super) unsafe extern "C" fn notify_poll_in(vsk: Vsk, target: usize, ready: *mut bool) -> c_int {
+    pub(super) unsafe extern "C" fn notify_poll_in(
+        vsk: Vsk,
+        target: usize,
+        ready: *mut bool,
+    ) -> c_int {
         // SAFETY: See `Shim`.
         let data = T::stream_has_data(&mut unsafe { Self::locked(vsk) });
         // SAFETY: The core passes a place for the answer.
@@ -302,7 +313,11 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
-    pub(super) unsafe extern "C" fn notify_poll_out(vsk: Vsk, _target: usize, ready: *mut bool) -> c_int {
+    pub(super) unsafe extern "C" fn notify_poll_out(
+        vsk: Vsk,
+        _target: usize,
+        ready: *mut bool,
+    ) -> c_int {
         // SAFETY: See `Shim`.
         let space = T::stream_has_space(&mut unsafe { Self::locked(vsk) });
         // SAFETY: The core passes a place for the answer.
@@ -397,10 +412,7 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
-    pub(super) unsafe extern "C" fn read_skb(
-        vsk: Vsk,
-        actor: bindings::skb_read_actor_t,
-    ) -> c_int {
+    pub(super) unsafe extern "C" fn read_skb(vsk: Vsk, actor: bindings::skb_read_actor_t) -> c_int {
         let Some(actor) = actor else {
             return EINVAL.to_errno();
         };

@@ -316,8 +316,8 @@ impl TxModel {
     fn say(&mut self, tx: &mut TxCredit, buf_alloc: u32, fwd_cnt: u32) {
         let before = self.space();
         // Of all the numbers that look like this one, is there one that may be true?
-        let may_be = candidates(self.returned, fwd_cnt)
-            .find(|n| (self.returned..=self.handed).contains(n));
+        let may_be =
+            candidates(self.returned, fwd_cnt).find(|n| (self.returned..=self.handed).contains(n));
         match (tx.peer_update(buf_alloc, fwd_cnt), may_be) {
             (Ok(change), Some(n)) => {
                 assert!(!change.stale);
