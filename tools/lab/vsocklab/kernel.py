@@ -101,8 +101,8 @@ def _choose(packages):
 
 
 def _query():
-    out = config.CACHE / "tmp" / f"query.{os.getpid()}"
-    out.mkdir(parents=True, exist_ok=True)
+    out = cache.scratch("query")
+    out.mkdir()
     try:
         with_apt(build_root(), QUERY_SCRIPT.replace("FLAVOUR", config.FLAVOUR),
                  "kernel-query", "asking the archive for its kernels",
