@@ -39,6 +39,7 @@ const CLOSE_TIMEOUT: c_ulong = 8;
 pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
     sock.set_done();
     sock.set_peer_shutdown(Shutdown::BOTH);
+    forget_peer::<C>(sock);
     if !recv::has_unread::<C>(sock) {
         sock.set_state(SockState::Closing);
     }
@@ -69,11 +70,16 @@ pub(crate) fn join_tables<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
     Ok(())
 }
 
-/// A new connection may have the same addresses from now on.
-pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
+/// Packets do not find the socket any more: the next connection may have the same addresses.
+pub(crate) fn forget_peer<C: Carrier>(sock: &mut LockedSock<'_>) {
     if let Some(conn) = sock.conn::<Over<C>>() {
         conn.set_membership(sock, None);
     }
+}
+
+/// As [`forget_peer`], and the socket is not one of the core's connections any more.
+pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
+    forget_peer::<C>(sock);
     sock.remove_from_tables();
 }
 

@@ -13,6 +13,7 @@ use kernel::prelude::*;
 use kernel_ext::{
     sock::{
         LockedSock,
+        Shutdown,
         SockState, //
     },
     vsock, //
@@ -46,6 +47,13 @@ pub fn reset_connections<C: Carrier>(
 
 fn reset<C: Carrier>(sock: &mut LockedSock<'_>) {
     match sock.state() {
+        // It stays established for the core, which would tell a reader of an orderly end otherwise.
+        SockState::Established if !sock.close_is_scheduled() => {
+            sock.set_done();
+            sock.set_peer_shutdown(Shutdown::BOTH);
+            close::forget_peer::<C>(sock);
+            sock.report_error(ECONNRESET);
+        }
         SockState::Established | SockState::Closing => {
             close::do_close::<C>(sock);
             sock.report_error(ECONNRESET);
