@@ -135,7 +135,7 @@ guest_start() {
 	local try
 	load_kvm || say "no /dev/kvm in the host VM: the guest runs under TCG"
 	[ -e $LAB/guest/initramfs ] || cat $LAB/guest/base $LAB/guest/overlay >$LAB/guest/initramfs
-	for try in 1 2 3; do
+	for try in 1 2 3 4 5; do
 		guest_log_begin "$1"
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
 		GUEST_PID=$!
