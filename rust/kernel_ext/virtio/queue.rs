@@ -213,12 +213,6 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) as usize }
     }
 
-    /// How many descriptors the device can deal with.
-    #[inline]
-    pub fn num_max(&self) -> usize {
-        self.vq().num_max as usize
-    }
-
     /// Says whether the queue is broken: the device misbehaved or went away, and nothing will come
     /// out of the queue any more.
     #[doc(alias = "virtqueue_is_broken")]
@@ -233,7 +227,7 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
     /// # Errors
     ///
     /// Gives the buffer back, with `ENOSPC` if the queue is full, `EIO` if it is broken, `ENOMEM`,
-    /// or `EMSGSIZE` for a buffer of too many parts.
+    /// or `EMSGSIZE` for a buffer of more parts than the queue has descriptors.
     #[doc(alias = "virtqueue_add_outbuf")]
     #[inline]
     pub fn add_out(&mut self, buf: B, gfp: Gfp) -> Result<(), (Error, B)>
@@ -273,6 +267,11 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
             Ok(list) => list,
             Err(e) => return Err((e, buf)),
         };
+        // A chain must not be longer than the queue, not even an indirect one (virtio 1.3, section
+        // 2.7.5.3.1); C warns if the device has made the queue so short.
+        if count > 1 && count as usize > self.size() {
+            return Err((EMSGSIZE, buf));
+        }
         let token = buf.into_raw();
         let add = if OUT {
             bindings::virtqueue_add_outbuf
