@@ -82,6 +82,7 @@ unload_host() {
 
 GUEST_PID=${GUEST_PID:-}
 GUEST_HANGS=0
+export HOST_BOOT_SECONDS=${HOST_BOOT_SECONDS:-$(cut -d. -f1 /proc/uptime)}
 GUEST_LOG_PID=${GUEST_LOG_PID:-}
 # A slow machine is no fault of the guest: long watchdogs.
 GUEST_APPEND="mitigations=off net.ifnames=0 watchdog_thresh=60
@@ -101,7 +102,7 @@ guest_qemu() {	# MODULES, to be run in the background
 		-device virtio-net-pci,netdev=n,romfile= \
 		$GUEST_EXTRA \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
-		-append "console=ttyS0 panic=-1 loglevel=${GUEST_LOGLEVEL:-5} $GUEST_APPEND lab.modules=$1"
+		-append "console=ttyS0 panic=-1 loglevel=${GUEST_LOGLEVEL:-7} $GUEST_APPEND lab.modules=$1"
 }
 
 # The guest's console: a file per boot here, all of them live on the port lab.guest.
@@ -120,11 +121,26 @@ guest_log_has() { grep -qa "$1" "$GUEST_LOG" 2>/dev/null; }
 
 # guest_wait TEXT SECONDS: until the guest's console shows it
 guest_wait() {
-	local n=0
+	local begin=$SECONDS
 	while ! guest_log_has "$1"; do
 		kill -0 "$GUEST_PID" 2>/dev/null || return 2
-		n=$((n + 1))
-		[ $n -lt $(($2 * 5)) ] || return 1
+		[ $((SECONDS - begin)) -lt "$2" ] || return 1
+		sleep 0.2
+	done
+}
+
+# guest_wait_ready: until READY, as long as the console says something new now and
+# then; how long it may be silent depends on how fast this machine boots.
+guest_wait_ready() {
+	local size last=0 moved=$SECONDS begin=$SECONDS
+	local silent=$((25 + 2 * HOST_BOOT_SECONDS))
+	while ! guest_log_has LAB-GUEST-READY; do
+		kill -0 "$GUEST_PID" 2>/dev/null || return 2
+		size=$(stat -c %s "$GUEST_LOG")
+		[ "$size" = "$last" ] || moved=$SECONDS
+		last=$size
+		[ $((SECONDS - moved)) -lt $silent ] || return 1
+		[ $((SECONDS - begin)) -lt "${GUEST_READY_SECONDS:-300}" ] || return 1
 		sleep 0.2
 	done
 }
@@ -140,7 +156,7 @@ guest_start() {
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
 		GUEST_PID=$!
 		${GUEST_HOOK:-:}
-		if guest_wait LAB-GUEST-READY "${GUEST_READY_SECONDS:-150}"; then
+		if guest_wait_ready; then
 			if guest_wait LAB-GUEST-LOADED 90 && guest_agent_wait; then
 				return 0
 			fi
