@@ -23,7 +23,7 @@
 //! visible, and how an index is kept from being speculated upon. See there for the pairs of
 //! barriers.
 //!
-//! - [`addr`]: guest addresses, addresses of the owner, ring sizes.
+//! - [`addr`]: guest addresses, addresses of the owner and of rings, ring sizes.
 //! - [`layout`]: how many bytes the three parts of a ring have and where the fields are.
 //! - [`memory`]: the trait [`RingMemory`].
 //! - [`translate`]: the trait [`Translate`], and the memory table [`Regions`].
@@ -57,6 +57,7 @@ pub mod translate;
 pub use self::{
     addr::{
         Gpa,
+        RingAddr,
         RingSize,
         UserAddr, //
     },

@@ -43,6 +43,32 @@ impl UserAddr {
     pub(crate) const fn offset(self, bytes: u64) -> Self {
         Self(self.0.wrapping_add(bytes))
     }
+}
+
+/// Where a part of a ring is, as user space said when it configured the queue.
+///
+/// It is an address of the owner or, if the device has an IOTLB, one that this translates. Only the
+/// [`RingMemory`](crate::RingMemory) knows which. It is no [`UserAddr`], so that neither is taken
+/// for the other: buffers and indirect tables have been translated before they are accessed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct RingAddr(pub u64);
+
+impl RingAddr {
+    /// Adds `bytes`; [`None`] if the result does not exist.
+    #[inline]
+    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
+
+    /// Adds `bytes` where the end of the area was checked before.
+    #[inline]
+    pub(crate) const fn offset(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
 
     /// Whether `align`, a power of two, divides the address.
     #[inline]

@@ -15,6 +15,7 @@ use crate::{
     translate::PieceError,
     Access,
     Gpa,
+    RingAddr,
     RingMemory,
     RingSize,
     Segment,
@@ -277,7 +278,7 @@ impl Descriptor {
 #[derive(Clone, Copy)]
 enum Place {
     /// The table of the ring.
-    Ring(UserAddr),
+    Ring(RingAddr),
     /// An indirect table in one piece.
     Whole(UserAddr),
     /// An indirect table in several pieces: each entry is translated by itself.
@@ -400,7 +401,7 @@ impl Table {
 pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
     mem: &M,
     table: &T,
-    ring: UserAddr,
+    ring: RingAddr,
     size: RingSize,
     endian: Endian,
     head: u16,

@@ -2,7 +2,10 @@
 
 //! Access to the memory of a ring.
 
-use crate::UserAddr;
+use crate::{
+    RingAddr,
+    UserAddr, //
+};
 
 /// In which byte order the driver writes the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +52,9 @@ impl Endian {
 /// values are in memory order, i.e. what a plain load gives; [`SplitRing`](crate::SplitRing)
 /// converts them.
 ///
+/// The parts of the ring are reached by [`RingAddr`]. Indirect tables are not part of the ring but
+/// buffers of the driver: they have been translated, and are reached by [`UserAddr`].
+///
 /// # Ordering
 ///
 /// `read_u16` and `write_u16` are single accesses of two aligned bytes, never torn and never merged
@@ -75,20 +81,27 @@ pub trait RingMemory {
     /// # Errors
     ///
     /// The memory cannot be read.
-    fn read_u16(&self, at: UserAddr) -> Result<u16, Self::Error>;
+    fn read_u16(&self, at: RingAddr) -> Result<u16, Self::Error>;
 
     /// Writes two bytes at once.
     ///
     /// # Errors
     ///
     /// The memory cannot be written.
-    fn write_u16(&self, at: UserAddr, value: u16) -> Result<(), Self::Error>;
+    fn write_u16(&self, at: RingAddr, value: u16) -> Result<(), Self::Error>;
 
-    /// Fills `out` from memory, in any order and size of accesses.
+    /// Fills `out` from a part of the ring, in any order and size of accesses.
     ///
     /// # Errors
     ///
     /// Some of the memory cannot be read; what `out` then contains is not used.
+    fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Fills `out` from a buffer, in any order and size of accesses.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_ring`](Self::read_ring).
     fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result<(), Self::Error>;
 
     /// Writes one entry of the used ring, in any order and size of accesses.
@@ -96,21 +109,21 @@ pub trait RingMemory {
     /// # Errors
     ///
     /// The memory cannot be written.
-    fn write_used(&self, at: UserAddr, elem: [u8; 8]) -> Result<(), Self::Error>;
+    fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result<(), Self::Error>;
 
-    /// Reads one descriptor.
+    /// Reads one descriptor of the ring.
     ///
     /// # Errors
     ///
-    /// Like [`read_bytes`](Self::read_bytes).
+    /// Like [`read_ring`](Self::read_ring).
     #[inline]
-    fn read_desc(&self, at: UserAddr) -> Result<[u8; 16], Self::Error> {
+    fn read_desc(&self, at: RingAddr) -> Result<[u8; 16], Self::Error> {
         let mut desc = [0; 16];
-        self.read_bytes(at, &mut desc)?;
+        self.read_ring(at, &mut desc)?;
         Ok(desc)
     }
 
-    /// Reads descriptors that lie one after the other.
+    /// Reads descriptors of an indirect table that lie one after the other.
     ///
     /// # Errors
     ///
@@ -126,7 +139,7 @@ pub trait RingMemory {
     ///
     /// Like [`write_used`](Self::write_used).
     #[inline]
-    fn write_used_many(&self, at: UserAddr, elems: &[[u8; 8]]) -> Result<(), Self::Error> {
+    fn write_used_many(&self, at: RingAddr, elems: &[[u8; 8]]) -> Result<(), Self::Error> {
         let mut at = at;
         for elem in elems {
             self.write_used(at, *elem)?;
@@ -148,7 +161,7 @@ pub trait RingMemory {
     ///
     /// It is called for exactly the bytes that were written.
     #[inline]
-    fn note_write(&self, _at: UserAddr, _len: u32) {}
+    fn note_write(&self, _at: RingAddr, _len: u32) {}
 
     /// Returns `index`, and also under speculation only a number below `bound`.
     ///

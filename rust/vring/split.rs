@@ -9,12 +9,12 @@ use crate::{
     memory::Endian,
     Chain,
     Malformed,
+    RingAddr,
     RingError,
     RingMemory,
     RingSize,
     Segments,
-    Translate,
-    UserAddr, //
+    Translate, //
 };
 
 /// How many entries of the used ring are written at once by [`SplitRing::complete_many`].
@@ -26,11 +26,11 @@ pub struct Config {
     /// The number of entries.
     pub size: RingSize,
     /// Where the descriptor table is.
-    pub desc: UserAddr,
+    pub desc: RingAddr,
     /// Where the available ring is.
-    pub avail: UserAddr,
+    pub avail: RingAddr,
     /// Where the used ring is.
-    pub used: UserAddr,
+    pub used: RingAddr,
     /// The available index to begin with: the next entry that was not taken yet.
     #[doc(alias = "VHOST_SET_VRING_BASE")]
     pub base: u16,
@@ -526,17 +526,17 @@ impl SplitRing {
     // `layout`.
 
     #[inline]
-    fn avail_at(&self, offset: u64) -> UserAddr {
+    fn avail_at(&self, offset: u64) -> RingAddr {
         self.config.avail.offset(offset)
     }
 
     #[inline]
-    fn used_at(&self, offset: u64) -> UserAddr {
+    fn used_at(&self, offset: u64) -> RingAddr {
         self.config.used.offset(offset)
     }
 
     #[inline]
-    fn read_u16<M: RingMemory>(&self, mem: &M, at: UserAddr) -> Result<u16, RingError<M::Error>> {
+    fn read_u16<M: RingMemory>(&self, mem: &M, at: RingAddr) -> Result<u16, RingError<M::Error>> {
         let raw = mem.read_u16(at).map_err(RingError::Memory)?;
         Ok(self.config.endian.u16(raw))
     }
@@ -545,7 +545,7 @@ impl SplitRing {
     fn write_u16<M: RingMemory>(
         &self,
         mem: &M,
-        at: UserAddr,
+        at: RingAddr,
         value: u16,
     ) -> Result<(), RingError<M::Error>> {
         mem.write_u16(at, self.config.endian.u16(value))

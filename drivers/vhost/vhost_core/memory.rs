@@ -28,6 +28,7 @@ use vring::{
     Region,
     RegionError,
     Regions,
+    RingAddr,
     RingMemory,
     UserAddr, //
 };
@@ -96,13 +97,13 @@ impl MemTable {
     pub(crate) fn access_ok(&self) -> bool {
         self.regions
             .iter()
-            .all(|region| area_ok(region.user_addr, region.size))
+            .all(|region| area_ok(region.user_addr.0, region.size))
     }
 }
 
 /// Says whether an area of the owner is in the user half of the address space.
-pub(crate) fn area_ok(addr: UserAddr, len: u64) -> bool {
-    let Some(addr) = OwnerAddr::from_u64(addr.0) else {
+pub(crate) fn area_ok(addr: u64, len: u64) -> bool {
+    let Some(addr) = OwnerAddr::from_u64(addr) else {
         return false;
     };
     usize::try_from(len).is_ok_and(|len| addr.access_ok(len))
@@ -115,8 +116,8 @@ pub(crate) struct OwnerRing<'a>(pub(crate) &'a InOwnerMm);
 
 impl OwnerRing<'_> {
     #[inline]
-    fn addr(at: UserAddr) -> Result<OwnerAddr> {
-        OwnerAddr::from_u64(at.0).ok_or(EFAULT)
+    fn addr(at: u64) -> Result<OwnerAddr> {
+        OwnerAddr::from_u64(at).ok_or(EFAULT)
     }
 }
 
@@ -124,23 +125,28 @@ impl RingMemory for OwnerRing<'_> {
     type Error = Error;
 
     #[inline]
-    fn read_u16(&self, at: UserAddr) -> Result<u16> {
-        self.0.get_u16(Self::addr(at)?)
+    fn read_u16(&self, at: RingAddr) -> Result<u16> {
+        self.0.get_u16(Self::addr(at.0)?)
     }
 
     #[inline]
-    fn write_u16(&self, at: UserAddr, value: u16) -> Result {
-        self.0.put_u16(Self::addr(at)?, value)
+    fn write_u16(&self, at: RingAddr, value: u16) -> Result {
+        self.0.put_u16(Self::addr(at.0)?, value)
+    }
+
+    #[inline]
+    fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result {
+        self.0.read_slice(Self::addr(at.0)?, out)
     }
 
     #[inline]
     fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result {
-        self.0.read_slice(Self::addr(at)?, out)
+        self.0.read_slice(Self::addr(at.0)?, out)
     }
 
     #[inline]
-    fn write_used(&self, at: UserAddr, elem: [u8; 8]) -> Result {
-        self.0.write_slice(Self::addr(at)?, &elem)
+    fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result {
+        self.0.write_slice(Self::addr(at.0)?, &elem)
     }
 
     #[inline]

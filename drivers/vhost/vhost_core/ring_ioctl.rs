@@ -29,8 +29,8 @@ use kernel_ext::{
 };
 use vring::{
     layout,
-    RingMemory,
-    UserAddr, //
+    RingAddr as Addr,
+    RingMemory, //
 };
 
 impl Device {
@@ -124,11 +124,11 @@ fn set_addr(queue: &Virtqueue, arg: Arg) -> Result {
     {
         return Err(EFAULT);
     }
-    let [desc, avail, used] = parts.map(UserAddr);
+    let [desc, avail, used] = parts.map(Addr);
     // The descriptor table may be anywhere: it is copied as bytes.
     if !avail.is_aligned(layout::AVAIL_ALIGN)
         || !used.is_aligned(layout::USED_ALIGN)
-        || !UserAddr(addr.log).is_aligned(layout::USED_ALIGN)
+        || !Addr(addr.log).is_aligned(layout::USED_ALIGN)
     {
         return Err(EINVAL);
     }

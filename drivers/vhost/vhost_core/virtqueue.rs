@@ -62,10 +62,10 @@ use vring::{
     Config,
     Endian,
     Malformed,
+    RingAddr,
     RingError,
     RingSize,
-    SplitRing,
-    UserAddr, //
+    SplitRing, //
 };
 
 /// Feature bits that concern the rings.
@@ -94,9 +94,9 @@ pub mod feature {
 /// Where the parts of a ring are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RingAddrs {
-    pub(crate) desc: UserAddr,
-    pub(crate) avail: UserAddr,
-    pub(crate) used: UserAddr,
+    pub(crate) desc: RingAddr,
+    pub(crate) avail: RingAddr,
+    pub(crate) used: RingAddr,
 }
 
 /// Why a queue is Broken.
@@ -206,9 +206,9 @@ impl Inner {
     #[doc(alias = "vq_access_ok")]
     fn ring_ok(&self, addrs: RingAddrs) -> bool {
         let event_idx = self.has(feature::EVENT_IDX);
-        area_ok(addrs.desc, layout::desc_bytes(self.size))
-            && area_ok(addrs.avail, layout::avail_bytes(self.size, event_idx))
-            && area_ok(addrs.used, layout::used_bytes(self.size, event_idx))
+        area_ok(addrs.desc.0, layout::desc_bytes(self.size))
+            && area_ok(addrs.avail.0, layout::avail_bytes(self.size, event_idx))
+            && area_ok(addrs.used.0, layout::used_bytes(self.size, event_idx))
     }
 
     fn make_ring(

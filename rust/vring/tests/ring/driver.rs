@@ -15,6 +15,7 @@ use vring::{
     Malformed,
     Region,
     Regions,
+    RingAddr,
     RingError,
     RingMemory,
     RingSize,
@@ -148,21 +149,25 @@ impl Space {
 impl RingMemory for Space {
     type Error = Fault;
 
-    fn read_u16(&self, at: UserAddr) -> Result<u16, Fault> {
+    fn read_u16(&self, at: RingAddr) -> Result<u16, Fault> {
         let mut raw = [0; 2];
         self.read(at.0, &mut raw)?;
         Ok(u16::from_ne_bytes(raw))
     }
 
-    fn write_u16(&self, at: UserAddr, value: u16) -> Result<(), Fault> {
+    fn write_u16(&self, at: RingAddr, value: u16) -> Result<(), Fault> {
         self.write(at.0, &value.to_ne_bytes())
+    }
+
+    fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result<(), Fault> {
+        self.read(at.0, out)
     }
 
     fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result<(), Fault> {
         self.read(at.0, out)
     }
 
-    fn write_used(&self, at: UserAddr, elem: [u8; 8]) -> Result<(), Fault> {
+    fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result<(), Fault> {
         self.write(at.0, &elem)
     }
 
@@ -170,7 +175,7 @@ impl RingMemory for Space {
     fn write_barrier(&self) {}
     fn full_barrier(&self) {}
 
-    fn note_write(&self, at: UserAddr, len: u32) {
+    fn note_write(&self, at: RingAddr, len: u32) {
         self.noted.borrow_mut().push((at.0, len.into()));
     }
 }
@@ -247,9 +252,9 @@ impl Driver {
             }],
             config: Config {
                 size,
-                desc: UserAddr(USER),
-                avail: UserAddr(avail),
-                used: UserAddr(used),
+                desc: RingAddr(USER),
+                avail: RingAddr(avail),
+                used: RingAddr(used),
                 base,
                 event_idx,
                 notify_on_empty: false,

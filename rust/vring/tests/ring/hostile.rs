@@ -10,6 +10,7 @@ use vring::{
     Gpa,
     Malformed,
     Region,
+    RingAddr,
     RingError,
     RingSize,
     Segment,
@@ -586,7 +587,7 @@ fn r09_used_ring_unmapped() {
     // The used ring gets a mapping of its own.
     let used = USER + MEMORY;
     driver.space.map(used, 4096);
-    driver.config.used = UserAddr(used);
+    driver.config.used = RingAddr(used);
     driver.chain(&[(buffer(0), HEADER, 0)]);
     driver.offer(0);
     driver.offer(0);
@@ -784,8 +785,8 @@ fn n06_parts_overlap() {
     for size in [1, 4, 128] {
         for (avail, used) in [(0, 0), (2, 4), (16, 0), (0, 16), (4, 2048)] {
             let mut driver = Driver::with(size, true, 0);
-            driver.config.avail = UserAddr(USER + avail);
-            driver.config.used = UserAddr(USER + used);
+            driver.config.avail = RingAddr(USER + avail);
+            driver.config.used = RingAddr(USER + used);
             driver.regions[0].gpa_start = Gpa(0);
             let mut ring = driver.ring();
             for round in 0..200_u16 {
@@ -852,7 +853,7 @@ fn n09_truncated_memory() {
     let mut driver = Driver::new(4);
     driver.chain(&[(buffer(0), HEADER, 0)]);
     // The descriptors are gone, the available ring is not.
-    driver.config.desc = UserAddr(USER + MEMORY);
+    driver.config.desc = RingAddr(USER + MEMORY);
     driver.refused(RingError::Memory(Fault));
 }
 
@@ -879,7 +880,7 @@ fn ring_address_wraps() {
         (2, layout::used_bytes(size, false)),
     ] {
         let mut config = driver.config;
-        let at = UserAddr(u64::MAX - bytes + 1);
+        let at = RingAddr(u64::MAX - bytes + 1);
         match part {
             0 => config.desc = at,
             1 => config.avail = at,

@@ -16,6 +16,7 @@ use vring::{
     Gpa,
     Region,
     Regions,
+    RingAddr,
     RingMemory,
     RingSize,
     Segment,
@@ -280,19 +281,23 @@ impl Model {
 impl RingMemory for Model {
     type Error = ();
 
-    fn read_u16(&self, at: UserAddr) -> Result<u16, ()> {
+    fn read_u16(&self, at: RingAddr) -> Result<u16, ()> {
         self.schedule();
         let state = self.state.borrow();
         Ok(state.load(&state.device, at.0) as u16)
     }
 
-    fn write_u16(&self, at: UserAddr, value: u16) -> Result<(), ()> {
+    fn write_u16(&self, at: RingAddr, value: u16) -> Result<(), ()> {
         self.schedule();
         self.store(at.0, value.into());
         Ok(())
     }
 
-    fn read_bytes(&self, _: UserAddr, out: &mut [u8]) -> Result<(), ()> {
+    fn read_bytes(&self, _: UserAddr, _: &mut [u8]) -> Result<(), ()> {
+        Err(())
+    }
+
+    fn read_ring(&self, _: RingAddr, out: &mut [u8]) -> Result<(), ()> {
         // All descriptors: one byte at address 0, writable.
         out.fill(0);
         out[8] = 1;
@@ -300,7 +305,7 @@ impl RingMemory for Model {
         Ok(())
     }
 
-    fn write_used(&self, at: UserAddr, elem: [u8; 8]) -> Result<(), ()> {
+    fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result<(), ()> {
         self.schedule();
         self.store(at.0, u64::from_le_bytes(elem));
         Ok(())
@@ -358,9 +363,9 @@ fn explore(
         };
         let config = Config {
             size,
-            desc: UserAddr(0x3000),
-            avail: UserAddr(AVAIL),
-            used: UserAddr(USED),
+            desc: RingAddr(0x3000),
+            avail: RingAddr(AVAIL),
+            used: RingAddr(USED),
             base: 0,
             event_idx,
             notify_on_empty: false,
@@ -550,23 +555,27 @@ impl Recorder {
 impl RingMemory for Recorder {
     type Error = ();
 
-    fn read_u16(&self, at: UserAddr) -> Result<u16, ()> {
+    fn read_u16(&self, at: RingAddr) -> Result<u16, ()> {
         self.note("r:", at.0);
         Ok(u16::from(at.0 == AVAIL + 2))
     }
 
-    fn write_u16(&self, at: UserAddr, _: u16) -> Result<(), ()> {
+    fn write_u16(&self, at: RingAddr, _: u16) -> Result<(), ()> {
         self.note("w:", at.0);
         Ok(())
     }
 
-    fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result<(), ()> {
+    fn read_bytes(&self, _: UserAddr, _: &mut [u8]) -> Result<(), ()> {
+        Err(())
+    }
+
+    fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result<(), ()> {
         self.note("r:", at.0);
         out.fill(0);
         Ok(())
     }
 
-    fn write_used(&self, at: UserAddr, _: [u8; 8]) -> Result<(), ()> {
+    fn write_used(&self, at: RingAddr, _: [u8; 8]) -> Result<(), ()> {
         self.note("w:", at.0);
         Ok(())
     }
@@ -590,9 +599,9 @@ fn r16_every_barrier_is_where_the_table_says() {
         let mem = Recorder::default();
         let config = Config {
             size: RingSize::new(SIZE).unwrap(),
-            desc: UserAddr(0x3000),
-            avail: UserAddr(AVAIL),
-            used: UserAddr(USED),
+            desc: RingAddr(0x3000),
+            avail: RingAddr(AVAIL),
+            used: RingAddr(USED),
             base: 0,
             event_idx,
             notify_on_empty: false,
