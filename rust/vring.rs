@@ -27,6 +27,8 @@
 //! - [`layout`]: how many bytes the three parts of a ring have and where the fields are.
 //! - [`memory`]: the trait [`RingMemory`].
 //! - [`translate`]: the trait [`Translate`], and the memory table [`Regions`].
+//! - [`iotlb`]: the [`Iotlb`], whose translations come on demand.
+//! - [`dirty`]: which bits of a dirty log stand for which memory.
 //! - [`chain`]: one chain of descriptors: limits, errors, sinks for its segments.
 //! - [`split`]: the ring, [`SplitRing`].
 //! - [`event`]: the arithmetic of notification suppression.
@@ -43,8 +45,12 @@
 pub mod addr;
 #[path = "vring/chain.rs"]
 pub mod chain;
+#[path = "vring/dirty.rs"]
+pub mod dirty;
 #[path = "vring/event.rs"]
 pub mod event;
+#[path = "vring/iotlb.rs"]
+pub mod iotlb;
 #[path = "vring/layout.rs"]
 pub mod layout;
 #[path = "vring/memory.rs"]
@@ -68,6 +74,10 @@ pub use self::{
         RingError,
         Segments,
         SliceSegments, //
+    },
+    iotlb::{
+        Iotlb,
+        IotlbError, //
     },
     memory::{
         Endian,

@@ -2,6 +2,7 @@
 
 //! Tests of the ring against drivers of all kinds.
 
+mod dirty;
 mod driver;
 mod hostile;
 mod notify;
