@@ -18,6 +18,10 @@ pub mod kick;
 pub mod lock;
 #[path = "kernel_ext/miscdev.rs"]
 pub mod miscdev;
+#[path = "kernel_ext/mm_kthread.rs"]
+pub mod mm_kthread;
+#[path = "kernel_ext/module_param.rs"]
+pub mod module_param;
 #[path = "kernel_ext/net.rs"]
 pub mod net;
 #[path = "kernel_ext/owner_mm.rs"]

@@ -9,9 +9,11 @@
 //! - [`device`]: the owner, and the ioctls that all devices have;
 //! - [`virtqueue`]: the state of a queue;
 //! - [`chain`]: work on the chains of buffers in a running queue;
-//! - [`worker`]: the thread, and the set of works that it has to do;
+//! - [`worker`]: a thread, and the set of works that it has to do;
+//! - [`workers`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory;
 //! - [`message`]: messages of the IOTLB by `read()` and `write()`;
+//! - [`params`]: parameters of the module;
 //! - [`uapi`]: numbers and structures of the ioctls.
 //!
 //! The ring itself, and all that looks at what a guest wrote there, is in the crate [`vring`]. A
@@ -43,6 +45,8 @@ mod info;
 mod memory;
 #[path = "vhost_core/message.rs"]
 pub mod message;
+#[path = "vhost_core/params.rs"]
+mod params;
 #[path = "vhost_core/ring_ioctl.rs"]
 mod ring_ioctl;
 #[path = "vhost_core/uapi.rs"]
@@ -51,11 +55,8 @@ pub mod uapi;
 pub mod virtqueue;
 #[path = "vhost_core/worker.rs"]
 pub mod worker;
-
-/// The most regions that a memory table may have.
-pub(crate) fn max_mem_regions() -> u16 {
-    module_parameters::max_mem_regions.value()
-}
+#[path = "vhost_core/workers.rs"]
+pub mod workers;
 
 /// The module: a library, which does nothing by itself.
 struct VhostCore;
@@ -72,10 +73,4 @@ module! {
     authors: ["vsock-rust developers"],
     description: "Core of vhost devices, in Rust",
     license: "GPL",
-    params: {
-        max_mem_regions: u16 {
-            default: 64,
-            description: "Maximum number of memory regions in memory map. (default: 64)",
-        },
-    },
 }

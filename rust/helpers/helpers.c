@@ -16,6 +16,8 @@
 #define __rust_helper __always_inline
 #endif
 
+#include "kthread.c"
+#include "module.c"
 #include "net.c"
 #include "skbuff.c"
 #include "sock.c"

@@ -75,6 +75,7 @@ impl OwnerAddr {
 /// A counted reference to the address space of an owner, which keeps its memory in place.
 ///
 /// Dropping it may sleep.
+#[derive(Clone)]
 pub struct OwnerMm(ARef<MmWithUser>);
 
 impl OwnerMm {
@@ -89,6 +90,11 @@ impl OwnerMm {
         current!()
             .mm()
             .is_some_and(|mm| core::ptr::eq(mm.as_raw(), self.0.as_raw()))
+    }
+
+    #[inline]
+    pub(crate) fn as_raw(&self) -> *mut bindings::mm_struct {
+        self.0.as_raw()
     }
 
     /// Runs `f` with the evidence that the current task runs in this address space.
@@ -108,10 +114,11 @@ impl OwnerMm {
 
 /// Evidence that the current thread runs in the address space of the owner of a device.
 ///
-/// There are two sources: [`OwnerMm::enter`] for the system calls of the owner, and the runner of
+/// There are three sources: [`OwnerMm::enter`] for the system calls of the owner, the runner of
 /// [`VhostTask`](crate::vhost_task::VhostTask), whose threads are created by the owner and share
-/// its address space until they exit. It is handed out by reference only, so that it does not
-/// outlive either, and it is not [`Send`].
+/// its address space until they exit, and that of [`MmKthread`](crate::mm_kthread::MmKthread),
+/// whose threads borrow it. It is handed out by reference only, so that it does not outlive any of
+/// these, and it is not [`Send`].
 ///
 /// Context: all accesses may fault, hence sleep.
 pub struct InOwnerMm(NotThreadSafe);

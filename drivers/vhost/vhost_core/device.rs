@@ -10,10 +10,10 @@ use crate::{
         Arg, //
     },
     virtqueue::Virtqueue,
-    worker::{
-        Worker,
-        WorkerSlot,
-        Works, //
+    worker::Flavour,
+    workers::{
+        NewWorker,
+        Workers, //
     },
 };
 use kernel::{
@@ -43,10 +43,13 @@ use kernel_ext::{
 const BACKEND_FEATURES: u64 = 1 << 1;
 
 /// What the lock of a device protects.
-#[derive(Default)]
 pub(crate) struct State {
+    /// Dropped before the owner's memory: see [`Device::release`].
+    pub(crate) workers: Workers,
+    /// What the workers are to be.
+    pub(crate) flavour: Flavour,
     /// From [`SET_OWNER`](uapi::SET_OWNER) until the device is closed; there is a worker as well.
-    owner: Option<OwnerMm>,
+    pub(crate) owner: Option<OwnerMm>,
     memory: Option<Arc<MemTable>>,
     backend_features: u64,
     /// To be signalled when something is logged, which does not happen yet.
@@ -54,6 +57,21 @@ pub(crate) struct State {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            workers: Workers::new(),
+            flavour: if crate::params::fork_from_owner_default() {
+                Flavour::OwnerTask
+            } else {
+                Flavour::KernelThread
+            },
+            owner: None,
+            memory: None,
+            backend_features: 0,
+            log: None,
+        }
+    }
+
     /// # Errors
     ///
     /// `EPERM` if the current process is not the owner.
@@ -84,26 +102,18 @@ pub struct Device {
     /// Features that user space chose. Written with the lock held.
     features: Atomic<u64>,
     pub(crate) queues: KVec<Arc<Virtqueue>>,
-    /// Where the queues find the worker.
-    worker: Arc<WorkerSlot>,
     #[pin]
     state: Mutex<State>,
 }
 
 impl Device {
-    /// Creates a device that offers some features and has some queues, which find their worker in
-    /// `worker`.
-    pub fn new(
-        offered: u64,
-        worker: Arc<WorkerSlot>,
-        queues: KVec<Arc<Virtqueue>>,
-    ) -> impl PinInit<Self> {
+    /// Creates a device that offers some features and has some queues.
+    pub fn new(offered: u64, queues: KVec<Arc<Virtqueue>>) -> impl PinInit<Self> {
         pin_init!(Self {
             offered,
             features: Atomic::new(0),
             queues,
-            worker,
-            state <- new_mutex!(State::default(), "vhost_core::Device::state"),
+            state <- new_mutex!(State::new(), "vhost_core::Device::state"),
         })
     }
 
@@ -111,20 +121,6 @@ impl Device {
     #[inline]
     pub fn features(&self) -> u64 {
         self.features.load(Relaxed)
-    }
-
-    /// Says whether the device can do its work: it has an owner, whose worker is alive.
-    #[inline]
-    pub fn has_worker(&self) -> bool {
-        self.worker.is_alive()
-    }
-
-    /// The number of the worker's thread, if there is one.
-    pub fn worker_pid(&self) -> Option<i32> {
-        self.worker
-            .get()
-            .filter(|worker| worker.is_alive())
-            .map(|worker| worker.pid())
     }
 
     /// Handles an ioctl that all devices have.
@@ -136,12 +132,16 @@ impl Device {
     /// `ENOIOCTLCMD` if it is no such ioctl, `EPERM` if the caller has to be the owner and is not,
     /// `EFAULT` if the argument cannot be accessed; what else is up to the ioctl.
     #[doc(alias = "vhost_dev_ioctl")]
-    pub fn ioctl(&self, cmd: u32, arg: Arg, works: &dyn Fn() -> Arc<dyn Works>) -> Result {
+    pub fn ioctl(&self, cmd: u32, arg: Arg, works: NewWorker<'_>) -> Result {
         match cmd {
             uapi::GET_FEATURES => arg.write(&self.offered),
             uapi::SET_FEATURES => self.set_features(arg.read()?),
             uapi::GET_BACKEND_FEATURES => arg.write(&BACKEND_FEATURES),
             uapi::SET_BACKEND_FEATURES => self.set_backend_features(arg.read()?),
+            uapi::NEW_WORKER
+            | uapi::FREE_WORKER
+            | uapi::ATTACH_VRING_WORKER
+            | uapi::GET_VRING_WORKER => self.worker_ioctl(&mut self.state.lock(), cmd, arg, works),
             _ => {
                 let mut state = self.state.lock();
                 match self.owner_ioctl(&mut state, cmd, arg, works) {
@@ -156,17 +156,11 @@ impl Device {
         }
     }
 
-    fn owner_ioctl(
-        &self,
-        state: &mut State,
-        cmd: u32,
-        arg: Arg,
-        works: &dyn Fn() -> Arc<dyn Works>,
-    ) -> Result {
+    fn owner_ioctl(&self, state: &mut State, cmd: u32, arg: Arg, works: NewWorker<'_>) -> Result {
         match cmd {
             uapi::SET_OWNER => return self.set_owner(state, works),
             uapi::SET_FORK_FROM_OWNER => return Self::set_fork_from_owner(state, arg),
-            uapi::GET_FORK_FROM_OWNER => return arg.write(&uapi::FORK_OWNER_TASK),
+            uapi::GET_FORK_FROM_OWNER => return Self::fork_from_owner(state, arg),
             _ => (),
         }
         // Everything else is for the owner, even what does not exist.
@@ -180,7 +174,7 @@ impl Device {
     }
 
     #[doc(alias = "vhost_dev_set_owner")]
-    fn set_owner(&self, state: &mut State, works: &dyn Fn() -> Arc<dyn Works>) -> Result {
+    fn set_owner(&self, state: &mut State, works: NewWorker<'_>) -> Result {
         if state.owner.is_some() {
             return Err(EBUSY);
         }
@@ -188,26 +182,36 @@ impl Device {
         for queue in &self.queues {
             queue.make_room()?;
         }
-        let worker = Arc::new(Worker::new(works())?, GFP_KERNEL_ACCOUNT)?;
-        self.worker.attach(worker);
+        let worker = state.workers.create(state.flavour, works, &mm)?;
+        for queue in &self.queues {
+            // Nobody was there before.
+            drop(queue.slot().replace(Some(worker.clone())));
+        }
         state.owner = Some(mm);
         Ok(())
     }
 
-    fn set_fork_from_owner(state: &State, arg: Arg) -> Result {
+    fn set_fork_from_owner(state: &mut State, arg: Arg) -> Result {
         if state.owner.is_some() {
             return Err(EBUSY);
         }
-        match arg.read()? {
-            uapi::FORK_OWNER_TASK => Ok(()),
-            // Workers that are kernel threads are not offered.
-            uapi::FORK_OWNER_KTHREAD => Err(EOPNOTSUPP),
-            _ => Err(EINVAL),
-        }
+        state.flavour = match arg.read()? {
+            uapi::FORK_OWNER_TASK => Flavour::OwnerTask,
+            uapi::FORK_OWNER_KTHREAD => Flavour::KernelThread,
+            _ => return Err(EINVAL),
+        };
+        Ok(())
+    }
+
+    fn fork_from_owner(state: &State, arg: Arg) -> Result {
+        arg.write(&match state.flavour {
+            Flavour::OwnerTask => uapi::FORK_OWNER_TASK,
+            Flavour::KernelThread => uapi::FORK_OWNER_KTHREAD,
+        })
     }
 
     fn set_memory(&self, state: &mut State, arg: Arg) -> Result {
-        let memory = MemTable::from_user(arg, crate::max_mem_regions())?;
+        let memory = MemTable::from_user(arg)?;
         if !self
             .queues
             .iter()
@@ -308,12 +312,20 @@ impl Device {
         }
     }
 
-    /// Waits until everything that was queued before is done.
+    /// Waits until everything that was queued for the queues before is done.
     ///
     /// Context: sleeps; not from a work.
+    #[doc(alias = "vhost_dev_flush")]
     pub fn flush(&self) {
-        if let Some(worker) = self.worker.get() {
-            worker.flush();
+        for (index, queue) in self.queues.iter().enumerate() {
+            let Some(worker) = queue.slot().get() else {
+                continue;
+            };
+            // Queues mostly have the same worker, and one flush is enough.
+            let before = self.queues.iter().take(index);
+            if before.into_iter().all(|queue| !queue.slot().is(&worker)) {
+                worker.flush();
+            }
         }
     }
 
@@ -330,10 +342,12 @@ impl Device {
         }
         // Nobody queues a work now but those who found the device before it was hidden.
         self.flush();
-        // This joins the worker, which nobody else has a reference to: the file is closed.
-        self.worker.detach();
-        // The owner's memory goes away after the worker.
-        let state = core::mem::take(&mut *self.state.lock());
+        for queue in &self.queues {
+            drop(queue.slot().replace(None));
+        }
+        let state = core::mem::replace(&mut *self.state.lock(), State::new());
+        // This joins the workers, which nobody else has a reference to since the file is closed,
+        // and gives back the owner's memory then.
         drop(state);
     }
 }

@@ -20,11 +20,15 @@ impl Device {
     /// Context: sleeps.
     pub fn show(&self, m: &SeqFile) {
         seq_print!(m, "features:\t{:#x}\n", self.features());
-        match self.worker_pid() {
-            Some(pid) => seq_print!(m, "worker:\t{pid}\n"),
-            None => seq_print!(m, "worker:\tnone\n"),
-        }
         for (index, queue) in self.queues.iter().enumerate() {
+            match queue.slot().get() {
+                Some(worker) if worker.is_alive() => {
+                    let (id, pid) = (worker.id(), worker.pid());
+                    seq_print!(m, "worker{index}:\t{id}, thread {pid}\n");
+                }
+                Some(_) => seq_print!(m, "worker{index}:\tkilled\n"),
+                None => seq_print!(m, "worker{index}:\tnone\n"),
+            }
             show_queue(queue, index, m);
         }
     }

@@ -2,10 +2,13 @@
 
 //! The guest's memory, as its owner described it, and the memory of the rings.
 
-use crate::uapi::{
-    Arg,
-    Memory,
-    MemoryRegion, //
+use crate::{
+    params,
+    uapi::{
+        Arg,
+        Memory,
+        MemoryRegion, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -44,7 +47,7 @@ pub(crate) struct MemTable {
 }
 
 impl MemTable {
-    /// Takes a table from user space, that has at most `limit` regions.
+    /// Takes a table from user space.
     ///
     /// Regions may overlap: see [`Regions`]. Where they are for the owner is not checked here but
     /// by [`access_ok`](Self::access_ok), when a queue is to work with the table.
@@ -53,17 +56,19 @@ impl MemTable {
     ///
     /// - `EFAULT` if the argument cannot be read, or a region is empty or wraps around;
     /// - `EOPNOTSUPP` if the padding is not zero;
-    /// - `E2BIG` for more regions than `limit`;
+    /// - `E2BIG` for more regions than [`params::max_mem_regions()`];
+    /// - `EINVAL` if the module was told to have no tables: see [`params::max_iotlb_entries()`];
     /// - `ENOMEM`.
     #[doc(alias = "vhost_set_memory")]
-    pub(crate) fn from_user(arg: Arg, limit: u16) -> Result<Arc<Self>> {
+    pub(crate) fn from_user(arg: Arg) -> Result<Arc<Self>> {
         let head: Memory = arg.read()?;
         if head.padding != 0 {
             return Err(EOPNOTSUPP);
         }
-        if head.count > u32::from(limit) {
+        if head.count > u32::from(params::max_mem_regions()) {
             return Err(E2BIG);
         }
+        params::max_iotlb_entries().ok_or(EINVAL)?;
         // CAST: At most 65535.
         let count = head.count as usize;
         let mut regions = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;

@@ -80,7 +80,7 @@ impl Device {
 
     /// Finds the queue that an argument begins with.
     #[doc(alias = "vhost_get_vq_from_user")]
-    fn queue_of(&self, arg: Arg) -> Result<(u32, &Virtqueue)> {
+    pub(crate) fn queue_of(&self, arg: Arg) -> Result<(u32, &Virtqueue)> {
         let index: u32 = arg.read()?;
         let count = u32::try_from(self.queues.len()).map_err(|_| ENOBUFS)?;
         if index >= count {

@@ -49,6 +49,12 @@ pub const SET_LOG_BASE: u32 = _IOW::<u64>(TYPE, 0x04);
 /// Names an eventfd to be signalled when something was logged.
 #[doc(alias = "VHOST_SET_LOG_FD")]
 pub const SET_LOG_FD: u32 = _IOW::<i32>(TYPE, 0x07);
+/// Creates another worker, and returns its number in a [`WorkerState`].
+#[doc(alias = "VHOST_NEW_WORKER")]
+pub const NEW_WORKER: u32 = _IOR::<WorkerState>(TYPE, 0x08);
+/// Frees a worker that works for no ring.
+#[doc(alias = "VHOST_FREE_WORKER")]
+pub const FREE_WORKER: u32 = _IOW::<WorkerState>(TYPE, 0x09);
 /// Sets the number of entries of a ring.
 #[doc(alias = "VHOST_SET_VRING_NUM")]
 pub const SET_VRING_NUM: u32 = _IOW::<RingState>(TYPE, 0x10);
@@ -61,6 +67,12 @@ pub const SET_VRING_BASE: u32 = _IOW::<RingState>(TYPE, 0x12);
 /// Returns the available index to continue with.
 #[doc(alias = "VHOST_GET_VRING_BASE")]
 pub const GET_VRING_BASE: u32 = _IOWR::<RingState>(TYPE, 0x12);
+/// Says which worker works for a ring, with a [`RingWorker`].
+#[doc(alias = "VHOST_ATTACH_VRING_WORKER")]
+pub const ATTACH_VRING_WORKER: u32 = _IOW::<RingWorker>(TYPE, 0x15);
+/// Returns which worker works for a ring.
+#[doc(alias = "VHOST_GET_VRING_WORKER")]
+pub const GET_VRING_WORKER: u32 = _IOWR::<RingWorker>(TYPE, 0x16);
 /// Names the eventfd by which the driver says that there are buffers.
 #[doc(alias = "VHOST_SET_VRING_KICK")]
 pub const SET_VRING_KICK: u32 = _IOW::<RingFile>(TYPE, 0x20);
@@ -171,6 +183,28 @@ pub struct RingAddr {
     pub log: u64,
 }
 static_assert!(size_of::<RingAddr>() == 40);
+
+/// The number of a worker.
+#[doc(alias = "vhost_worker_state")]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct WorkerState {
+    /// The number.
+    pub worker: u32,
+}
+static_assert!(size_of::<WorkerState>() == 4);
+
+/// The worker of a ring.
+#[doc(alias = "vhost_vring_worker")]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RingWorker {
+    /// Which ring.
+    pub index: u32,
+    /// Which worker.
+    pub worker: u32,
+}
+static_assert!(size_of::<RingWorker>() == 8);
 
 /// The argument of an ioctl: an address in the memory of whoever calls.
 ///

@@ -262,14 +262,13 @@ impl Virtqueue {
     ///
     /// `ENOMEM`.
     pub fn new(
-        slot: &Arc<WorkerSlot>,
         work: WorkId,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> Result<Arc<Self>> {
         let kick_work = Arc::new(
             KickWork {
-                slot: slot.clone(),
+                slot: WorkerSlot::new(),
                 work,
             },
             GFP_KERNEL_ACCOUNT,
@@ -304,6 +303,17 @@ impl Virtqueue {
     #[inline]
     pub fn is_running(&self) -> bool {
         self.running.load(Relaxed)
+    }
+
+    /// Says whether there is a worker for the queue, which was not killed.
+    #[inline]
+    pub fn has_worker(&self) -> bool {
+        self.kick_work.slot.is_alive()
+    }
+
+    /// Where the queue finds its worker. Changed with the lock of the device held.
+    pub(crate) fn slot(&self) -> &WorkerSlot {
+        &self.kick_work.slot
     }
 
     /// Queues the work that a kick of the driver would queue.

@@ -6,6 +6,26 @@
 //! atomic word. Thus a work is queued at most once, queueing needs no lock and no memory, and it is
 //! possible from any context, the wait queue callback of an eventfd included. The worker takes the
 //! whole set at once: no work is done twice before all others had their turn.
+//!
+//! # Which worker
+//!
+//! A device has a worker from the moment on that it has an owner, and may have more: user space
+//! creates them, and says which of them works for a queue (see [`workers`](crate::workers)). Each
+//! queue has a [`WorkerSlot`], by which works find the worker without a lock.
+//!
+//! # Ownership
+//!
+//! The device has a list of its workers, each slot refers to one, and a flush to the one that it
+//! waits for. The thread itself has no reference to its [`Worker`], and thus never joins itself. It
+//! has one to the device, by [`Works`]: the device must drop its workers for good to be freed
+//! itself.
+//!
+//! # Death
+//!
+//! A thread of the owner's process is killed with it, by `SIGKILL` or when the process executes
+//! another program, while the device may be kept open by somebody else. It takes no work from then
+//! on: queueing one fails, and what flushes wait for does not happen any more, so that they return.
+//! A thread of the kernel does not die.
 
 use kernel::{
     new_condvar,
@@ -26,7 +46,11 @@ use kernel::{
 };
 use kernel_ext::{
     kick::Kick,
-    owner_mm::InOwnerMm,
+    mm_kthread::MmKthread,
+    owner_mm::{
+        InOwnerMm,
+        OwnerMm, //
+    },
     rcu::RcuSlot,
     vhost_task::{
         self,
@@ -156,11 +180,14 @@ impl Shared {
 
 impl vhost_task::Worker for Shared {
     fn has_work(&self) -> bool {
+        if self.pid.load(Relaxed) == 0 {
+            // The first thing that the thread does.
+            self.pid.store(current!().pid(), Relaxed);
+        }
         self.pending.load(Relaxed) != 0
     }
 
     fn run(&self, mm: &InOwnerMm) {
-        self.pid.store(current!().pid(), Relaxed);
         let mut flush = self.run_pending(mm);
         while flush {
             // A work that was queued before a flush was requested was either taken above, or is
@@ -185,23 +212,64 @@ impl vhost_task::Worker for Shared {
     }
 }
 
+/// What kind of thread a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// A thread of the owner's process, within its limits, which dies with it.
+    OwnerTask,
+    /// A thread of the kernel, in the control groups of the owner's process.
+    KernelThread,
+}
+
+enum Thread {
+    Task(VhostTask<Shared>),
+    Kernel(MmKthread<Shared>),
+}
+
+impl Thread {
+    #[inline]
+    fn shared(&self) -> &Shared {
+        match self {
+            Self::Task(task) => task.worker(),
+            Self::Kernel(thread) => thread.worker(),
+        }
+    }
+
+    #[inline]
+    fn wake(&self) {
+        match self {
+            Self::Task(task) => task.wake(),
+            Self::Kernel(thread) => thread.wake(),
+        }
+    }
+}
+
 /// A worker thread of a device.
 ///
-/// It belongs to the process of the owner and shares its memory. Dropping it stops the thread
-/// without doing what is pending, and waits for its end: flush first. The thread itself must not
-/// drop it.
-pub struct Worker(VhostTask<Shared>);
+/// It works in the memory of the owner. Dropping it stops the thread without doing what is pending,
+/// and waits for its end: flush first. The thread itself must not drop it.
+#[doc(alias = "vhost_worker")]
+pub struct Worker {
+    id: u32,
+    thread: Thread,
+}
 
 impl Worker {
-    /// Starts a thread of the current process, which becomes the owner of the device.
+    /// Starts a thread for the current process, which is or becomes the owner of the device.
     ///
-    /// The worker keeps a reference to the device until it is dropped.
+    /// `id` is the number by which user space knows it. The worker keeps a reference to the device
+    /// until it is dropped.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, whatever the reason, as in C.
     #[doc(alias = "vhost_worker_create")]
-    pub fn new(works: Arc<dyn Works>) -> Result<Self> {
+    pub(crate) fn new(
+        id: u32,
+        flavour: Flavour,
+        works: Arc<dyn Works>,
+        mm: &OwnerMm,
+    ) -> Result<Self> {
         let pid = current!().pid();
         let name = kernel::str::CString::try_from_fmt(fmt!("vhost-{pid}"))?;
         let shared = Arc::pin_init(
@@ -221,7 +289,19 @@ impl Worker {
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        Ok(Self(VhostTask::spawn(shared, &name).map_err(|_| ENOMEM)?))
+        let thread = match flavour {
+            Flavour::OwnerTask => VhostTask::spawn(shared, &name).map(Thread::Task),
+            Flavour::KernelThread => MmKthread::spawn(shared, mm, &name).map(Thread::Kernel),
+        };
+        Ok(Self {
+            id,
+            thread: thread.map_err(|_| ENOMEM)?,
+        })
+    }
+
+    /// The number by which user space knows the worker.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     /// Queues a work, unless it is queued already.
@@ -238,8 +318,8 @@ impl Worker {
 
     #[inline]
     fn add(&self, bits: u64) -> Result<(), NoWorker> {
-        if self.0.worker().add(bits)? {
-            self.0.wake();
+        if self.thread.shared().add(bits)? {
+            self.thread.wake();
         }
         Ok(())
     }
@@ -249,7 +329,7 @@ impl Worker {
     /// Context: sleeps; not from a work.
     #[doc(alias = "vhost_dev_flush")]
     pub fn flush(&self) {
-        let shared = self.0.worker();
+        let shared = self.thread.shared();
         let mut state = shared.flush.lock();
         if state.life == Life::Dead {
             return;
@@ -267,28 +347,23 @@ impl Worker {
     /// Says whether the thread was not killed.
     #[inline]
     pub fn is_alive(&self) -> bool {
-        self.0.worker().pending.load(Relaxed) & DEAD == 0
+        self.thread.shared().pending.load(Relaxed) & DEAD == 0
     }
 
-    /// The number of the thread, 0 if it did not do anything yet.
+    /// The number of the thread, 0 if it did not run yet.
     pub fn pid(&self) -> Pid {
-        self.0.worker().pid.load(Relaxed)
+        self.thread.shared().pid.load(Relaxed)
     }
 }
 
-/// Where queues and devices find their worker, without a lock.
+/// Where a queue finds its worker, without a lock.
 ///
 /// It is empty until the device has an owner, and again when it is closed.
-pub struct WorkerSlot(RcuSlot<Worker>);
+pub(crate) struct WorkerSlot(RcuSlot<Worker>);
 
 impl WorkerSlot {
-    /// Creates an empty slot.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(Self(RcuSlot::new()), GFP_KERNEL)?)
+    pub(crate) const fn new() -> Self {
+        Self(RcuSlot::new())
     }
 
     /// Queues a work.
@@ -300,30 +375,34 @@ impl WorkerSlot {
     /// There is no worker, or it was killed.
     #[doc(alias = "vhost_vq_work_queue")]
     #[inline]
-    pub fn queue(&self, work: WorkId) -> Result<(), NoWorker> {
+    pub(crate) fn queue(&self, work: WorkId) -> Result<(), NoWorker> {
         let guard = rcu::read_lock();
         self.0.load(&guard).ok_or(NoWorker)?.queue(work)
     }
 
     /// Says whether there is a worker that was not killed.
     #[inline]
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         let guard = rcu::read_lock();
         self.0.load(&guard).is_some_and(|worker| worker.is_alive())
     }
 
-    /// Puts a worker in place.
+    /// Puts a worker in place, or none, and returns the one that was there before.
+    ///
+    /// Nobody queues a work with that any more when this returns: flush it, so that those queued
+    /// before are done.
     ///
     /// Context: sleeps if there was another one.
-    pub(crate) fn attach(&self, worker: Arc<Worker>) {
-        drop(self.0.swap(Some(worker)));
+    pub(crate) fn replace(&self, worker: Option<Arc<Worker>>) -> Option<Arc<Worker>> {
+        self.0.swap(worker)
     }
 
-    /// Takes the worker out, after which nobody queues a work there, and drops it.
-    ///
-    /// Context: sleeps, and joins the thread if there is no other reference to the worker.
-    pub(crate) fn detach(&self) {
-        drop(self.0.swap(None));
+    /// Says whether this is the worker.
+    pub(crate) fn is(&self, worker: &Arc<Worker>) -> bool {
+        let guard = rcu::read_lock();
+        self.0
+            .load(&guard)
+            .is_some_and(|now| core::ptr::eq(&*now, &**worker))
     }
 
     /// Returns the worker.
@@ -334,7 +413,7 @@ impl WorkerSlot {
 
 /// What is done when an eventfd is signalled: a work of a device is queued.
 pub(crate) struct KickWork {
-    pub(crate) slot: Arc<WorkerSlot>,
+    pub(crate) slot: WorkerSlot,
     pub(crate) work: WorkId,
 }
 

@@ -39,7 +39,6 @@ use vhost_core::{
     },
     worker::{
         WorkId,
-        WorkerSlot,
         Works, //
     },
 };
@@ -111,9 +110,8 @@ impl VhostVsock {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let worker = WorkerSlot::new()?;
-        let rx = Virtqueue::new(&worker, WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
-        let tx = Virtqueue::new(&worker, WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
+        let rx = Virtqueue::new(WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
+        let tx = Virtqueue::new(WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
         let mut queues = KVec::with_capacity(2, GFP_KERNEL)?;
         for queue in [&rx, &tx] {
             queues
@@ -122,7 +120,7 @@ impl VhostVsock {
         }
         Arc::pin_init(
             pin_init!(Self {
-                core <- Device::new(FEATURES, worker, queues),
+                core <- Device::new(FEATURES, queues),
                 rx,
                 tx,
                 queue <- SendQueue::new(),
@@ -152,7 +150,9 @@ impl VhostVsock {
 
     /// Says whether the guest can take packets, and answer them.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.rx.is_running() && self.tx.is_running() && self.core.has_worker()
+        [&self.rx, &self.tx]
+            .iter()
+            .all(|queue| queue.is_running() && queue.has_worker())
     }
 
     /// Gives the guest a CID, or another one. Connections of the old one stay, but have nobody to
