@@ -189,7 +189,13 @@ pub trait Transport: Send + Sync + 'static {
     fn stream_has_data(sock: &mut LockedSock<'_>) -> usize;
 
     /// Bytes that can be sent now.
+    ///
+    /// Who sends waits until this is not 0, then calls `stream_enqueue` or `seqpacket_enqueue`, and
+    /// does both again until the whole message was taken.
     fn stream_has_space(sock: &mut LockedSock<'_>) -> usize;
+
+    /// The user begins to send a message. If it gives up one half-way, there is no call for that.
+    fn send_begins(sock: &mut LockedSock<'_>);
 
     /// Takes a whole message, or looks at it if `peek`. Returns its real length.
     fn seqpacket_dequeue(
@@ -320,7 +326,7 @@ impl<T: Transport> Registration<T> {
         notify_recv_pre_block: Some(Shim::<T>::notify_recv),
         notify_recv_pre_dequeue: Some(Shim::<T>::notify_recv),
         notify_recv_post_dequeue: Some(Shim::<T>::notify_recv_post_dequeue),
-        notify_send_init: Some(Shim::<T>::notify_send),
+        notify_send_init: Some(Shim::<T>::notify_send_init),
         notify_send_pre_block: Some(Shim::<T>::notify_send),
         notify_send_pre_enqueue: Some(Shim::<T>::notify_send),
         notify_send_post_enqueue: Some(Shim::<T>::notify_send_post_enqueue),

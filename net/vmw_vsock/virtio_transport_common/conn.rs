@@ -81,6 +81,9 @@ struct Books {
 /// What the lock of the socket protects.
 struct Owned {
     rx: RxQueue,
+    /// Length of the message that waits until all of it can be sent, see [`crate::send::message`]; 0
+    /// if there is none.
+    waiting: u32,
     /// While the socket is connected, or tries to connect.
     membership: Option<Membership>,
 }
@@ -114,6 +117,7 @@ impl Conn {
                     sock,
                     Owned {
                         rx: RxQueue::new(),
+                        waiting: 0,
                         membership: None,
                     },
                 ),
@@ -160,10 +164,25 @@ impl Conn {
             .peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
     }
 
-    /// Bytes that may be sent now.
+    /// Sets the length of the message that waits until all of it can be sent.
+    pub(crate) fn set_waiting(&self, sock: &mut LockedSock<'_>, len: u32) {
+        if let Some(owned) = self.owned.get(sock) {
+            owned.waiting = len;
+        }
+    }
+
+    /// Bytes that may be sent now; none as long as a message waits for more.
     #[inline]
-    pub(crate) fn space(&self) -> u32 {
-        self.books.lock().tx.space()
+    pub(crate) fn space(&self, sock: &mut LockedSock<'_>) -> u32 {
+        let waiting = self.owned.get(sock).map_or(0, |owned| owned.waiting);
+        let books = self.books.lock();
+        let space = books.tx.space();
+        // A message that is too long for a window that shrank meanwhile waits for nothing: its writer
+        // is to be told so.
+        if space < waiting && waiting <= books.tx.window() {
+            return 0;
+        }
+        space
     }
 
     /// The longest message that may be sent.

@@ -180,7 +180,7 @@ impl<C: Carrier> Transport for Over<C> {
         msg: &mut SendMsg<'_>,
         len: usize,
     ) -> Result<usize> {
-        send::data::<C>(sock, msg, len)
+        send::stream::<C>(sock, msg, len)
     }
 
     fn stream_has_data(sock: &mut LockedSock<'_>) -> usize {
@@ -191,7 +191,15 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn stream_has_space(sock: &mut LockedSock<'_>) -> usize {
-        sock.conn::<Self>().map_or(0, |conn| conn.space() as usize)
+        sock.conn::<Self>()
+            .map_or(0, |conn| conn.space(sock) as usize)
+    }
+
+    fn send_begins(sock: &mut LockedSock<'_>) {
+        // Whoever waited will say so again, if it still does.
+        if let Some(conn) = sock.conn::<Self>() {
+            conn.set_waiting(sock, 0);
+        }
     }
 
     fn seqpacket_dequeue(
@@ -218,10 +226,7 @@ impl<C: Carrier> Transport for Over<C> {
         msg: &mut SendMsg<'_>,
         len: usize,
     ) -> Result<usize> {
-        if len > send::conn_of::<C>(sock)?.window() as usize {
-            return Err(EMSGSIZE);
-        }
-        send::data::<C>(sock, msg, len)
+        send::message::<C>(sock, msg, len)
     }
 
     fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32 {

@@ -221,7 +221,7 @@ fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPa
 }
 
 /// Ends a connection whose peer broke the rules, or for which there is no memory.
-fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
+pub(crate) fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     let _ = send::control::<C>(sock, Control::Rst, true);
     if sock.state() == SockState::SynSent {
         sock.set_state(SockState::Close);

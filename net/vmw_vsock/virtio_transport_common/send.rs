@@ -16,7 +16,8 @@ use crate::{
         Payload,
         RxPacket,
         TxPacket, //
-    }, //
+    },
+    recv, //
 };
 use kernel::{
     prelude::*,
@@ -25,6 +26,7 @@ use kernel::{
 use kernel_ext::{
     iov::SendMsg,
     net::Net,
+    skb_list::SkbList,
     sock::{
         LockedSock,
         SockAddr,
@@ -93,14 +95,80 @@ pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, repl
     C::send(packet, Some(sock.net()))
 }
 
-/// Sends as much of a message as the peer has room for, at most `len` bytes, and returns how many.
+/// What the packets of one message of a user have in common.
+struct Writer<'m> {
+    conn: Arc<Conn>,
+    ty: SocketType,
+    src: Addr,
+    dst: Addr,
+    ends_record: bool,
+    completion: Option<Completion<'m>>,
+    /// Whether the pages of the user are sent, not a copy.
+    pages: bool,
+}
+
+impl<'m> Writer<'m> {
+    /// `len` is how many bytes of the message are going to be sent.
+    fn new<C: Carrier>(
+        sock: &mut LockedSock<'_>,
+        conn: Arc<Conn>,
+        msg: &mut SendMsg<'m>,
+        len: usize,
+    ) -> Result<Self> {
+        let (src, dst) = addrs::<C>(sock);
+        let mut completion = Completion::new(sock, msg, len)?;
+        let pages = completion.is_some() && can_send_pages::<C>(msg, len);
+        if let (Some(completion), false) = (&mut completion, pages) {
+            completion.set_copied();
+        }
+        Ok(Self {
+            conn,
+            ty: wire_type(sock.ty()),
+            src,
+            dst,
+            ends_record: msg.is_end_of_record(),
+            completion,
+            pages,
+        })
+    }
+
+    /// Makes a packet of the next `len` bytes of the message.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also for memory of the user that is not there: what the C transport says, and what
+    /// the tests of the kernel expect.
+    fn packet(&self, sock: &LockedSock<'_>, msg: &mut SendMsg<'m>, len: u32) -> Result<TxPacket> {
+        let header = header_to(Op::Rw, self.ty, self.src, self.dst, len);
+        let payload = match &self.completion {
+            Some(completion) if self.pages => Payload::Pages(completion),
+            other => Payload::Copy(other.as_ref()),
+        };
+        let flags = |msg: &mut SendMsg<'_>| match (self.ty, msg.left(), self.ends_record) {
+            (SocketType::SeqPacket, 0, true) => SeqFlags::EOM.union(SeqFlags::EOR),
+            (SocketType::SeqPacket, 0, false) => SeqFlags::EOM,
+            _ => SeqFlags::NONE,
+        };
+        let packet = TxPacket::data(sock, self.conn.clone(), header, msg, payload, flags);
+        packet.map_err(|_| ENOMEM)
+    }
+
+    /// All packets are made; `sent` says whether any of them is on its way.
+    fn finish(self, sent: bool) {
+        if let Some(completion) = self.completion {
+            completion.finish(sent);
+        }
+    }
+}
+
+/// Sends as much of a stream as the peer has room for, at most `len` bytes, and returns how many.
 ///
 /// Context: may sleep.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `EFAULT`, and what the carrier says, if nothing was sent.
-pub(crate) fn data<C: Carrier>(
+/// `ENOMEM`, and what the carrier says, if nothing was sent.
+pub(crate) fn stream<C: Carrier>(
     sock: &mut LockedSock<'_>,
     msg: &mut SendMsg<'_>,
     len: usize,
@@ -110,40 +178,13 @@ pub(crate) fn data<C: Carrier>(
     if credit.left() == 0 {
         return Ok(0);
     }
-    let (src, dst) = addrs::<C>(sock);
-    let ty = wire_type(sock.ty());
-    let ends_record = msg.is_end_of_record();
-
-    let mut completion = Completion::new(sock, msg, credit.left() as usize)?;
-    let pages = completion.is_some() && can_send_pages::<C>(msg, credit.left() as usize);
-    if let (Some(completion), false) = (&mut completion, pages) {
-        completion.set_copied();
-    }
-
+    let writer = Writer::new::<C>(sock, conn, msg, credit.left() as usize)?;
     let mut sent = 0u32;
     let mut ret = Ok(());
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
-        let header = header_to(Op::Rw, ty, src, dst, piece);
-        let payload = match &completion {
-            Some(completion) if pages => Payload::Pages(completion),
-            other => Payload::Copy(other.as_ref()),
-        };
         ret = msg.attempt(|msg| {
-            let packet = TxPacket::data(sock, conn.clone(), header, msg, payload, |msg| {
-                if ty == SocketType::SeqPacket && msg.left() == 0 {
-                    if ends_record {
-                        SeqFlags::EOM.union(SeqFlags::EOR)
-                    } else {
-                        SeqFlags::EOM
-                    }
-                } else {
-                    SeqFlags::NONE
-                }
-            });
-            // Also for memory of the user that is not there: what the C transport says, and what the
-            // tests of the kernel expect.
-            let packet = packet.map_err(|_| ENOMEM)?;
+            let packet = writer.packet(sock, msg, piece)?;
             C::send(packet, Some(sock.net()))
         });
         if ret.is_err() {
@@ -151,13 +192,72 @@ pub(crate) fn data<C: Carrier>(
         }
         sent = sent.saturating_add(piece);
     }
-    if let Some(completion) = completion {
-        completion.finish(sent > 0);
-    }
+    writer.finish(sent > 0);
     if sent == 0 {
         ret?;
     }
     Ok(sent as usize)
+}
+
+/// Sends the `len` bytes that a message has, or, if the peer has not room for all of it, nothing
+/// (`Ok(0)`).
+///
+/// The packets of a message say where it ends, not where it begins: whatever comes next to the peer
+/// after some of them becomes a part of it. And a writer that waits for room may give up at any
+/// time (a signal, `SO_SNDTIMEO`, `O_NONBLOCK`), or let another thread write meanwhile. So the packets
+/// of a message go out together, under one hold of the socket lock, after all of them were made. What
+/// fails before that was never sent; the user may send it again, or something else.
+///
+/// There is room at the latest when the peer has read all that it got, since a message that is longer
+/// than the window is refused. (A peer that does not tell of that could not be sent a message as long
+/// as the window in pieces either.) As long as a message waits, [`Conn::space`] says that there is no
+/// room, so that neither the core tries again nor `poll()` returns before the message fits. The next
+/// `send()` that begins makes that undone: a short message overtakes a long one that waits.
+///
+/// Context: may sleep.
+///
+/// # Errors
+///
+/// - `EMSGSIZE` if the message can never be sent, as it is longer than the buffers are;
+/// - `ENOMEM`, `ENODEV`, `EHOSTUNREACH`: nothing was sent. If the carrier fails after it took some of
+///   the packets, the connection is reset, which is the only way left to end the message.
+pub(crate) fn message<C: Carrier>(
+    sock: &mut LockedSock<'_>,
+    msg: &mut SendMsg<'_>,
+    len: usize,
+) -> Result<usize> {
+    let conn = conn_of::<C>(sock)?;
+    let want = match u32::try_from(len) {
+        Ok(want) if want <= conn.window() => want,
+        _ => return Err(EMSGSIZE),
+    };
+    let mut credit = conn.reserve(want);
+    if credit.left() < want {
+        conn.set_waiting(sock, want);
+        return Ok(0);
+    }
+    conn.set_waiting(sock, 0);
+
+    let writer = Writer::new::<C>(sock, conn, msg, len)?;
+    let mut packets = SkbList::new();
+    while credit.left() > 0 {
+        let piece = credit.take(MAX_PKT_BUF_SIZE);
+        packets.push_back(writer.packet(sock, msg, piece)?.into_skb());
+    }
+    let mut sent = false;
+    while let Some(packet) = packets.pop_front() {
+        let ret = C::send(TxPacket::from_skb(packet), Some(sock.net()));
+        if let Err(e) = ret {
+            if sent {
+                recv::abort::<C>(sock, e);
+            }
+            writer.finish(sent);
+            return Err(e);
+        }
+        sent = true;
+    }
+    writer.finish(sent);
+    Ok(len)
 }
 
 /// Whether a message of `len` bytes can be sent without a copy: only if all of it goes out.

@@ -352,6 +352,18 @@ impl<T: Transport> Shim<T> {
     /// # Safety
     ///
     /// See [`Shim`].
+    pub(super) unsafe extern "C" fn notify_send_init(
+        vsk: Vsk,
+        _data: *mut bindings::vsock_transport_send_notify_data,
+    ) -> c_int {
+        // SAFETY: See `Shim`.
+        T::send_begins(&mut unsafe { Self::locked(vsk) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shim`].
     pub(super) unsafe extern "C" fn notify_send(
         _vsk: Vsk,
         _data: *mut bindings::vsock_transport_send_notify_data,

@@ -12,7 +12,7 @@ from .say import LabError, say
 
 GROUPS = {
     "T1": ["debug_kunit"],
-    "T2": ["debug_life", "loopback"],
+    "T2": ["debug_life", "loopback", "api"],
     "T3": ["t3"],
     "T4": ["ours_ours"],
 }
@@ -102,6 +102,7 @@ class Run(vmtests.Run):
         payload.text("vm/vsock_test.skip", "".join(
             (config.TESTING / name).read_text() for name in ("vsock_test.skip", "vsock_test.debug-skip")))
         vmtests.t3_programs(payload)
+        vmtests.api_programs(payload)
         payload.text("vm/main", debugkernel.SETUP + MAIN.format(
             tests=shlex.quote(self.report.glob), groups=shlex.quote(" ".join(self.left))))
         return payload

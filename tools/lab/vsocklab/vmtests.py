@@ -10,12 +10,12 @@ from .root import build_root
 from .say import LabError, say
 
 GROUPS = {
-    "T2": ["life", "loopback"],
+    "T2": ["life", "loopback", "api"],
     "T3": ["t3"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "c_ours", "strace_c"],
     "LAB": ["c_c"],
 }
-ORDER = ["life", "loopback", "t3", "ours_ours", "ours_c", "strace_ours", "c_ours",
+ORDER = ["life", "loopback", "api", "t3", "ours_ours", "ours_c", "strace_ours", "c_ours",
          "strace_c", "c_c"]
 TIMEOUT = 1500
 
@@ -47,6 +47,12 @@ def t3_programs(payload):
     return bool(listed)
 
 
+def api_programs(payload):
+    """Puts the programs of tools/testing/api into the payload."""
+    for source in sorted((config.TESTING / "api").glob("*.c")):
+        payload.add(f"api/{source.stem}", compile_c(source))
+
+
 def compile_c(source):
     root = build_root()
     siblings = sorted(source.parent.glob("*.[ch]"))
@@ -76,6 +82,7 @@ class Run:
         payload = vm.base_payload(self.kernel, self.modules, programs, programs)
         payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
         t3_programs(payload)
+        api_programs(payload)
         payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob),
                                             groups=shlex.quote(" ".join(self.left))))
         return payload

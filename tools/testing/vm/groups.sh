@@ -4,6 +4,7 @@
 # which one a host VM died.
 
 . /lab/vm/life.sh
+. /lab/vm/api.sh
 . /lab/vm/t4.sh
 
 # ensure_host ours|c|none: those host modules and no others
