@@ -3,7 +3,8 @@
 //! A table of sockets by the addresses of their connections, for lookups without a lock.
 //!
 //! The table of the AF_VSOCK core has one lock for all, and puts the connections of one peer to one
-//! port into one bucket. A lookup here costs the same whatever is in the table.
+//! port into one bucket. A lookup here costs the same whatever is in the table, and who looks for the
+//! connections of a peer does not meet those of others.
 //!
 //! C headers: [`include/linux/rculist.h`](srctree/include/linux/rculist.h),
 //! [`include/linux/jhash.h`](srctree/include/linux/jhash.h).
@@ -24,6 +25,11 @@ use core::{
 };
 use kernel::{
     prelude::*,
+    rbtree::{
+        Entry,
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
         aref::ARef,
         atomic::{
@@ -37,8 +43,6 @@ use kernel::{
 
 /// Buckets by connection: about one connection each for ten thousand of them.
 const TUPLE_BUCKETS: usize = 8192;
-/// Buckets by peer.
-const PEER_BUCKETS: usize = 256;
 
 /// What a connection is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,29 @@ struct Node {
     sock: *mut bindings::vsock_sock,
 }
 
+/// The connections with one peer.
+///
+/// # Invariants
+///
+/// A list of linked [`Node`]s, which changes only under the lock of the table.
+struct Peer(UnsafeCell<bindings::hlist_head>);
+
+impl Peer {
+    fn new() -> Self {
+        // INVARIANT: Zeroes are an empty list.
+        Self(UnsafeCell::new(pin_init::zeroed()))
+    }
+
+    fn head(&self) -> *mut bindings::hlist_head {
+        self.0.get()
+    }
+
+    fn is_empty(&self) -> bool {
+        // SAFETY: The pointer is valid; who has a `&Peer` has the lock of the table.
+        unsafe { (*self.head()).first }.is_null()
+    }
+}
+
 /// The table.
 ///
 /// Readers ([`find`](Self::find)) are in an RCU read section and take no lock. Writers take the
@@ -73,14 +100,14 @@ struct Node {
 ///
 /// # Invariants
 ///
-/// The buckets are lists of linked [`Node`]s; they change only under `lock`.
+/// The buckets are lists of linked [`Node`]s; they change only under `peers`' lock, which has a
+/// [`Peer`] for each CID that there is a connection with.
 #[pin_data]
 pub struct SockTable {
     #[pin]
-    lock: SpinLockBh<()>,
+    peers: SpinLockBh<RBTree<u32, Peer>>,
     seed: u32,
     tuples: Buckets<TUPLE_BUCKETS>,
-    peers: Buckets<PEER_BUCKETS>,
 }
 
 /// Heads of lists, changed by writers while readers look at them.
@@ -108,10 +135,6 @@ impl<const N: usize> Buckets<N> {
             .cast::<bindings::hlist_head>()
             .wrapping_add(hash as usize & (N - 1))
     }
-
-    fn iter(&self) -> impl Iterator<Item = *mut bindings::hlist_head> + '_ {
-        (0..N as u32).map(|index| self.get(index))
-    }
 }
 
 // SAFETY: The nodes are allocated, and may be unlinked by any thread.
@@ -123,7 +146,7 @@ unsafe impl Sync for SockTable {}
 ///
 /// # Safety
 ///
-/// `head` is a bucket of a [`SockTable`], whose nodes have their link at `offset`, and the caller is
+/// `head` is a list of a [`SockTable`], whose nodes have their link at `offset`, and the caller is
 /// in an RCU read section, or has the table's lock, for all of the iteration.
 unsafe fn nodes(
     head: *const bindings::hlist_head,
@@ -134,7 +157,7 @@ unsafe fn nodes(
         // SAFETY: By the safety requirements the link is valid; it is changed atomically.
         unsafe { Atomic::from_ptr(link.cast_mut()) }.load(Acquire)
     };
-    // SAFETY: The bucket is valid by the safety requirements.
+    // SAFETY: The head is valid by the safety requirements.
     let mut next = load(unsafe { &raw const (*head).first });
     core::iter::from_fn(move || {
         if next.is_null() {
@@ -159,10 +182,9 @@ impl SockTable {
         let seed = unsafe { bindings::random_u32() };
         Arc::pin_init(
             try_pin_init!(Self {
-                lock <- new_spinlock_bh!((), "kernel_ext::SockTable::lock"),
+                peers <- new_spinlock_bh!(RBTree::new(), "kernel_ext::SockTable::peers"),
                 seed,
                 tuples: Buckets::new()?,
-                peers: Buckets::new()?,
             }),
             GFP_KERNEL,
         )
@@ -174,12 +196,6 @@ impl SockTable {
             bindings::jhash_3words(key.remote_cid, key.remote_port, key.local_port, self.seed)
         };
         self.tuples.get(hash)
-    }
-
-    fn peer_bucket(&self, cid: u32) -> *mut bindings::hlist_head {
-        // SAFETY: FFI call without preconditions.
-        let hash = unsafe { bindings::jhash_3words(cid, 0, 0, self.seed) };
-        self.peers.get(hash)
     }
 
     /// Looks for the socket of a connection that `net` reaches, and returns a counted reference.
@@ -225,51 +241,26 @@ impl SockTable {
         let mut socks = KVec::new();
         loop {
             let mut found = 0usize;
+            let peers = self.peers.lock();
             match peer {
-                Some(cid) => self.collect(self.peer_bucket(cid), peer, &mut socks, &mut found),
+                Some(cid) => {
+                    if let Some(peer) = peers.get(&cid) {
+                        collect(peer, &mut socks, &mut found);
+                    }
+                }
                 None => {
-                    for head in self.peers.iter() {
-                        self.collect(head, None, &mut socks, &mut found);
+                    for peer in peers.values() {
+                        collect(peer, &mut socks, &mut found);
                     }
                 }
             }
+            drop(peers);
             if found <= socks.capacity() {
                 return Ok(socks);
             }
             // Some more, since others may join now.
             let room = found.saturating_add(found / 8).saturating_add(8);
             socks = KVec::with_capacity(room, GFP_KERNEL)?;
-        }
-    }
-
-    /// Adds the members in a bucket of peers to `socks` as long as there is room, and counts them.
-    fn collect(
-        &self,
-        head: *const bindings::hlist_head,
-        peer: Option<u32>,
-        socks: &mut KVec<ARef<VsockSock>>,
-        found: &mut usize,
-    ) {
-        let offset = core::mem::offset_of!(Node, by_peer);
-        let _guard = self.lock.lock();
-        // SAFETY: The bucket is one of peers, and the lock is held.
-        for node in unsafe { nodes(head, offset) } {
-            // SAFETY: The lock keeps the node linked, and its key never changes.
-            let key = unsafe { (*node).key };
-            if peer.is_some_and(|cid| key.remote_cid != cid) {
-                continue;
-            }
-            *found = found.saturating_add(1);
-            if socks.len() >= socks.capacity() {
-                continue;
-            }
-            // SAFETY: The lock keeps the node linked.
-            let sock = unsafe { (*node).sock };
-            // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
-            if let Some(sock) = unsafe { get(sock) } {
-                // There is room, see above.
-                let _ = socks.push_within_capacity(sock);
-            }
         }
     }
 
@@ -296,20 +287,51 @@ impl SockTable {
             },
             GFP_KERNEL,
         )?;
+        let mut room = None;
+        let (peers, head) = loop {
+            let mut peers = self.peers.lock();
+            let head = match peers.entry(key.remote_cid) {
+                Entry::Occupied(peer) => Some(peer.get().head()),
+                Entry::Vacant(place) => room
+                    .take()
+                    .map(|room| place.insert(Peer::new(), room).head()),
+            };
+            if let Some(head) = head {
+                break (peers, head);
+            }
+            drop(peers);
+            room = Some(RBTreeNodeReservation::new(GFP_KERNEL)?);
+        };
         let node = NonNull::from(KBox::leak(node));
         let raw = node.as_ptr();
-        let guard = self.lock.lock();
         // SAFETY: The node is valid and in no list; the lock is held.
-        unsafe {
-            bindings::hlist_add_head_rcu(&raw mut (*raw).by_peer, self.peer_bucket(key.remote_cid))
-        };
+        unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_peer, head) };
         // SAFETY: As above.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_tuple, self.tuple_bucket(key)) };
-        drop(guard);
+        drop(peers);
         Ok(Membership {
             table: self.clone(),
             node,
         })
+    }
+}
+
+/// Adds the connections with a peer to `socks` as long as there is room, and counts them.
+fn collect(peer: &Peer, socks: &mut KVec<ARef<VsockSock>>, found: &mut usize) {
+    let offset = core::mem::offset_of!(Node, by_peer);
+    // SAFETY: The list is one of a peer, and who has a `&Peer` has the lock.
+    for node in unsafe { nodes(peer.head(), offset) } {
+        *found = found.saturating_add(1);
+        if socks.len() >= socks.capacity() {
+            continue;
+        }
+        // SAFETY: The lock keeps the node linked.
+        let sock = unsafe { (*node).sock };
+        // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
+        if let Some(sock) = unsafe { get(sock) } {
+            // There is room, see above.
+            let _ = socks.push_within_capacity(sock);
+        }
     }
 }
 
@@ -349,12 +371,19 @@ unsafe impl Sync for Membership {}
 impl Drop for Membership {
     fn drop(&mut self) {
         let node = self.node.as_ptr();
-        let guard = self.table.lock.lock();
+        let mut peers = self.table.peers.lock();
         // SAFETY: By the type invariants, the node is linked; the lock is held.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_tuple) };
         // SAFETY: As above.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_peer) };
-        drop(guard);
+        // SAFETY: The node is valid, and its key never changes.
+        let cid = unsafe { (*node).key.remote_cid };
+        let unused = match peers.find_mut(&cid) {
+            Some(peer) if peer.get().is_empty() => Some(peer.remove_node()),
+            _ => None,
+        };
+        drop(peers);
+        drop(unused);
         // SAFETY: The node is not linked any more, and came from a `KBox`; readers may look at it
         // until the grace period ends, and it is plain memory.
         unsafe { bindings::kvfree_call_rcu(&raw mut (*node).rcu, node.cast()) };

@@ -97,10 +97,50 @@ pub(crate) struct VhostVsock {
     net: ARef<Net>,
     /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
     cid: Atomic<u32>,
-    /// The guest had another CID before, of which there may be connections.
-    had_other_cids: Atomic<bool>,
     #[pin]
-    member: Mutex<Option<Membership>>,
+    member: Mutex<Member>,
+}
+
+/// What a device is called, and was called.
+struct Member {
+    now: Option<Membership>,
+    /// CIDs that the guest had before, of which there may be connections.
+    before: KVec<Cid>,
+    /// There were more of them than anybody needs.
+    before_is_full: bool,
+}
+
+impl Member {
+    /// How many CIDs of before are remembered.
+    const MAX_BEFORE: usize = 64;
+
+    const fn new() -> Self {
+        Self {
+            now: None,
+            before: KVec::new(),
+            before_is_full: false,
+        }
+    }
+
+    /// Notes the CID that the guest has, if any, as one that it had.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn remember(&mut self) -> Result {
+        let Some(cid) = self.now.as_ref().map(|now| now.cid().get()) else {
+            return Ok(());
+        };
+        if self.before.contains(&cid) {
+            return Ok(());
+        }
+        if self.before.len() >= Self::MAX_BEFORE {
+            self.before_is_full = true;
+            return Ok(());
+        }
+        self.before.push(cid, GFP_KERNEL)?;
+        Ok(())
+    }
 }
 
 impl VhostVsock {
@@ -129,8 +169,7 @@ impl VhostVsock {
                 bad_buffers: Atomic::new(0),
                 net: Net::of_current(),
                 cid: Atomic::new(0),
-                had_other_cids: Atomic::new(false),
-                member <- new_mutex!(None, "vhost_vsock::VhostVsock::member"),
+                member <- new_mutex!(Member::new(), "vhost_vsock::VhostVsock::member"),
             }),
             GFP_KERNEL,
         )
@@ -170,16 +209,14 @@ impl VhostVsock {
             return Err(EADDRINUSE);
         }
         let mut member = self.member.lock();
-        if member.as_ref().is_some_and(|member| member.cid() == cid) {
+        if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
         }
         let new = Membership::new(self, cid)?;
-        if member.is_some() {
-            self.had_other_cids.store(true, Relaxed);
-        }
+        member.remember()?;
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
-        *member = Some(new);
+        member.now = Some(new);
         Ok(())
     }
 
@@ -224,17 +261,21 @@ impl VhostVsock {
     ///
     /// Context: sleeps.
     pub(crate) fn release(&self) {
+        let member = core::mem::replace(&mut *self.member.lock(), Member::new());
+        let had_cid = member.now.is_some();
         // This waits until those who found the device are done with it.
-        let member = self.member.lock().take();
-        let had_cid = member.is_some();
-        drop(member);
-        if had_cid {
+        drop(member.now);
+        let gone = |sock: &LockedSock<'_>| {
+            with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
+        };
+        if member.before_is_full {
+            reset(None, gone);
+        } else if had_cid {
             // Also those of a CID that the guest had before, and that nobody has now.
-            let had_others = self.had_other_cids.load(Relaxed);
-            let peer = (!had_others).then_some(Cid::new(self.cid()));
-            reset(peer, |sock| {
-                with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
-            });
+            for cid in member.before {
+                reset(Some(cid), gone);
+            }
+            reset(Some(Cid::new(self.cid())), gone);
         }
         self.core.release();
         self.queue.purge_all();
