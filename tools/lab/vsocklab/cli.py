@@ -14,10 +14,11 @@ tools/lab/lab COMMAND: what the top-level Makefile calls.
   stock                   build the modules for Debian's kernel: build/stock/*.ko
   test                    all tests; TIERS="T0 T2" TESTS=glob select
   debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 T2 T4
+  bench-scale             what 10,000 connections cost, ours and C, in instructions
   demo                    files through vsock between a host VM and its guest
   shell                   a shell in the host VM, modules loaded, guest running
   run --script FILE [--modules ours|c] [--guest [ours|c]] [--timeout S]
-      [--kernel stock|debug] [--guest-kernel stock|debug]
+      [--kernel stock|debug] [--guest-kernel stock|debug] [--icount]
                           run a shell script in the host VM
   chroot [COMMAND...]     run in the build root, here; kernel tree at /build/linux
   kdir | release          print the path of the kernel tree | the kernel's release
@@ -113,6 +114,11 @@ def command_debug(arguments):
 def command_test_debug(arguments):
     from .debugtests import run
     return run()
+
+
+def command_bench_scale(arguments):
+    from .scale import bench
+    return bench()
 
 
 def command_demo(arguments):

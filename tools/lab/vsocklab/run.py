@@ -28,6 +28,8 @@ def run(arguments):
                         help="another file for /lab/files in the VM")
     parser.add_argument("--kernel", choices=["stock", "debug"], default="stock",
                         help="of the host VM; `debug` wants `make debug`")
+    parser.add_argument("--icount", action="store_true",
+                        help="one CPU that counts instructions: 1 ns is one (no --guest)")
     parser.add_argument("--guest-kernel", choices=["stock", "debug"], default="stock")
     options = parser.parse_args(arguments)
     script = Path(options.script)
@@ -44,6 +46,8 @@ def run(arguments):
         kernel = Kernel()
         payload = vm.base_payload(kernel, vm.modules("ours" if ours else "c"),
                                   *programs(kernel))
+    if options.icount:
+        from .icount import CountingVM as machine
     payload.add("script", script)
     for name in options.file:
         payload.add(f"files/{Path(name).name}", name)

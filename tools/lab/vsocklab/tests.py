@@ -3,7 +3,7 @@
 
 import os
 
-from . import config, ktap, t0, vm, vmtests
+from . import config, ktap, scale, t0, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -29,6 +29,8 @@ def run():
                 Builder().make(quiet=True)
                 modules = vm.modules("ours")
             vmtests.run(kernel, report, tiers, modules)
+            if "T3" in tiers:
+                scale.test(kernel, report, modules)
     except LabError as error:
         say(f"error: {error}")
         report.add("lab", "not ok", str(error).splitlines()[0])

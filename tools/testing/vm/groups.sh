@@ -32,18 +32,14 @@ group_loopback() {
 }
 
 group_t3() {
-	local name program status
+	local name program
 	want_group T3 || return 0
 	[ -s /lab/t3/list ] || return 0
 	ensure_host ours T3 || return 1
 	while read -r name program; do
 		want_group "T3/$name" || continue
-		mark "T3/$name"
 		# shellcheck disable=SC2086
-		(cd /lab/t3 && LAB_T3=T3/$name timeout 600 ./$program) >/tmp/t3.out 2>&1
-		status=$?
-		sed -E "s#^(ok|not ok|skip) +([0-9]+ +)?(- +)?#\\1 T3/$name/#; t; s/^/# /" /tmp/t3.out
-		if [ $status = 0 ]; then ok "T3/$name/exit"; else not_ok "T3/$name/exit" "status $status"; fi
+		(cd /lab/t3 && own_program "T3/$name" ./$program)
 	done </lab/t3/list
 }
 
