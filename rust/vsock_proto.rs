@@ -14,6 +14,7 @@
 //! - [`credit`]: how many bytes may be sent, and how many must be taken. No other code may do
 //!   arithmetic on `buf_alloc` and `fwd_cnt`.
 //! - [`conn`]: what a packet does to a connection.
+//! - [`record`]: how small messages are kept in little memory.
 //!
 //! C header: [`include/uapi/linux/virtio_vsock.h`](srctree/include/uapi/linux/virtio_vsock.h)
 //!
@@ -31,3 +32,5 @@ pub mod conn;
 pub mod credit;
 #[path = "vsock_proto/header.rs"]
 pub mod header;
+#[path = "vsock_proto/record.rs"]
+pub mod record;
