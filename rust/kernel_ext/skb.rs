@@ -277,14 +277,21 @@ impl<C> SkBuff<C> {
         Ok(())
     }
 
-    /// Appends `len` bytes of the payload of another buffer, from `offset` on.
+    /// Appends `head` and then `len` bytes of the payload of another buffer, from `offset` on.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if there is no room for them or this payload is not linear, `EFAULT` if `other` is
-    /// shorter.
-    pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
-        if self.is_nonlinear() || len > self.tailroom() {
+    /// `EMSGSIZE` if there is no room for all of it or this payload is not linear, `EFAULT` if
+    /// `other` is shorter. Nothing was appended then.
+    pub fn append_with<D>(
+        &mut self,
+        head: &[u8],
+        other: &SkBuff<D>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let room = self.tailroom().checked_sub(head.len());
+        if self.is_nonlinear() || room.is_none_or(|room| len > room) {
             return Err(EMSGSIZE);
         }
         if offset.checked_add(len).is_none_or(|end| end > other.len()) {
@@ -293,14 +300,29 @@ impl<C> SkBuff<C> {
         let offset = c_int::try_from(offset)?;
         // SAFETY: By the type invariants, the buffer is valid.
         let dst = unsafe { bindings::skb_tail_pointer(self.as_raw()) };
-        // SAFETY: `dst` has room for `len` bytes; `other` has that many from `offset` on.
+        // SAFETY: `dst` has room for `head` and `len` more bytes.
+        let behind = unsafe { dst.add(head.len()) };
+        // SAFETY: `behind` has room for `len` bytes; `other` has that many from `offset` on.
         to_result(unsafe {
-            bindings::skb_copy_bits(other.as_raw(), offset, dst.cast(), len as c_int)
+            bindings::skb_copy_bits(other.as_raw(), offset, behind.cast(), len as c_int)
         })?;
-        // INVARIANT: The new bytes of the payload were initialized by the copy.
-        // SAFETY: The buffer is linear and has room for `len` bytes.
-        unsafe { bindings::skb_put(self.as_raw(), len as c_uint) };
+        // SAFETY: `dst` has room for these bytes, to which nobody else refers.
+        unsafe { core::ptr::copy_nonoverlapping(head.as_ptr(), dst.cast(), head.len()) };
+        let total = head.len().saturating_add(len);
+        // INVARIANT: The new bytes of the payload were initialized by the two copies.
+        // SAFETY: The buffer is linear and has room for them.
+        unsafe { bindings::skb_put(self.as_raw(), total as c_uint) };
         Ok(())
+    }
+
+    /// Appends `len` bytes of the payload of another buffer, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`append_with`](Self::append_with).
+    #[inline]
+    pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
+        self.append_with(&[], other, offset, len)
     }
 
     /// Fills the payload, which must be empty, with exactly `len` bytes.

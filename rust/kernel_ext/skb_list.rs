@@ -243,10 +243,22 @@ impl<C> SkbMut<'_, C> {
         self.skb.cb_mut()
     }
 
-    /// See [`SkBuff::append_from`].
+    /// See [`SkBuff::append`].
     #[inline]
-    pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
-        self.skb.append_from(other, offset, len)
+    pub fn append(&mut self, bytes: &[u8]) -> Result {
+        self.skb.append(bytes)
+    }
+
+    /// See [`SkBuff::append_with`].
+    #[inline]
+    pub fn append_with<D>(
+        &mut self,
+        head: &[u8],
+        other: &SkBuff<D>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        self.skb.append_with(head, other, offset, len)
     }
 }
 

@@ -2,7 +2,10 @@
 
 //! The state that the protocol has for a socket.
 
-use crate::rx_queue::RxQueue;
+use crate::{
+    rx_queue::RxQueue,
+    send::wire_type, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -102,6 +105,7 @@ impl Conn {
         let size = sock.buffer_size().min(u64::from(MAX_BUF_SIZE));
         sock.set_buffer_size(size);
         let buf_alloc = u32::try_from(size).unwrap_or(MAX_BUF_SIZE);
+        let ty = wire_type(sock.ty());
         Arc::pin_init(
             pin_init!(Self {
                 books <- new_spinlock_bh!(
@@ -116,7 +120,7 @@ impl Conn {
                 owned: SockLocked::new(
                     sock,
                     Owned {
-                        rx: RxQueue::new(),
+                        rx: RxQueue::new(ty),
                         waiting: 0,
                         membership: None,
                     },

@@ -8,25 +8,33 @@ use kernel_ext::{
     iov::RecvMsg,
     skb::{
         SkBuff,
-        EMPTY_TRUESIZE,
-        MAX_CHEAP_LINEAR, //
+        EMPTY_TRUESIZE, //
     },
     skb_list::SkbList, //
 };
-use vsock_proto::header::{
-    SeqFlags,
-    MAX_PKT_BUF_SIZE, //
+use vsock_proto::{
+    header::{
+        SeqFlags,
+        SocketType,
+        MAX_PKT_BUF_SIZE, //
+    },
+    record::Record, //
 };
+
+#[path = "rx_queue/compact.rs"]
+mod compact;
 
 /// Payloads up to this size are copied behind the last one, if there is room.
 const COPY_LEN: usize = 128;
 
 /// What is kept with a buffer in the queue.
 struct Piece {
-    /// Bytes that were read already.
+    /// Where the unread bytes begin. In a packed buffer a record begins there.
     offset: usize,
-    /// `EOM` if a message ends with this buffer.
+    /// `EOM` if a message ends with this buffer; not used if the buffer is packed.
     flags: SeqFlags,
+    /// The buffer holds pieces of messages as [`Record`]s, instead of the bytes of one piece.
+    packed: bool,
 }
 
 impl Piece {
@@ -35,12 +43,58 @@ impl Piece {
     }
 }
 
+/// Bytes in a buffer that belong to one message, or to the stream.
+struct Run {
+    start: usize,
+    len: usize,
+    flags: SeqFlags,
+}
+
+impl Run {
+    /// What is at `offset` of a buffer; nothing if the buffer ends there.
+    fn at(skb: &SkBuff<Piece>, offset: usize) -> Option<Self> {
+        let piece = skb.cb();
+        if !piece.packed {
+            return Some(Self {
+                start: offset,
+                len: skb.len().saturating_sub(offset),
+                flags: piece.flags,
+            });
+        }
+        let (record, header) = Record::decode(skb.linear()?.get(offset..)?)?;
+        Some(Self {
+            start: offset.saturating_add(header),
+            len: record.len(),
+            flags: record.flags(),
+        })
+    }
+
+    fn end(&self) -> usize {
+        self.start.saturating_add(self.len)
+    }
+
+    fn ends_message(&self) -> bool {
+        self.flags.contains(SeqFlags::EOM)
+    }
+
+    /// Copies what the user has room for.
+    fn copy(&self, skb: &SkBuff<Piece>, msg: &mut RecvMsg<'_>) -> Result {
+        let n = self.len.min(msg.left());
+        if n > 0 {
+            skb.copy_to_iter(self.start, msg.dest(), n)?;
+        }
+        Ok(())
+    }
+}
+
 /// A queue of received bytes with message boundaries.
 ///
 /// Protected by the socket lock. Its memory is bounded in bytes that are really allocated (rule
-/// R9): whoever respects its credit is never refused for the size of its packets, since buffers that
-/// hold little are merged first.
+/// R9). Whoever respects its credit is never refused for the size of its packets: before the queue
+/// has too much memory, what is in buffers that hold little is copied into buffers that are full, and
+/// of a queue of messages their boundaries, too (see [`compact`]).
 pub(crate) struct RxQueue {
+    ty: SocketType,
     list: SkbList<Piece>,
     /// Unread bytes.
     bytes: usize,
@@ -51,8 +105,9 @@ pub(crate) struct RxQueue {
 }
 
 impl RxQueue {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(ty: SocketType) -> Self {
         Self {
+            ty,
             list: SkbList::new(),
             bytes: 0,
             messages: 0,
@@ -74,14 +129,18 @@ impl RxQueue {
 
     /// Drops everything.
     pub(crate) fn purge(&mut self) {
-        *self = Self::new();
+        *self = Self::new(self.ty);
     }
 
-    /// Memory that a queue may take for `buf_alloc` bytes of payload: as with `SO_RCVBUF` twice as
-    /// much, and room for a packet of full size in any case.
+    /// Memory that a queue may take for `buf_alloc` bytes of payload.
+    ///
+    /// [`compact`] gets every queue below it: of what it leaves a buffer takes at most twice its
+    /// payload, apart from one small buffer between two large ones.
     fn limit(buf_alloc: u32) -> usize {
-        (buf_alloc as usize)
+        let payload = buf_alloc as usize;
+        payload
             .saturating_mul(2)
+            .saturating_add(payload / 2)
             .saturating_add(2 * MAX_PKT_BUF_SIZE as usize)
     }
 
@@ -92,7 +151,7 @@ impl RxQueue {
     /// # Errors
     ///
     /// `ENOBUFS` if that would take more memory than `buf_alloc` bytes of payload justify; this
-    /// happens to a peer only that sends messages of next to no bytes.
+    /// happens to a peer only that sends very many messages of no bytes. `ENOMEM`.
     pub(crate) fn push(
         &mut self,
         payload: Option<SkBuff<()>>,
@@ -102,12 +161,12 @@ impl RxQueue {
         let ends = flags.contains(SeqFlags::EOM);
         let len = payload.as_ref().map_or(0, SkBuff::len);
 
-        if self.append_to_last(payload.as_ref(), flags)? {
-            self.count(len, ends);
-            return Ok(());
-        }
         // An empty packet that ends nothing says nothing.
         if len == 0 && !ends {
+            return Ok(());
+        }
+        if self.append_to_last(payload.as_ref(), flags)? {
+            self.count(len, ends);
             return Ok(());
         }
 
@@ -122,7 +181,12 @@ impl RxQueue {
                 return Err(ENOBUFS);
             }
         }
-        self.push_piece(payload, Piece { offset: 0, flags });
+        let piece = Piece {
+            offset: 0,
+            flags,
+            packed: false,
+        };
+        self.push_piece(payload.replace_cb(piece).0);
         self.count(len, ends);
         Ok(())
     }
@@ -132,8 +196,7 @@ impl RxQueue {
         self.messages = self.messages.saturating_add(u32::from(ends));
     }
 
-    fn push_piece(&mut self, skb: SkBuff<()>, piece: Piece) {
-        let (skb, ()) = skb.replace_cb(piece);
+    fn push_piece(&mut self, skb: SkBuff<Piece>) {
         self.memory = self.memory.saturating_add(skb.truesize());
         self.list.push_back(skb);
     }
@@ -143,81 +206,35 @@ impl RxQueue {
         let Some(mut last) = self.list.back_mut() else {
             return Ok(false);
         };
-        if last.cb().ends_message() {
+        let len = payload.map_or(0, SkBuff::len);
+        if len > COPY_LEN || last.is_nonlinear() {
+            return Ok(false);
+        }
+        if last.cb().packed {
+            let record = Record::new(len, flags).ok_or(EMSGSIZE)?;
+            if record.packed_len() > last.tailroom() {
+                return Ok(false);
+            }
+            match payload {
+                Some(payload) => {
+                    last.append_with(record.header().as_bytes(), payload, 0, len)?;
+                }
+                None => last.append(record.header().as_bytes())?,
+            }
+            return Ok(true);
+        }
+        if last.cb().ends_message() || len > last.tailroom() {
             return Ok(false);
         }
         if let Some(payload) = payload {
-            let len = payload.len();
-            if len > COPY_LEN
-                || payload.is_nonlinear()
-                || last.is_nonlinear()
-                || len > last.tailroom()
-            {
+            if payload.is_nonlinear() {
                 return Ok(false);
             }
-            last.append_from(payload, 0, len)?;
+            last.append_with(&[], payload, 0, len)?;
         }
         let cb = last.cb_mut();
         cb.flags = cb.flags.union(flags);
         Ok(true)
-    }
-
-    /// Copies what is needed of buffers that hold little into buffers that are full.
-    ///
-    /// Without memory, or if a copy fails, what is left stays as it is.
-    fn compact(&mut self) {
-        let mut old = core::mem::take(&mut self.list);
-        self.memory = 0;
-        while let Some(skb) = old.pop_front() {
-            let unread = skb.len().saturating_sub(skb.cb().offset);
-            if skb.truesize() / 2 <= unread || !self.compact_one(&skb, unread, &old) {
-                self.memory = self.memory.saturating_add(skb.truesize());
-                self.list.push_back(skb);
-            }
-        }
-    }
-
-    /// Copies one buffer behind the last one, or into a new one that has room for the small ones
-    /// that follow it in `rest`.
-    fn compact_one(&mut self, skb: &SkBuff<Piece>, unread: usize, rest: &SkbList<Piece>) -> bool {
-        let (offset, flags) = (skb.cb().offset, skb.cb().flags);
-        if let Some(mut last) = self.list.back_mut() {
-            if !last.cb().ends_message() && !last.is_nonlinear() && unread <= last.tailroom() {
-                if last.append_from(skb, offset, unread).is_err() {
-                    return false;
-                }
-                let cb = last.cb_mut();
-                cb.flags = cb.flags.union(flags);
-                return true;
-            }
-        }
-
-        let mut room = unread;
-        if !skb.cb().ends_message() {
-            for next in rest.iter() {
-                let len = next.len().saturating_sub(next.cb().offset);
-                let sum = room.saturating_add(len);
-                if sum > MAX_CHEAP_LINEAR || next.truesize() / 2 <= len {
-                    break;
-                }
-                room = sum;
-                if next.cb().ends_message() {
-                    break;
-                }
-            }
-        }
-        let Ok(mut merged) = SkBuff::alloc_linear(0, room, Gfp::Kernel, ()) else {
-            return false;
-        };
-        // A copy that takes as much memory is of no use.
-        if merged.truesize() >= skb.truesize() && room == unread {
-            return false;
-        }
-        if merged.append_from(skb, offset, unread).is_err() {
-            return false;
-        }
-        self.push_piece(merged, Piece { offset: 0, flags });
-        true
     }
 
     /// Copies up to `len` bytes to the user, without taking them.
@@ -290,18 +307,20 @@ impl RxQueue {
         }
         let mut total = 0usize;
         for skb in self.list.iter() {
-            let offset = skb.cb().offset;
-            let len = skb.len().saturating_sub(offset);
-            let n = len.min(msg.left());
-            if n > 0 {
-                skb.copy_to_iter(offset, msg.dest(), n)?;
-            }
-            total = total.saturating_add(len);
-            if skb.cb().ends_message() {
-                if skb.cb().flags.contains(SeqFlags::EOR) {
-                    msg.set_end_of_record();
+            let mut offset = skb.cb().offset;
+            while let Some(run) = Run::at(&skb, offset) {
+                run.copy(&skb, msg)?;
+                total = total.saturating_add(run.len);
+                if run.ends_message() {
+                    if run.flags.contains(SeqFlags::EOR) {
+                        msg.set_end_of_record();
+                    }
+                    return Ok(total);
                 }
-                break;
+                offset = run.end();
+                if offset >= skb.len() {
+                    break;
+                }
             }
         }
         Ok(total)
@@ -317,46 +336,72 @@ impl RxQueue {
         }
         let mut total = 0usize;
         let mut copied = Ok(());
-        while let Some(skb) = self.pop() {
-            let offset = skb.cb().offset;
-            let len = skb.len().saturating_sub(offset);
-            let n = len.min(msg.left());
-            if copied.is_ok() && n > 0 {
-                copied = skb.copy_to_iter(offset, msg.dest(), n);
+        while let Some(skb) = self.list.front() {
+            let Some(run) = Run::at(skb, skb.cb().offset) else {
+                self.pop();
+                continue;
+            };
+            if copied.is_ok() {
+                copied = run.copy(skb, msg);
             }
-            total = total.saturating_add(len);
-            if skb.cb().ends_message() {
-                self.messages = self.messages.saturating_sub(1);
-                if skb.cb().flags.contains(SeqFlags::EOR) {
+            total = total.saturating_add(run.len);
+            self.taken(&run);
+            if run.ends_message() {
+                if run.flags.contains(SeqFlags::EOR) {
                     msg.set_end_of_record();
                 }
                 break;
             }
         }
-        self.bytes = self.bytes.saturating_sub(total);
         // All of it was accepted as credit, which has 32 bits.
         let freed = u32::try_from(total).unwrap_or(u32::MAX);
         Some((freed, copied.map(|()| total)))
     }
 
-    /// Takes the first buffer as it is, for who does not want a copy of its bytes.
-    ///
-    /// Returns how many bytes of credit that frees and the unread part of the buffer, or an error if
-    /// that cannot be had: the bytes are gone then as well. Nothing if the queue is empty.
-    pub(crate) fn take_buffer(&mut self) -> Option<(Result<SkBuff<()>>, u32)> {
-        let skb = self.pop()?;
-        let (mut skb, piece) = skb.replace_cb(());
-        let unread = skb.len().saturating_sub(piece.offset);
-        self.bytes = self.bytes.saturating_sub(unread);
-        if piece.ends_message() {
+    /// The first run, `run`, is not in the queue any more.
+    fn taken(&mut self, run: &Run) {
+        self.bytes = self.bytes.saturating_sub(run.len);
+        if run.ends_message() {
             self.messages = self.messages.saturating_sub(1);
         }
-        let freed = u32::try_from(unread).unwrap_or(u32::MAX);
-        let ret = if piece.offset > 0 {
-            skb.pull(piece.offset)
+        let Some(mut first) = self.list.front_mut() else {
+            return;
+        };
+        first.cb_mut().offset = run.end();
+        if run.end() >= first.len() {
+            self.pop();
+        }
+    }
+
+    /// Takes the first bytes as a buffer, for who does not want a copy of them.
+    ///
+    /// Returns how many bytes of credit that frees and the buffer, or an error if it cannot be had:
+    /// the bytes are gone then as well. Nothing if the queue is empty.
+    pub(crate) fn take_buffer(&mut self) -> Option<(Result<SkBuff<()>>, u32)> {
+        let first = self.list.front()?;
+        let run = Run::at(first, first.cb().offset)?;
+        let freed = u32::try_from(run.len).unwrap_or(u32::MAX);
+        if first.cb().packed {
+            let copy = Self::copy_of(first, &run);
+            self.taken(&run);
+            return Some((copy, freed));
+        }
+        self.bytes = self.bytes.saturating_sub(run.len);
+        if run.ends_message() {
+            self.messages = self.messages.saturating_sub(1);
+        }
+        let (mut skb, _) = self.pop()?.replace_cb(());
+        let ret = if run.start > 0 {
+            skb.pull(run.start)
         } else {
             Ok(())
         };
         Some((ret.map(|()| skb), freed))
+    }
+
+    fn copy_of(skb: &SkBuff<Piece>, run: &Run) -> Result<SkBuff<()>> {
+        let mut copy = SkBuff::alloc_linear(0, run.len, Gfp::Kernel, ())?;
+        copy.append_from(skb, run.start, run.len)?;
+        Ok(copy)
     }
 }

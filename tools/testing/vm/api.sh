@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Sourced: the programs of tools/testing/api, over loopback, with our modules.
 
-API_PROGRAMS='records'
+API_PROGRAMS='records unread'
 
 # api_run PROGRAM ours: its verdicts as tests; all that it prints is in out/api
 api_run() {
