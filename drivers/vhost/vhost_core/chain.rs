@@ -28,6 +28,7 @@ use kernel_ext::{
     },
 };
 use vring::{
+    layout,
     Full,
     Segment,
     Segments, //
@@ -42,7 +43,8 @@ pub struct Broken;
 /// How much work is done for a queue before other works have their turn.
 ///
 /// It counts packets and bytes, so that neither many small packets nor few large ones keep a worker
-/// busy. The work for one packet is bounded by the ring: see [`vring`].
+/// busy. The descriptors that were read count as the bytes that they are: a packet without any
+/// bytes may have as many of them as the ring. More than that is refused: see [`vring`].
 #[doc(alias = "vhost_exceeds_weight")]
 pub struct Budget {
     packets: u32,
@@ -57,7 +59,7 @@ impl Budget {
 
     /// Takes the cost of a packet, and says whether there is something left.
     #[inline]
-    pub fn spend(&mut self, bytes: usize) -> bool {
+    fn spend(&mut self, bytes: usize) -> bool {
         self.packets = self.packets.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.packets != 0 && self.bytes != 0
@@ -74,6 +76,8 @@ pub struct Active<'a> {
     mm: &'a InOwnerMm,
     /// Whether a chain was completed.
     used: bool,
+    /// How many descriptors were read since the last [`spend`](Self::spend).
+    descriptors: u32,
 }
 
 /// Where the segments of a chain go: readable ones to one list, writable ones to the other.
@@ -118,6 +122,7 @@ impl<'a> Active<'a> {
             inner,
             mm,
             used: false,
+            descriptors: 0,
         }
     }
 
@@ -164,10 +169,22 @@ impl<'a> Active<'a> {
         let chain = self.with_ring(|running, mem, mut lists| {
             running.ring.pop(mem, &running.memory.regions(), &mut lists)
         })?;
-        Ok(chain.map(|chain| Chain {
+        let Some(chain) = chain else {
+            return Ok(None);
+        };
+        self.descriptors = self.descriptors.saturating_add(chain.descriptors());
+        Ok(Some(Chain {
             active: self,
             chain: Some(chain),
         }))
+    }
+
+    /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it, and
+    /// says whether there is something left.
+    #[inline]
+    pub fn spend(&mut self, budget: &mut Budget, bytes: usize) -> bool {
+        let descriptors = core::mem::take(&mut self.descriptors) as usize;
+        budget.spend(bytes.saturating_add(descriptors.saturating_mul(layout::DESC_LEN as usize)))
     }
 
     /// Asks the driver not to kick: the queue is being worked on.

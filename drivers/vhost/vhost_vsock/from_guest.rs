@@ -120,7 +120,7 @@ impl VhostVsock {
                 Err(Refused::Malformed) => {
                     self.stats.malformed.add(1);
                     chain.complete(0)?;
-                    if budget.spend(HEADER_LEN) {
+                    if tx.spend(&mut budget, HEADER_LEN) {
                         continue;
                     }
                     return Ok(Run::More);
@@ -137,7 +137,7 @@ impl VhostVsock {
             self.stats.from_guest.add(1);
             self.stats.from_guest_bytes.add(payload);
             self.accept(packet);
-            if !budget.spend(payload.saturating_add(HEADER_LEN)) {
+            if !tx.spend(&mut budget, payload.saturating_add(HEADER_LEN)) {
                 return Ok(Run::More);
             }
         }

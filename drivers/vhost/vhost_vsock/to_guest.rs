@@ -110,7 +110,7 @@ impl VhostVsock {
                     0
                 }
             };
-            if !budget.spend(bytes) {
+            if !rx.spend(&mut budget, bytes) {
                 // Without a worker, this is not the worker.
                 let _ = self.rx.queue_work();
                 return Ok(());
