@@ -19,9 +19,9 @@
 //!   broken and does not parse it again. The position in the ring is that of before.
 //!
 //! The memory itself is reached through the [`RingMemory`] that the caller passes to each method:
-//! this is the one place that knows how ring memory is accessed, in which order accesses become
-//! visible, and how an index is kept from being speculated upon. See there for the pairs of
-//! barriers.
+//! this is the one place that knows how ring memory is accessed, and in which order accesses become
+//! visible. See there for the pairs of barriers. Indexes and offsets that the driver chose are kept
+//! from being speculated upon by [`nospec`].
 //!
 //! - [`addr`]: guest addresses, addresses of the owner and of rings, ring sizes.
 //! - [`layout`]: how many bytes the three parts of a ring have and where the fields are.
@@ -31,6 +31,7 @@
 //! - [`dirty`]: which bits of a dirty log stand for which memory.
 //! - [`chain`]: one chain of descriptors: limits, errors, sinks for its segments.
 //! - [`split`]: the ring, [`SplitRing`].
+//! - [`nospec`]: masks against speculation.
 //! - [`event`]: the arithmetic of notification suppression.
 //!
 //! C header: [`include/uapi/linux/virtio_ring.h`](srctree/include/uapi/linux/virtio_ring.h)
@@ -55,6 +56,8 @@ pub mod iotlb;
 pub mod layout;
 #[path = "vring/memory.rs"]
 pub mod memory;
+#[path = "vring/nospec.rs"]
+pub mod nospec;
 #[path = "vring/split.rs"]
 pub mod split;
 #[path = "vring/translate.rs"]

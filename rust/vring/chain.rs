@@ -12,6 +12,7 @@ use core::{
 use crate::{
     layout,
     memory::Endian,
+    nospec,
     translate::PieceError,
     Access,
     Gpa,
@@ -367,9 +368,11 @@ impl Table {
                     mem.read_descs(base.offset(offset), part)
                         .map_err(RingError::Memory)?;
                 }
-                let in_window = index.wrapping_sub(self.window_start);
+                let in_window = u64::from(index.wrapping_sub(self.window_start));
+                // CAST: It gets no larger.
+                let in_window = nospec::below(in_window, WINDOW as u64) as usize;
                 self.window
-                    .get(in_window as usize)
+                    .get(in_window)
                     .copied()
                     .ok_or(Malformed::Next.into())
             }
@@ -426,7 +429,8 @@ pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
         if left == 0 || left_in_table == 0 {
             return Err(Malformed::TooLong.into());
         }
-        index = M::nospec(index, entries.count);
+        // CAST: It gets no larger.
+        index = nospec::below(index.into(), entries.count.into()) as u32;
         let desc = Descriptor::new(entries.read(mem, table, index)?, endian);
         // OVERFLOW: At most one more than `size`.
         chain.descriptors = chain.descriptors.wrapping_add(1);

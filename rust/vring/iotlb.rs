@@ -23,6 +23,7 @@ use self::tree::{
 };
 use crate::{
     layout,
+    nospec,
     translate::PieceError,
     Access,
     Config,
@@ -109,7 +110,13 @@ impl Mapping {
     /// Where `at`, which lies in the mapping, is for the owner; [`None`] if nowhere.
     #[inline]
     fn user_at(&self, at: u64) -> Option<UserAddr> {
-        self.user.checked_add(at.checked_sub(self.start.0)?)
+        let offset = at.checked_sub(self.start.0)?;
+        let offset = match self.last.0.wrapping_sub(self.start.0).checked_add(1) {
+            Some(size) => nospec::below(offset, size),
+            // All addresses there are.
+            None => offset,
+        };
+        self.user.checked_add(offset)
     }
 }
 

@@ -162,18 +162,4 @@ pub trait RingMemory {
     /// It is called for exactly the bytes that were written.
     #[inline]
     fn note_write(&self, _at: RingAddr, _len: u32) {}
-
-    /// Returns `index`, and also under speculation only a number below `bound`.
-    ///
-    /// The caller has compared `index` with `bound`, which is in 1..=65536, before.
-    #[doc(alias = "array_index_nospec")]
-    #[inline]
-    fn nospec(index: u32, bound: u32) -> u32 {
-        // Both are below 2^31, so the sign of the difference tells which one is larger; spread over
-        // the word, it is a mask. `black_box`: otherwise the compiler may derive from the caller's
-        // comparison that the mask changes nothing.
-        let room = core::hint::black_box(bound.wrapping_sub(1).wrapping_sub(index));
-        // CAST: The sign is what is wanted.
-        index & !((room as i32 >> 31) as u32)
-    }
 }

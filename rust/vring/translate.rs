@@ -3,6 +3,7 @@
 //! From guest addresses to addresses of the owner.
 
 use crate::{
+    nospec,
     Gpa,
     UserAddr, //
 };
@@ -315,7 +316,10 @@ impl<'a> Regions<'a> {
                 _ => end = mid,
             }
         }
-        let region = self.sorted.get(after.checked_sub(1)?)?;
+        let index = after.checked_sub(1)?;
+        // CAST: An index of a slice. It gets no larger.
+        let index = nospec::below(index as u64, self.sorted.len() as u64) as usize;
+        let region = self.sorted.get(index)?;
         let offset = at.0.checked_sub(region.gpa_start.0)?;
         (offset < region.size).then_some(region)
     }
@@ -331,7 +335,7 @@ impl Translate for Regions<'_> {
             return Err(TranslateError::Denied);
         }
         // OVERFLOW: `find` made sure that `at` lies in the region.
-        let offset = at.0.wrapping_sub(region.gpa_start.0);
+        let offset = nospec::below(at.0.wrapping_sub(region.gpa_start.0), region.size);
         let room = region.size.wrapping_sub(offset).min(len.into());
         let addr = region.user_addr.checked_add(offset);
         let addr = addr.ok_or(TranslateError::Unmapped)?;

@@ -6,7 +6,6 @@
 
 use crate::{
     device::Device,
-    memory::OwnerRing,
     uapi::{
         self,
         Arg,
@@ -29,8 +28,8 @@ use kernel_ext::{
 };
 use vring::{
     layout,
-    RingAddr as Addr,
-    RingMemory, //
+    nospec,
+    RingAddr as Addr, //
 };
 
 impl Device {
@@ -86,7 +85,8 @@ impl Device {
         if index >= count {
             return Err(ENOBUFS);
         }
-        let index = OwnerRing::nospec(index, count);
+        // CAST: It gets no larger.
+        let index = nospec::below(index.into(), count.into()) as u32;
         // CAST: Less than the number of queues.
         let queue = self.queues.get(index as usize).ok_or(ENOBUFS)?;
         Ok((index, queue))

@@ -4,7 +4,7 @@
 import re
 import subprocess
 
-from . import build, checks, config, mirror
+from . import build, checks, config, mirror, nospec
 from .chroot import Chroot
 from .root import build_root
 from .say import LabError, die_with_parent, log_path, step
@@ -81,6 +81,8 @@ def built(report):
             report.add(name, "not ok", str(error).splitlines()[0])
     if report.wanted("T0/objects/no-panic"):
         checks.panics(report)
+    if report.wanted("T0/objects/nospec"):
+        nospec.check(report)
 
 
 def run(report):

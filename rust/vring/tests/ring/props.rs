@@ -366,14 +366,27 @@ fn sizes() {
 
 #[test]
 fn nospec_is_the_identity_below_the_bound() {
-    use vring::RingMemory;
-    for bound in [1_u32, 2, 3, 128, 32768, 65535, 65536] {
+    use vring::nospec::below;
+    for bound in [1_u64, 2, 3, 128, 32768, 65535, 65536] {
         for index in 0..bound {
-            assert_eq!(Space::nospec(index, bound), index);
+            assert_eq!(below(index, bound), index);
         }
-        // What speculation might see.
-        for index in [bound, bound + 1, 65535, 65536, 0x7fff_ffff] {
-            assert!(Space::nospec(index, bound) < bound);
+    }
+    // What speculation might see.
+    let edges = [
+        0,
+        1,
+        2,
+        65535,
+        65536,
+        u64::from(u32::MAX),
+        1 << 40,
+        (1 << 63) - 1,
+    ];
+    for bound in edges {
+        for index in edges {
+            let wanted = if index < bound { index } else { 0 };
+            assert_eq!(below(index, bound), wanted, "{index} {bound}");
         }
     }
 }
