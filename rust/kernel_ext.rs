@@ -26,6 +26,10 @@ pub mod module_param;
 pub mod net;
 #[path = "kernel_ext/owner_mm.rs"]
 pub mod owner_mm;
+#[path = "kernel_ext/process.rs"]
+pub mod process;
+#[path = "kernel_ext/ratelimit.rs"]
+pub mod ratelimit;
 #[path = "kernel_ext/rcu.rs"]
 pub mod rcu;
 #[path = "kernel_ext/skb.rs"]

@@ -8,6 +8,7 @@
 //! - [`device`]: the state of an open file, its life and its end;
 //! - [`file`]: the file operations;
 //! - [`table`]: which device has which CID;
+//! - [`holder`]: which process, for messages to people;
 //! - [`carrier`]: what the sockets of the host see;
 //! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
@@ -32,6 +33,8 @@ mod device;
 mod file;
 #[path = "vhost_vsock/from_guest.rs"]
 mod from_guest;
+#[path = "vhost_vsock/holder.rs"]
+mod holder;
 #[path = "vhost_vsock/stats.rs"]
 mod stats;
 #[path = "vhost_vsock/table.rs"]

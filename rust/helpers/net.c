@@ -18,3 +18,8 @@ __rust_helper struct net *rust_vsock_helper_current_net(void)
 {
 	return current->nsproxy->net_ns;
 }
+
+__rust_helper unsigned int rust_vsock_helper_net_inum(const struct net *net)
+{
+	return net->ns.inum;
+}

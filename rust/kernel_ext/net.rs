@@ -67,6 +67,12 @@ impl Net {
         self.0.get()
     }
 
+    /// The number by which user space knows the namespace: that of `/proc/<pid>/ns/net`.
+    pub fn inum(&self) -> u32 {
+        // SAFETY: By the type invariants, the namespace is alive.
+        unsafe { bindings::net_inum(self.as_raw()) }
+    }
+
     /// Says whether two namespaces reach each other; `None` stands for a peer that knows of no
     /// namespaces and counts as global.
     #[doc(alias = "vsock_net_check_mode")]

@@ -322,8 +322,8 @@ impl Device {
                 continue;
             };
             // Queues mostly have the same worker, and one flush is enough.
-            let before = self.queues.iter().take(index);
-            if before.into_iter().all(|queue| !queue.slot().is(&worker)) {
+            let before = self.queues.get(..index).unwrap_or_default();
+            if before.iter().all(|queue| !queue.slot().is(&worker)) {
                 worker.flush();
             }
         }

@@ -19,6 +19,7 @@ impl Device {
     ///
     /// Context: sleeps.
     pub fn show(&self, m: &SeqFile) {
+        seq_print!(m, "state:\t{}\n", self.state_name());
         seq_print!(m, "features:\t{:#x}\n", self.features());
         for (index, queue) in self.queues.iter().enumerate() {
             match queue.slot().get() {
@@ -30,6 +31,21 @@ impl Device {
                 None => seq_print!(m, "worker{index}:\tnone\n"),
             }
             show_queue(queue, index, m);
+        }
+    }
+
+    /// One word for all queues: the worst that is true of one of them.
+    fn state_name(&self) -> &'static str {
+        let (mut running, mut broken) = (true, false);
+        for queue in &self.queues {
+            let inner = queue.lock_inner();
+            running &= inner.is_started();
+            broken |= matches!(inner.state, State::Broken(..));
+        }
+        match (running, broken) {
+            (_, true) => "broken",
+            (true, false) => "running",
+            (false, false) => "stopped",
         }
     }
 }

@@ -4,15 +4,17 @@
 
 use crate::{
     carrier::Host,
+    holder::Holder,
     stats::Stats,
     table::{
         with_device,
-        Membership, //
+        Membership,
+        Refused, //
     },
     throttle::Throttle,
 };
 use kernel::{
-    new_mutex, pr_warn_once,
+    new_mutex, new_spinlock, pr_warn_once,
     prelude::*,
     static_lock_class,
     sync::{
@@ -22,12 +24,14 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     },
 };
 use kernel_ext::{
     net::Net,
     owner_mm::InOwnerMm,
+    ratelimit::RateLimit,
     sock::LockedSock,
     vsock::cid_in_use, //
 };
@@ -64,6 +68,9 @@ const WORK_RX: WorkId = WorkId::new::<0>();
 /// To receive from the guest.
 const WORK_TX: WorkId = WorkId::new::<1>();
 
+/// Limits messages about CIDs that somebody cannot have: programs try one after the other.
+static IN_USE: RateLimit = RateLimit::new();
+
 /// An open `/dev/vhost-vsock`.
 ///
 /// # Ownership
@@ -75,6 +82,7 @@ const WORK_TX: WorkId = WorkId::new::<1>();
 /// # Lock order
 ///
 /// `member` < lock of a bucket of the table; both are never held together with those that follow.
+/// `holder` is taken with nothing else.
 /// Lock of [`Device`] < that of the queue to the guest (0) < that of the queue from the guest (1) <
 /// socket locks < lock of the [`SendQueue`]. A work holds the lock of its own queue only.
 #[pin_data]
@@ -99,6 +107,9 @@ pub(crate) struct VhostVsock {
     cid: Atomic<u32>,
     #[pin]
     member: Mutex<Member>,
+    /// For messages to people. Others take the lock, so nothing that waits is done with it held.
+    #[pin]
+    holder: SpinLock<Holder>,
 }
 
 /// What a device is called, and was called.
@@ -138,8 +149,11 @@ impl Member {
             self.before_is_full = true;
             return Ok(());
         }
-        self.before.push(cid, GFP_KERNEL)?;
-        Ok(())
+        if self.before.capacity() < Self::MAX_BEFORE {
+            // Once, at the first CID to be remembered: growing has code to panic.
+            self.before = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL)?;
+        }
+        self.before.push_within_capacity(cid).map_err(|_| ENOMEM)
     }
 }
 
@@ -170,6 +184,7 @@ impl VhostVsock {
                 net: Net::of_current(),
                 cid: Atomic::new(0),
                 member <- new_mutex!(Member::new(), "vhost_vsock::VhostVsock::member"),
+                holder <- new_spinlock!(Holder::Nobody, "vhost_vsock::VhostVsock::holder"),
             }),
             GFP_KERNEL,
         )
@@ -206,8 +221,32 @@ impl VhostVsock {
         // A guest of this machine's host cannot have this machine's CID: packets for it would be
         // taken for our own.
         if cid_in_use(cid.get().get()) {
+            if IN_USE.allows() {
+                pr_warn!(
+                    "CID {} is the one of this machine itself\n",
+                    cid.get().get()
+                );
+            }
             return Err(EADDRINUSE);
         }
+        match self.join(cid) {
+            Ok(()) => {
+                self.holder.lock().set_by_current();
+                Ok(())
+            }
+            Err(Refused::InUse(other)) => {
+                if IN_USE.allows() {
+                    let holder = *other.holder.lock();
+                    pr_warn!("CID {} is in use by {holder}\n", cid.get().get());
+                }
+                Err(EADDRINUSE)
+            }
+            Err(Refused::Other(err)) => Err(err),
+        }
+    }
+
+    /// Puts the device into the table of CIDs, or moves it there.
+    fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused> {
         let mut member = self.member.lock();
         if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
@@ -218,6 +257,11 @@ impl VhostVsock {
         // The old one, if any, goes after the new one is there.
         member.now = Some(new);
         Ok(())
+    }
+
+    /// The current process just became the owner.
+    pub(crate) fn note_owner(&self) {
+        *self.holder.lock() = Holder::owned_by_current();
     }
 
     /// Queues a packet for the guest.

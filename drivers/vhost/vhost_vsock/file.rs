@@ -61,7 +61,12 @@ impl MiscDevice for VhostVsock {
                 0 => me.core.stop()?,
                 _ => me.core.start()?,
             },
-            _ => me.core.ioctl(cmd, arg, &|| Arc::<Self>::from(me))?,
+            _ => {
+                me.core.ioctl(cmd, arg, &|| Arc::<Self>::from(me))?;
+                if cmd == uapi::SET_OWNER {
+                    me.note_owner();
+                }
+            }
         }
         Ok(0)
     }

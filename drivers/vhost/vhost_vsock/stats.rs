@@ -69,6 +69,7 @@ impl VhostVsock {
     /// Context: sleeps.
     pub(crate) fn show(&self, m: &SeqFile) {
         seq_print!(m, "cid:\t{}\n", self.cid());
+        seq_print!(m, "netns:\t{}\n", self.net().inum());
         self.core.show(m);
         let stats = &self.stats;
         seq_print!(
@@ -90,6 +91,8 @@ impl VhostVsock {
             stats.misaddressed.get(),
             stats.bad_buffers.get()
         );
+        let (packets, memory) = self.queue.backlog();
+        seq_print!(m, "queued:\t{packets} packets, {memory} bytes of memory\n");
         let held = if self.throttle.is_held() {
             ", guest held back"
         } else {

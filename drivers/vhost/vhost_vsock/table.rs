@@ -155,6 +155,19 @@ pub(crate) struct Membership {
     device: DeviceId,
 }
 
+/// Why a device did not get a CID.
+pub(crate) enum Refused {
+    /// Another one has it.
+    InUse(Arc<VhostVsock>),
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(err: E) -> Self {
+        Self::Other(err.into())
+    }
+}
+
 /// The address of a device, as a name.
 #[derive(Clone, Copy)]
 struct DeviceId(usize);
@@ -172,9 +185,12 @@ impl Membership {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if another device, that can be reached from the same namespaces, has it;
-    /// `ENOMEM`.
-    pub(crate) fn new(device: &Arc<VhostVsock>, cid: GuestCid) -> Result<Self> {
+    /// The other device if there is one that has the CID and can be reached from the same
+    /// namespaces; `ENOMEM`.
+    pub(crate) fn new(
+        device: &Arc<VhostVsock>,
+        cid: GuestCid,
+    ) -> core::result::Result<Self, Refused> {
         let table = TABLE.get().ok_or(ENODEV)?;
         let bucket = table.bucket(cid.get()).ok_or(EINVAL)?.clone();
         let node = Arc::new(
@@ -190,10 +206,11 @@ impl Membership {
             let _writer = bucket.writers.lock();
             let taken = {
                 let guard = rcu::read_lock();
-                table.find(cid.get(), Some(device.net()), &guard).is_some()
+                let node = table.find(cid.get(), Some(device.net()), &guard);
+                node.map(|node| node.device.clone())
             };
-            if taken {
-                return Err(EADDRINUSE);
+            if let Some(other) = taken {
+                return Err(Refused::InUse(other));
             }
             if let Some(first) = bucket.first.get() {
                 drop(node.next.swap(Some(first)));

@@ -10,6 +10,7 @@ use kernel::prelude::*;
 use kernel_ext::{
     lock::SpinLockBh,
     new_spinlock_bh,
+    skb::SkBuff,
     skb_list::SkbList,
     sock::VsockSock, //
 };
@@ -18,6 +19,24 @@ struct Inner {
     list: SkbList<TxControl>,
     /// How many packets of the list are replies.
     replies: usize,
+    /// How much memory they take.
+    memory: usize,
+}
+
+impl Inner {
+    fn count(&mut self, packet: &SkBuff<TxControl>) {
+        self.memory = self.memory.saturating_add(packet.truesize());
+        if packet.cb().is_reply() {
+            self.replies = self.replies.saturating_add(1);
+        }
+    }
+
+    fn discount(&mut self, packet: &SkBuff<TxControl>) {
+        self.memory = self.memory.saturating_sub(packet.truesize());
+        if packet.cb().is_reply() {
+            self.replies = self.replies.saturating_sub(1);
+        }
+    }
 }
 
 /// A queue of packets, which counts the replies that are in it.
@@ -41,6 +60,7 @@ impl SendQueue {
                 Inner {
                     list: SkbList::new(),
                     replies: 0,
+                    memory: 0,
                 },
                 "virtio_transport_common::SendQueue::inner"
             ),
@@ -50,26 +70,28 @@ impl SendQueue {
     /// Appends a packet.
     #[inline]
     pub fn push_back(&self, packet: TxPacket) {
+        let packet = packet.into_skb();
         let mut inner = self.inner.lock();
-        inner.replies = inner.replies.saturating_add(usize::from(packet.is_reply()));
-        inner.list.push_back(packet.into_skb());
+        inner.count(&packet);
+        inner.list.push_back(packet);
     }
 
     /// Puts a packet back that could not be sent.
     #[inline]
     pub fn push_front(&self, packet: TxPacket) {
+        let packet = packet.into_skb();
         let mut inner = self.inner.lock();
-        inner.replies = inner.replies.saturating_add(usize::from(packet.is_reply()));
-        inner.list.push_front(packet.into_skb());
+        inner.count(&packet);
+        inner.list.push_front(packet);
     }
 
     /// Takes the first packet.
     #[inline]
     pub fn pop(&self) -> Option<TxPacket> {
         let mut inner = self.inner.lock();
-        let packet = TxPacket::from_skb(inner.list.pop_front()?);
-        inner.replies = inner.replies.saturating_sub(usize::from(packet.is_reply()));
-        Some(packet)
+        let packet = inner.list.pop_front()?;
+        inner.discount(&packet);
+        Some(TxPacket::from_skb(packet))
     }
 
     /// Says whether the queue is empty.
@@ -84,6 +106,12 @@ impl SendQueue {
         self.inner.lock().replies
     }
 
+    /// How many packets are in the queue, and how much memory they take.
+    pub fn backlog(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.list.len(), inner.memory)
+    }
+
     /// Drops the packets that `sock` sent, and returns how many of them were replies.
     pub fn purge_socket(&self, sock: &VsockSock) -> usize {
         self.extract(|packet| packet.is_owned_by(sock))
@@ -94,13 +122,14 @@ impl SendQueue {
         self.extract(|_| true);
     }
 
-    fn extract(&self, f: impl FnMut(&kernel_ext::skb::SkBuff<TxControl>) -> bool) -> usize {
+    fn extract(&self, f: impl FnMut(&SkBuff<TxControl>) -> bool) -> usize {
         let mut inner = self.inner.lock();
         let out = inner.list.extract(f);
-        let replies = out.iter().fold(0usize, |n, packet| {
-            n.saturating_add(usize::from(packet.cb().is_reply()))
-        });
-        inner.replies = inner.replies.saturating_sub(replies);
+        let replies = inner.replies;
+        for packet in out.iter() {
+            inner.discount(&packet);
+        }
+        let replies = replies.saturating_sub(inner.replies);
         // What a packet gives back on drop has a lock of its own, and may free a socket.
         drop(inner);
         drop(out);

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who a process is, for messages to people.
+
+use crate::bindings;
+use kernel::{
+    fmt,
+    prelude::*,
+    str::BStr,
+    task::Pid, //
+};
+
+/// The number and the name of a process, as they were when they were looked at.
+#[derive(Clone, Copy)]
+pub struct Process {
+    pid: Pid,
+    comm: [u8; bindings::TASK_COMM_LEN as usize],
+}
+
+impl Process {
+    /// The process of the current task.
+    pub fn of_current() -> Self {
+        let mut comm = [0; bindings::TASK_COMM_LEN as usize];
+        // SAFETY: The array is as long as the function expects.
+        unsafe { bindings::current_process_comm(comm.as_mut_ptr().cast()) };
+        Self {
+            pid: current!().tgid(),
+            comm,
+        }
+    }
+}
+
+/// Prints the number, as the first namespace of processes has it, and the name, which the process
+/// chooses itself: what could be taken for something else in a log is escaped.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.comm.split(|byte| *byte == 0).next();
+        let name = BStr::from_bytes(name.unwrap_or_default());
+        f.write_fmt(fmt!("{} ({name})", self.pid))
+    }
+}
