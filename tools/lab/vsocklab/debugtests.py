@@ -13,10 +13,10 @@ from .say import LabError, say
 GROUPS = {
     "T1": ["debug_kunit"],
     "T2": ["debug_life", "loopback", "api"],
-    "T3": ["t3"],
+    "T3": ["t3", "device"],
     "T4": ["ours_ours"],
 }
-DEFAULT_TIERS = ["T1", "T2", "T4"]
+DEFAULT_TIERS = ["T1", "T2", "T3", "T4"]
 TIMEOUT = 2400
 
 MAIN = """#!/bin/bash

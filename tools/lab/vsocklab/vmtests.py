@@ -11,11 +11,11 @@ from .say import LabError, say
 
 GROUPS = {
     "T2": ["life", "loopback", "api"],
-    "T3": ["t3"],
+    "T3": ["t3", "device"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "c_ours", "strace_c"],
     "LAB": ["c_c"],
 }
-ORDER = ["life", "loopback", "api", "t3", "ours_ours", "ours_c", "strace_ours", "c_ours",
+ORDER = ["life", "loopback", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours", "c_ours",
          "strace_c", "c_c"]
 TIMEOUT = 1500
 
@@ -56,15 +56,20 @@ def api_programs(payload):
 def compile_c(source):
     root = build_root()
     siblings = sorted(source.parent.glob("*.[ch]"))
+    flags = ["-pthread"]
+    if source.stem.endswith("32"):
+        # A 32-bit program, for which there is no C library.
+        flags = ["-m32", "-ffreestanding", "-nostdlib", "-fno-stack-protector", "-fno-pie", "-no-pie",
+                 "-fno-tree-loop-distribute-patterns"]
 
     def build(directory):
         place = Chroot(root).bind(config.REPO, "/build/vsock", True).bind(directory, "/out")
         relative = source.relative_to(config.REPO)
-        place.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-static", "-pthread",
+        place.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-static", *flags,
                    "-I/build/vsock/include", "-o", f"/out/{source.stem}", str(relative)],
                   f"t3-{source.stem}", f"compiling {relative}", cwd="/build/vsock")
 
-    key = [root.parent.name, str(source), [cache.file_digest(path) for path in siblings]]
+    key = [root.parent.name, str(source), flags, [cache.file_digest(path) for path in siblings]]
     return cache.entry(f"t3-{source.stem}", key, build) / source.stem
 
 

@@ -3,6 +3,7 @@
 # to be run; a line tells where each begins and ends, so that the lab knows in
 # which one a host VM died.
 
+. /lab/vm/device.sh
 . /lab/vm/life.sh
 . /lab/vm/api.sh
 . /lab/vm/t4.sh

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced: programs that play a guest on /dev/vhost-vsock.
+
+# device_values NAME=VALUE...: what sysfs shows of the parameters of our vhost core
+device_values() {
+	local pair found
+	for pair in "$@"; do
+		found=$(cat "/sys/module/vhost_core/parameters/${pair%%=*}")
+		[ "$found" = "${pair#*=}" ] || { echo "$pair is $found in sysfs"; return 1; }
+	done
+}
+
+device_load() {	# PARAMETERS of vhost_core
+	unload vhost_vsock vhost_core && insert "$OURS/vhost_core.ko" "$@" && insert_ours vhost_vsock
+}
+
+# Parameters of vhost_core take effect when it is loaded, and wrong ones are refused.
+device_parameters() {
+	local wrong status=0
+	unload vhost_vsock vhost_core || return 1
+	for wrong in max_mem_regions=65536 max_iotlb_entries=many fork_from_owner_default=perhaps; do
+		if insmod "$OURS/vhost_core.ko" $wrong 2>/dev/null; then
+			echo "vhost_core takes $wrong"
+			status=1
+			rmmod vhost_core
+		fi
+	done
+	device_load max_mem_regions=100 max_iotlb_entries=0 fork_from_owner_default=0 &&
+		device_values max_mem_regions=100 max_iotlb_entries=0 fork_from_owner_default=N &&
+		python3 /lab/vm/device/parameters.py || status=1
+	device_load || status=1
+	return $status
+}
+
+# A 32-bit program. The debug kernel does not run those.
+device_compat() {
+	local status
+	want_group T3/device/compat32 || return 0
+	mark T3/device/compat32
+	/lab/api/compat32 >/lab/out/compat32 2>&1
+	status=$?
+	if [ $status = 126 ] && [ -e /sys/kernel/debug/kmemleak ]; then
+		echo "skip T3/device/compat32 # this kernel runs no 32-bit programs"
+		return 0
+	fi
+	sed -E 's#^(ok|not ok) #\1 T3/device/compat32/#' /lab/out/compat32
+	if [ $status = 0 ]; then ok T3/device/compat32/exit; else not_ok T3/device/compat32/exit "status $status"; fi
+}
+
+group_device() {
+	want_group T3/device || return 0
+	ensure_host ours T3/device || return 1
+	python3 /lab/vm/device/run.py T3/device "${LAB_TESTS:-}"
+	check T3/device/parameters-at-load device_parameters
+	device_compat
+}
