@@ -7,12 +7,15 @@
 //! the owner's process then serves the rings. The parts:
 //!
 //! - [`device`]: the owner, and the ioctls that all devices have;
-//! - [`virtqueue`]: the state of a queue;
+//! - [`virtqueue`]: a queue, its configuration and its life;
+//! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
 //! - [`worker`]: a thread, and the set of works that it has to do;
 //! - [`workers`]: the workers of a device, and the ioctls for them;
-//! - [`memory`]: the guest's memory;
-//! - [`message`]: messages of the IOTLB by `read()` and `write()`;
+//! - [`memory`]: the guest's memory, and how addresses are translated;
+//! - [`ring_memory`]: the memory of a ring;
+//! - [`log`]: the dirty log;
+//! - [`message`]: what queues with an IOTLB ask user space, and its answers;
 //! - [`params`]: parameters of the module;
 //! - [`uapi`]: numbers and structures of the ioctls.
 //!
@@ -28,7 +31,7 @@
 //! # Lock order
 //!
 //! The lock of the device < those of its queues in the order of their number < what the device
-//! takes while it works on a chain. The worker's lock for flushes is taken with the lock of the
+//! takes while it works on a chain, and that of [`message::Messages`]. The worker's lock for flushes is taken with the lock of the
 //! device held, never with that of a queue.
 
 #![deny(unsafe_code)]
@@ -41,6 +44,8 @@ pub mod chain;
 pub mod device;
 #[path = "vhost_core/info.rs"]
 mod info;
+#[path = "vhost_core/log.rs"]
+mod log;
 #[path = "vhost_core/memory.rs"]
 mod memory;
 #[path = "vhost_core/message.rs"]
@@ -49,6 +54,10 @@ pub mod message;
 mod params;
 #[path = "vhost_core/ring_ioctl.rs"]
 mod ring_ioctl;
+#[path = "vhost_core/ring_memory.rs"]
+mod ring_memory;
+#[path = "vhost_core/state.rs"]
+mod state;
 #[path = "vhost_core/uapi.rs"]
 pub mod uapi;
 #[path = "vhost_core/virtqueue.rs"]

@@ -60,6 +60,9 @@ pub trait FixedMiscDevice: MiscDevice {
     ) -> Result<usize>;
 }
 
+/// The events of [`FixedMiscDevice::poll`] that say that there is something to read.
+pub const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+
 /// The minor number of `/dev/vhost-vsock`.
 pub const VHOST_VSOCK_MINOR: u8 = bindings::VHOST_VSOCK_MINOR as u8;
 

@@ -158,6 +158,19 @@ impl InOwnerMm {
         to_result(unsafe { bindings::put_user_u16(val, addr.user_ptr().as_mut_ptr().cast()) })
     }
 
+    /// Sets the bits `mask` of an aligned `u32`, with a single atomic operation that orders
+    /// everything before it against everything after it on most machines, though not on all.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EAGAIN` if the thread is being killed.
+    #[inline]
+    pub fn or_u32(&self, addr: OwnerAddr, mask: u32) -> Result {
+        // SAFETY: The function checks that this is a user address, and fails for one that is not
+        // mapped.
+        to_result(unsafe { bindings::or_user_u32(mask, addr.user_ptr().as_mut_ptr().cast()) })
+    }
+
     /// Copies bytes out of the owner's memory.
     ///
     /// # Errors

@@ -126,6 +126,14 @@ impl UserIov {
         self.pieces.is_empty()
     }
 
+    /// The pieces: where each begins, and how many bytes it has.
+    #[inline]
+    pub fn pieces(&self) -> impl Iterator<Item = (OwnerAddr, usize)> + '_ {
+        self.pieces
+            .iter()
+            .map(|piece| (OwnerAddr::new(piece.iov_base.addr()), piece.iov_len))
+    }
+
     /// An iterator that reads the pieces from the beginning.
     #[inline]
     pub fn source<'a>(&'a self, mm: &'a InOwnerMm) -> UserSource<'a> {

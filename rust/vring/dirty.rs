@@ -85,8 +85,12 @@ impl Iterator for Words {
         let count = self.last.wrapping_sub(page).wrapping_add(1).min(room);
         self.page = page.checked_add(count).filter(|next| *next <= self.last);
 
-        // CAST: At least one bit, and at most 32, behind which `bit` bits follow.
-        let mask = (u32::MAX >> 32_u64.wrapping_sub(count)) << bit;
+        // CAST: Both are at most 32.
+        let (count, bit) = (count as u32, bit as u32);
+        // OVERFLOW: `count` is in 1..=32 and `bit` in 0..=31, both together at most 32.
+        let mask = u32::MAX
+            .wrapping_shr(32_u32.wrapping_sub(count))
+            .wrapping_shl(bit);
         // The bits are numbered in words of 64 bits.
         let swap = if cfg!(target_endian = "big") { 4 } else { 0 };
         Some((UserAddr((byte & !3) ^ swap), mask))

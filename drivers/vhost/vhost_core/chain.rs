@@ -3,14 +3,13 @@
 //! Work on the chains of a queue.
 
 use crate::{
-    memory::OwnerRing,
-    virtqueue::{
+    memory::Untranslated,
+    ring_memory::OwnerRing,
+    state::{
         Inner,
-        Running,
-        State,
-        Virtqueue,
         Why, //
     },
+    virtqueue::Virtqueue,
 };
 use kernel::sync::lock::{
     mutex::MutexBackend,
@@ -30,8 +29,10 @@ use kernel_ext::{
 use vring::{
     layout,
     Full,
+    RingError,
     Segment,
-    Segments, //
+    Segments,
+    SplitRing, //
 };
 
 /// The queue broke; it does nothing any more until it is stopped and started.
@@ -130,53 +131,64 @@ impl<'a> Active<'a> {
     #[inline]
     fn with_ring<R, E: Into<Why>>(
         &mut self,
-        f: impl FnOnce(&mut Running, &OwnerRing<'_>, Lists<'_>) -> core::result::Result<R, E>,
+        f: impl FnOnce(&mut SplitRing, &OwnerRing<'_>) -> core::result::Result<R, E>,
     ) -> core::result::Result<R, Broken> {
-        let Inner {
-            state,
-            readable,
-            writable,
-            ..
-        } = &mut *self.inner;
-        let State::Running(running) = state else {
-            return Err(Broken);
-        };
-        let ring = OwnerRing(self.mm);
-        match f(running, &ring, Lists { readable, writable }) {
+        // There is a ring unless the queue broke just before.
+        let parts = self.inner.parts(self.mm).ok_or(Broken)?;
+        match f(parts.ring, &parts.mem) {
             Ok(ret) => Ok(ret),
-            Err(why) => {
-                self.queue.set_broken(&mut self.inner, why.into());
-                Err(Broken)
-            }
+            Err(why) => Err(self.set_broken(why.into())),
         }
+    }
+
+    fn set_broken(&mut self, why: Why) -> Broken {
+        self.queue.set_broken(&mut self.inner, why);
+        Broken
     }
 
     /// The number of entries of the ring.
     pub fn size(&self) -> u16 {
-        match &self.inner.state {
-            State::Running(running) => running.ring.size().get(),
-            _ => 0,
-        }
+        self.inner.size.get()
     }
 
-    /// Takes the next chain, if there is one.
+    /// Takes the next chain. If there is none, the work of the queue will be queued when there is one
+    /// to be taken: the driver was asked to kick, or user space where the buffers of a chain are.
     ///
     /// # Errors
     ///
     /// The ring or the chain is not acceptable; the queue is Broken now.
     #[inline]
     pub fn pop(&mut self) -> core::result::Result<Option<Chain<'_, 'a>>, Broken> {
-        let chain = self.with_ring(|running, mem, mut lists| {
-            running.ring.pop(mem, &running.memory.regions(), &mut lists)
-        })?;
-        let Some(chain) = chain else {
-            return Ok(None);
-        };
-        self.descriptors = self.descriptors.saturating_add(chain.descriptors());
-        Ok(Some(Chain {
-            active: self,
-            chain: Some(chain),
-        }))
+        loop {
+            let parts = self.inner.parts(self.mm).ok_or(Broken)?;
+            let mut lists = Lists {
+                readable: parts.readable,
+                writable: parts.writable,
+            };
+            match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
+                Ok(Some(chain)) => {
+                    self.descriptors = self.descriptors.saturating_add(chain.descriptors());
+                    return Ok(Some(Chain {
+                        active: self,
+                        chain: Some(chain),
+                        touched: false,
+                    }));
+                }
+                Ok(None) => {
+                    if !self.with_ring(|ring, mem| ring.enable_notify(mem))? {
+                        return Ok(None);
+                    }
+                    // There is one now, of which we may not be told.
+                    self.disable_notify()?;
+                }
+                // The ring has not moved: the same chain is found again.
+                Err(RingError::Translate(Untranslated::Miss(miss))) => {
+                    self.queue.ask(miss);
+                    return Ok(None);
+                }
+                Err(err) => return Err(self.set_broken(err.into())),
+            }
+        }
     }
 
     /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it, and
@@ -193,23 +205,12 @@ impl<'a> Active<'a> {
     ///
     /// The ring is not accessible; the queue is Broken now.
     pub fn disable_notify(&mut self) -> core::result::Result<(), Broken> {
-        self.with_ring(|running, mem, _| running.ring.disable_notify(mem))
-    }
-
-    /// Asks the driver to kick when there is a new chain. The result says that there is one
-    /// already, for which it may not kick.
-    ///
-    /// # Errors
-    ///
-    /// The ring is not accessible, or not acceptable; the queue is Broken now.
-    pub fn enable_notify(&mut self) -> core::result::Result<bool, Broken> {
-        self.with_ring(|running, mem, _| running.ring.enable_notify(mem))
+        self.with_ring(|ring, mem| ring.disable_notify(mem))
     }
 
     /// Breaks the queue, because its buffers are of no use to the device.
     pub fn give_up(&mut self) -> Broken {
-        self.queue.set_broken(&mut self.inner, Why::Device);
-        Broken
+        self.set_broken(Why::Device)
     }
 }
 
@@ -221,7 +222,7 @@ impl Drop for Active<'_> {
         // If the queue just broke, the driver gets what was completed before, and a signal: it may
         // be waiting.
         let signal = self
-            .with_ring(|running, mem, _| running.ring.should_signal(mem))
+            .with_ring(|ring, mem| ring.should_signal(mem))
             .unwrap_or(true);
         if signal {
             if let Some(call) = &self.inner.call {
@@ -234,12 +235,14 @@ impl Drop for Active<'_> {
 /// A chain of buffers, taken from the ring.
 ///
 /// It borrows the locked queue: there is one chain at a time. It is completed, or given back, which
-/// dropping it does.
+/// dropping it does. Either way what was written is in the dirty log before the driver sees it.
 #[must_use = "the driver waits for its buffers: complete the chain"]
 pub struct Chain<'g, 'a> {
     active: &'g mut Active<'a>,
     /// `None` after it was completed or given back.
     chain: Option<vring::Chain>,
+    /// Whether anything may have been written.
+    touched: bool,
 }
 
 impl Chain<'_, '_> {
@@ -275,22 +278,50 @@ impl Chain<'_, '_> {
 
     /// What the device may write, from the beginning.
     #[inline]
-    pub fn dest(&self) -> UserDest<'_> {
+    pub fn dest(&mut self) -> UserDest<'_> {
+        self.touched = true;
         self.active.inner.writable.dest(self.active.mm)
     }
 
-    /// Returns the buffers to the driver, `written` bytes of which were written.
+    /// Logs the first `len` bytes that the device may write, if it may have written any.
+    #[inline]
+    fn log(&self, len: usize) {
+        if self.touched && self.active.inner.logs_all() {
+            self.active.inner.log_written(self.active.mm, len);
+        }
+    }
+
+    /// Returns the buffers to the driver, of which the first `written` bytes were written, and
+    /// nothing else.
     ///
     /// # Errors
     ///
     /// The used ring is not accessible; the queue is Broken now.
     #[inline]
-    pub fn complete(mut self, written: u32) -> core::result::Result<(), Broken> {
+    pub fn complete(self, written: u32) -> core::result::Result<(), Broken> {
+        // CAST: From 32 bits to at least 32 bits.
+        self.finish(written, written as usize)
+    }
+
+    /// Returns the buffers to the driver after something went wrong: there is nothing in them, but
+    /// any part may have been written.
+    ///
+    /// # Errors
+    ///
+    /// The used ring is not accessible; the queue is Broken now.
+    #[cold]
+    pub fn fail(self) -> core::result::Result<(), Broken> {
+        self.finish(0, usize::MAX)
+    }
+
+    #[inline]
+    fn finish(mut self, written: u32, touched: usize) -> core::result::Result<(), Broken> {
         let Some(chain) = self.chain.take() else {
             return Err(Broken);
         };
+        self.log(touched);
         self.active
-            .with_ring(|running, mem, _| running.ring.complete(mem, chain, written))?;
+            .with_ring(|ring, mem| ring.complete(mem, chain, written))?;
         self.active.used = true;
         Ok(())
     }
@@ -307,12 +338,11 @@ impl Drop for Chain<'_, '_> {
         let Some(chain) = self.chain.take() else {
             return;
         };
+        self.log(usize::MAX);
         // It fails if the driver offered more than the ring has room for, which breaks the queue:
         // the buffers of this chain would be lost otherwise.
-        let _ = self.active.with_ring(|running, _, _| {
-            running
-                .ring
-                .unpop(chain)
+        let _ = self.active.with_ring(|ring, _| {
+            ring.unpop(chain)
                 .map_err(|_| Why::Malformed(vring::Malformed::AvailIndex))
         });
     }

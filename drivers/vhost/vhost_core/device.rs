@@ -4,12 +4,19 @@
 //! them.
 
 use crate::{
-    memory::MemTable,
+    memory::{
+        MemTable,
+        OwnerIotlb, //
+    },
+    message::Messages,
     uapi::{
         self,
         Arg, //
     },
-    virtqueue::Virtqueue,
+    virtqueue::{
+        feature,
+        Virtqueue, //
+    },
     worker::Flavour,
     workers::{
         NewWorker,
@@ -36,9 +43,13 @@ use kernel_ext::{
         OwnerMm, //
     },
 };
+use vring::{
+    iotlb::Mapping,
+    Gpa,
+    UserAddr, //
+};
 
-/// Messages of the IOTLB have the second format. C offers it to all, and user space asks for it
-/// without having an IOTLB; it has no effect then.
+/// Messages of the IOTLB have the second format.
 #[doc(alias = "VHOST_BACKEND_F_IOTLB_MSG_V2")]
 const BACKEND_FEATURES: u64 = 1 << 1;
 
@@ -51,9 +62,6 @@ pub(crate) struct State {
     /// From [`SET_OWNER`](uapi::SET_OWNER) until the device is closed; there is a worker as well.
     pub(crate) owner: Option<OwnerMm>,
     memory: Option<Arc<MemTable>>,
-    backend_features: u64,
-    /// To be signalled when something is logged, which does not happen yet.
-    log: Option<EventFd>,
 }
 
 impl State {
@@ -67,8 +75,6 @@ impl State {
             },
             owner: None,
             memory: None,
-            backend_features: 0,
-            log: None,
         }
     }
 
@@ -102,17 +108,25 @@ pub struct Device {
     /// Features that user space chose. Written with the lock held.
     features: Atomic<u64>,
     pub(crate) queues: KVec<Arc<Virtqueue>>,
+    /// What the queues ask user space.
+    pub(crate) messages: Arc<Messages>,
     #[pin]
     state: Mutex<State>,
 }
 
 impl Device {
-    /// Creates a device that offers some features and has some queues.
-    pub fn new(offered: u64, queues: KVec<Arc<Virtqueue>>) -> impl PinInit<Self> {
+    /// Creates a device that offers some features and has some queues, in the order in which they
+    /// were created for `messages`.
+    pub fn new(
+        offered: u64,
+        messages: Arc<Messages>,
+        queues: KVec<Arc<Virtqueue>>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
             offered,
             features: Atomic::new(0),
             queues,
+            messages,
             state <- new_mutex!(State::new(), "vhost_core::Device::state"),
         })
     }
@@ -121,6 +135,11 @@ impl Device {
     #[inline]
     pub fn features(&self) -> u64 {
         self.features.load(Relaxed)
+    }
+
+    /// The questions of the queues, for readers of the file.
+    pub fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     /// Handles an ioctl that all devices have.
@@ -167,8 +186,8 @@ impl Device {
         state.owner()?;
         match cmd {
             uapi::SET_MEM_TABLE => self.set_memory(state, arg),
-            uapi::SET_LOG_BASE => Self::set_log_base(arg),
-            uapi::SET_LOG_FD => Self::set_log_fd(state, arg),
+            uapi::SET_LOG_BASE => self.set_log_base(arg),
+            uapi::SET_LOG_FD => self.set_log_fd(arg),
             _ => Err(ENOIOCTLCMD),
         }
     }
@@ -220,34 +239,70 @@ impl Device {
             return Err(EFAULT);
         }
         for queue in &self.queues {
-            queue.set_memory(&memory);
+            queue.lock_inner().set_memory(&memory);
         }
         state.memory = Some(memory);
         Ok(())
     }
 
-    /// Accepted from anybody who has the right to, as in C; without `VHOST_F_LOG_ALL`, which is not
-    /// offered, nothing is logged.
-    fn set_log_base(arg: Arg) -> Result {
-        OwnerAddr::from_u64(arg.read()?).map(|_| ()).ok_or(EFAULT)
+    /// # Errors
+    ///
+    /// `EFAULT` if a queue runs that could not log there; the others can, as in C.
+    fn set_log_base(&self, arg: Arg) -> Result {
+        let base = OwnerAddr::from_u64(arg.read()?).ok_or(EFAULT)?;
+        // CAST: From the size of an address to 64 bits.
+        let base = UserAddr(base.get() as u64);
+        let mut ret = Ok(());
+        for queue in &self.queues {
+            ret = ret.and(queue.set_log_base(base));
+        }
+        ret
     }
 
-    fn set_log_fd(state: &mut State, arg: Arg) -> Result {
-        state.log = match arg.read()? {
+    fn set_log_fd(&self, arg: Arg) -> Result {
+        let fd = match arg.read()? {
             uapi::UNBIND => None,
-            fd => Some(EventFd::from_fd(fd)?),
+            fd => Some(Arc::new(EventFd::from_fd(fd)?, GFP_KERNEL_ACCOUNT)?),
         };
+        for queue in &self.queues {
+            let mut new = fd.clone();
+            core::mem::swap(&mut queue.lock_inner().log.fd, &mut new);
+        }
         Ok(())
     }
 
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for what is not offered, `EFAULT` if a queue runs that could not log what it
+    /// writes, or if there cannot be an IOTLB.
     fn set_features(&self, features: u64) -> Result {
         if features & !self.offered != 0 {
             return Err(EOPNOTSUPP);
         }
         let _state = self.state.lock();
+        let could_log = |queue: &Arc<Virtqueue>| queue.lock_inner().could_log_all();
+        if features & feature::LOG_ALL != 0 && !self.queues.iter().all(could_log) {
+            return Err(EFAULT);
+        }
+        let limit = if features & feature::ACCESS_PLATFORM != 0 {
+            let limit = crate::params::max_iotlb_entries().ok_or(EFAULT)?;
+            Some(u32::try_from(limit).unwrap_or(u32::MAX))
+        } else {
+            None
+        };
+
         self.features.store(features, Relaxed);
+        if limit.is_some() {
+            // Before a queue can ask.
+            self.messages.set_open(true);
+        }
         for queue in &self.queues {
-            queue.set_features(features);
+            // An IOTLB that was there before is replaced by an empty one.
+            let iotlb = limit.and_then(|limit| OwnerIotlb::new(limit, KVVec::new()));
+            queue.lock_inner().set_features(features, iotlb);
+        }
+        if limit.is_none() {
+            self.messages.set_open(false);
         }
         self.queue_all();
         Ok(())
@@ -257,8 +312,38 @@ impl Device {
         if features & !BACKEND_FEATURES != 0 {
             return Err(EOPNOTSUPP);
         }
-        self.state.lock().backend_features = features;
+        let _state = self.state.lock();
+        self.messages.set_version(features & BACKEND_FEATURES != 0);
         Ok(())
+    }
+
+    /// Adds a translation for all queues, or for none.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there is no IOTLB, `ENOMEM`.
+    pub(crate) fn update_iotlb(&self, map: Mapping) -> Result {
+        let _state = self.state.lock();
+        for queue in &self.queues {
+            queue.lock_inner().reserve_translation()?;
+        }
+        // Nobody else adds one meanwhile: the device is locked.
+        self.queues
+            .iter()
+            .try_for_each(|queue| queue.lock_inner().add_translation(map))
+    }
+
+    /// Removes all translations that have an address in a range. When this returns, nobody uses
+    /// them any more: whoever did held the lock of a queue.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there is no IOTLB.
+    pub(crate) fn invalidate_iotlb(&self, start: Gpa, last: Gpa) -> Result {
+        let _state = self.state.lock();
+        self.queues
+            .iter()
+            .try_for_each(|queue| queue.lock_inner().remove_translations(start, last))
     }
 
     /// Queues the work of all queues that run: something changed that nobody kicks for.

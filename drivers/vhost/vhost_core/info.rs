@@ -2,13 +2,7 @@
 
 //! The state of a device, as `/proc/<pid>/fdinfo/<fd>` shows it.
 
-use crate::{
-    device::Device,
-    virtqueue::{
-        State,
-        Virtqueue, //
-    },
-};
+use crate::{device::Device, state::State, virtqueue::Virtqueue};
 use kernel::{
     seq_file::SeqFile,
     seq_print, //
@@ -52,17 +46,27 @@ impl Device {
 
 fn show_queue(queue: &Virtqueue, index: usize, m: &SeqFile) {
     let inner = queue.lock_inner();
-    let size = inner.size().get();
+    let size = inner.size.get();
     match &inner.state {
         State::Unset => seq_print!(m, "queue{index}:\tunset\n"),
         State::Configured(_) => seq_print!(m, "queue{index}:\tstopped, size {size}\n"),
-        State::Running(running) => {
-            let (base, used) = (running.ring.vring_base(), running.ring.last_used_idx());
-            seq_print!(
-                m,
-                "queue{index}:\trunning, size {size}, available {base}, used {used}\n"
-            );
-        }
+        State::Running(_) => match inner.last_used() {
+            Some(used) => {
+                let base = inner.next_avail();
+                seq_print!(
+                    m,
+                    "queue{index}:\trunning, size {size}, available {base}, used {used}\n"
+                );
+            }
+            None => seq_print!(m, "queue{index}:\twaiting, size {size}\n"),
+        },
         State::Broken(_, why) => seq_print!(m, "queue{index}:\tbroken, size {size}: {why}\n"),
+    }
+    if let Some(count) = inner.translations() {
+        seq_print!(m, "iotlb{index}:\t{count} translations\n");
+    }
+    if inner.log.errors() != 0 {
+        let errors = inner.log.errors();
+        seq_print!(m, "log{index}:\t{errors} errors\n");
     }
 }

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's memory, as its owner described it, and the memory of the rings.
+//! The guest's memory, as its owner described it.
+//!
+//! There are two kinds of addresses that a driver may use. Without an IOTLB, buffers have guest
+//! addresses, which the [`MemTable`] translates, and the parts of the ring those of the owner. With
+//! one, the [`OwnerIotlb`] translates both; then the table is for the dirty log only. [`Space`] and
+//! [`OwnerRing`](crate::ring_memory::OwnerRing) know which kind it is.
 
 use crate::{
+    log::Log,
     params,
     uapi::{
         Arg,
@@ -12,27 +18,23 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        barrier::{
-            smp_mb,
-            Full,
-            Read,
-            Write, //
-        },
-        Arc, //
-    },
+    sync::Arc, //
 };
-use kernel_ext::owner_mm::{
-    InOwnerMm,
-    OwnerAddr, //
-};
+use kernel_ext::owner_mm::OwnerAddr;
 use vring::{
+    iotlb::{
+        Miss,
+        Slot, //
+    },
+    Access,
     Gpa,
+    Iotlb,
+    IotlbError,
     Region,
     RegionError,
     Regions,
-    RingAddr,
-    RingMemory,
+    Segment,
+    Translate,
     UserAddr, //
 };
 
@@ -97,12 +99,14 @@ impl MemTable {
         Regions::from_prepared(&self.regions)
     }
 
-    /// Says whether all of it is in the user half of the address space.
+    /// Says whether all of it is in the user half of the address space, and what stands for it in
+    /// the dirty log at `log`, if it is to be logged.
     #[doc(alias = "vq_memory_access_ok")]
-    pub(crate) fn access_ok(&self) -> bool {
-        self.regions
-            .iter()
-            .all(|region| area_ok(region.user_addr.0, region.size))
+    pub(crate) fn access_ok(&self, log: Option<UserAddr>) -> bool {
+        self.regions.iter().all(|region| {
+            area_ok(region.user_addr.0, region.size)
+                && log.is_none_or(|base| Log::area_ok(base, region.gpa_start, region.size))
+        })
     }
 }
 
@@ -114,58 +118,61 @@ pub(crate) fn area_ok(addr: u64, len: u64) -> bool {
     usize::try_from(len).is_ok_and(|len| addr.access_ok(len))
 }
 
-/// The memory of a ring, reached by user accesses in the address space of the owner.
-///
-/// This is the seam for faster ways: mapped pages, or an IOTLB.
-pub(crate) struct OwnerRing<'a>(pub(crate) &'a InOwnerMm);
+/// The translations that user space handed out, in memory of the kernel.
+pub(crate) type OwnerIotlb = Iotlb<KVVec<Slot>>;
 
-impl OwnerRing<'_> {
-    #[inline]
-    fn addr(at: u64) -> Result<OwnerAddr> {
-        OwnerAddr::from_u64(at).ok_or(EFAULT)
+/// Room for translations.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn slots(count: usize) -> Result<KVVec<Slot>> {
+    let mut slots = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for _ in 0..count {
+        slots.push_within_capacity(Slot::FREE).map_err(|_| ENOMEM)?;
+    }
+    Ok(slots)
+}
+
+/// Why the address of a buffer has no translation.
+#[derive(Clone, Copy)]
+pub(crate) enum Untranslated {
+    /// There is no memory, or it must not be accessed.
+    Refused,
+    /// User space is to be asked.
+    Miss(Miss),
+}
+
+impl From<IotlbError> for Untranslated {
+    fn from(err: IotlbError) -> Self {
+        match err {
+            IotlbError::Miss(miss) => Self::Miss(miss),
+            IotlbError::Denied => Self::Refused,
+        }
     }
 }
 
-impl RingMemory for OwnerRing<'_> {
-    type Error = Error;
+/// What buffers' addresses refer to.
+pub(crate) enum Space<'a> {
+    Table(Regions<'a>),
+    Iotlb(&'a OwnerIotlb),
+}
+
+impl Translate for Space<'_> {
+    type Error = Untranslated;
 
     #[inline]
-    fn read_u16(&self, at: RingAddr) -> Result<u16> {
-        self.0.get_u16(Self::addr(at.0)?)
-    }
-
-    #[inline]
-    fn write_u16(&self, at: RingAddr, value: u16) -> Result {
-        self.0.put_u16(Self::addr(at.0)?, value)
-    }
-
-    #[inline]
-    fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result {
-        self.0.read_slice(Self::addr(at.0)?, out)
-    }
-
-    #[inline]
-    fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result {
-        self.0.read_slice(Self::addr(at.0)?, out)
-    }
-
-    #[inline]
-    fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result {
-        self.0.write_slice(Self::addr(at.0)?, &elem)
-    }
-
-    #[inline]
-    fn read_barrier(&self) {
-        smp_mb(Read);
-    }
-
-    #[inline]
-    fn write_barrier(&self) {
-        smp_mb(Write);
-    }
-
-    #[inline]
-    fn full_barrier(&self) {
-        smp_mb(Full);
+    fn lookup(
+        &self,
+        at: Gpa,
+        len: u32,
+        access: Access,
+    ) -> core::result::Result<Segment, Untranslated> {
+        match self {
+            Self::Table(regions) => regions
+                .lookup(at, len, access)
+                .map_err(|_| Untranslated::Refused),
+            Self::Iotlb(iotlb) => Ok(iotlb.lookup(at, len, access)?),
+        }
     }
 }

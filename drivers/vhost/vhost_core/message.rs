@@ -2,31 +2,73 @@
 
 //! Messages of a device with an IOTLB, by `read()`, `write()` and `poll()`.
 //!
-//! An IOTLB exists if the driver negotiated `VIRTIO_F_ACCESS_PLATFORM`, which is not offered: here
-//! are the answers of a device that has none.
+//! There is an IOTLB while the features include `VIRTIO_F_ACCESS_PLATFORM`. A queue that needs a
+//! translation which is not there asks for it, and rests; user space reads the question, and writes
+//! translations, at any time and asked or not. Each queue has one question at most: it does not go
+//! on before it is answered, so that nobody has to keep more.
+//!
+//! # Ownership
+//!
+//! A question belongs to its queue, in an array that is as large as there are queues: asking needs
+//! no memory. User space gets a copy that is built field by field from zeroes.
+//!
+//! # Lock order
+//!
+//! Whoever asks holds the lock of its queue, whoever answers that of the device, and takes those of
+//! the queues one after the other. The lock in here comes after both, and nothing comes after it. A
+//! reader takes no other.
 
+use crate::{
+    device::Device,
+    memory::area_ok, //
+};
 use kernel::{
+    fs::File,
     iov::{
         IovIterDest,
         IovIterSource, //
     },
-    prelude::*, //
+    new_mutex, new_poll_condvar,
+    prelude::*,
+    sync::{
+        poll::{
+            PollCondVar,
+            PollTable, //
+        },
+        Arc,
+        Mutex, //
+    },
 };
+use vring::{
+    iotlb::{
+        Mapping,
+        Miss,
+        Perm, //
+    },
+    Gpa,
+    UserAddr, //
+};
+use zerocopy::FromZeros as _;
 use zerocopy_derive::{
     Immutable,
     KnownLayout, //
 };
 
-/// Length of a message of the first version, the least that a reader must have room for.
-#[doc(alias = "vhost_msg")]
-const MSG_LEN: usize = 72;
-
 /// The first and the second version of messages, which differ in their head.
+#[doc(alias = "VHOST_IOTLB_MSG")]
 const MSG_V1: u32 = 1;
+#[doc(alias = "VHOST_IOTLB_MSG_V2")]
 const MSG_V2: u32 = 2;
 
+/// A translation is missing.
+#[doc(alias = "VHOST_IOTLB_MISS")]
+const MISS: u8 = 1;
 /// There is a new mapping.
-const IOTLB_UPDATE: u8 = 2;
+#[doc(alias = "VHOST_IOTLB_UPDATE")]
+const UPDATE: u8 = 2;
+/// Mappings are taken back.
+#[doc(alias = "VHOST_IOTLB_INVALIDATE")]
+const INVALIDATE: u8 = 3;
 
 /// The common part of the messages.
 #[doc(alias = "vhost_iotlb_msg")]
@@ -42,6 +84,262 @@ struct IotlbMsg {
 }
 static_assert!(size_of::<IotlbMsg>() == 32);
 
+/// A message of either version.
+#[doc(alias = "vhost_msg")]
+#[doc(alias = "vhost_msg_v2")]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Msg {
+    version: u32,
+    /// A hole in the first version, reserved in the second one.
+    reserved: u32,
+    iotlb: IotlbMsg,
+    /// The structure has room for messages of other kinds.
+    rest: [u8; 32],
+}
+static_assert!(size_of::<Msg>() == 72);
+
+impl Msg {
+    /// A question for user space.
+    fn miss(miss: Miss, version: u32) -> Self {
+        let mut msg = Self::new_zeroed();
+        msg.version = version;
+        msg.iotlb.iova = miss.at.0;
+        msg.iotlb.perm = Perm::for_access(miss.access).bits();
+        msg.iotlb.ty = MISS;
+        msg
+    }
+}
+
+/// What a queue wants to know.
+#[derive(Clone, Copy)]
+struct Question {
+    /// Questions are read in the order in which they were asked.
+    number: u64,
+    miss: Miss,
+    version: u32,
+    /// Whether user space has read it.
+    read: bool,
+}
+
+/// What the lock protects.
+struct State {
+    /// Whether there is an IOTLB.
+    open: bool,
+    /// The version of messages that user space chose.
+    version: u32,
+    /// How many questions there were.
+    asked: u64,
+    questions: KVec<Option<Question>>,
+}
+
+impl State {
+    /// The question that was not read for longest, and its queue.
+    fn next_unread(&mut self) -> Option<&mut Question> {
+        let open = self.questions.iter_mut().flatten();
+        open.filter(|question| !question.read)
+            .min_by_key(|question| question.number)
+    }
+}
+
+/// The questions of the queues of a device.
+#[pin_data]
+pub struct Messages {
+    #[pin]
+    state: Mutex<State>,
+    /// There is something to read, or there will never be.
+    #[pin]
+    changed: PollCondVar,
+}
+
+impl Messages {
+    /// Creates what a device with `queues` queues needs, which are to be created next.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(queues: usize) -> Result<Arc<Self>> {
+        let state = State {
+            open: false,
+            version: MSG_V1,
+            asked: 0,
+            questions: KVec::with_capacity(queues, GFP_KERNEL_ACCOUNT)?,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                state <- new_mutex!(state, "vhost_core::Messages::state"),
+                changed <- new_poll_condvar!("vhost_core::Messages::changed"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// There is an IOTLB from now on, or there is none: then all questions are void.
+    pub(crate) fn set_open(&self, open: bool) {
+        let mut state = self.state.lock();
+        state.open = open;
+        if !open {
+            state.questions.iter_mut().for_each(|slot| *slot = None);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Chooses the version of messages.
+    pub(crate) fn set_version(&self, second: bool) {
+        self.state.lock().version = if second { MSG_V2 } else { MSG_V1 };
+    }
+
+    /// Somebody answered a question, or will not: lets the queues go on that asked for something in
+    /// a range.
+    ///
+    /// A question that was not read yet stays to be read, as in C: a reader may have been told of
+    /// it by `poll()`.
+    #[doc(alias = "vhost_iotlb_notify_vq")]
+    fn answer(&self, start: Gpa, last: Gpa, mut resume: impl FnMut(usize)) {
+        let mut state = self.state.lock();
+        for (queue, slot) in state.questions.iter_mut().enumerate() {
+            let Some(question) = slot else {
+                continue;
+            };
+            if (start..=last).contains(&question.miss.at) {
+                if question.read {
+                    *slot = None;
+                }
+                resume(queue);
+            }
+        }
+    }
+
+    /// Reads a question.
+    ///
+    /// # Errors
+    ///
+    /// - `EAGAIN` if there is none, for a non-blocking reader;
+    /// - `ERESTARTSYS` for a signal;
+    /// - `EBADFD` if there is no IOTLB, thus will be no question;
+    /// - `EFAULT` if the memory of the reader is not accessible; the question stays.
+    #[doc(alias = "vhost_chr_read_iter")]
+    pub fn read(&self, iov: &mut IovIterDest<'_>, nonblocking: bool) -> Result<usize> {
+        if iov.len() < size_of::<Msg>() {
+            return Ok(0);
+        }
+        let mut state = self.state.lock();
+        let question = loop {
+            if let Some(question) = state.next_unread() {
+                question.read = true;
+                break *question;
+            }
+            if nonblocking {
+                return Err(EAGAIN);
+            }
+            if current!().signal_pending() {
+                return Err(ERESTARTSYS);
+            }
+            if !state.open {
+                return Err(EBADFD);
+            }
+            // A signal is looked for above, after the questions.
+            let _: bool = self.changed.wait_interruptible(&mut state);
+        };
+        drop(state);
+
+        let msg = Msg::miss(question.miss, question.version);
+        if iov.copy_to_iter(msg.as_bytes()) == size_of::<Msg>() {
+            return Ok(size_of::<Msg>());
+        }
+        let mut state = self.state.lock();
+        let mut questions = state.questions.iter_mut().flatten();
+        // It may have been answered, or another one may have been asked.
+        if let Some(same) = questions.find(|other| other.number == question.number) {
+            same.read = false;
+        }
+        drop(state);
+        self.changed.notify_all();
+        Err(EFAULT)
+    }
+
+    /// The events that are ready, after the poller was registered for those to come.
+    #[doc(alias = "vhost_chr_poll")]
+    pub fn poll(&self, file: &File, table: &PollTable<'_>) -> u32 {
+        table.register_wait(file, &self.changed);
+        if self.state.lock().next_unread().is_some() {
+            kernel_ext::miscdev::READABLE
+        } else {
+            0
+        }
+    }
+}
+
+/// The place where a queue asks.
+pub(crate) struct Asker {
+    messages: Arc<Messages>,
+    /// The number of the queue.
+    queue: usize,
+}
+
+impl Asker {
+    /// Makes a place for the next queue of a device.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there are more queues than it was said.
+    pub(crate) fn new(messages: &Arc<Messages>) -> Result<Self> {
+        let mut state = messages.state.lock();
+        let queue = state.questions.len();
+        state
+            .questions
+            .push_within_capacity(None)
+            .map_err(|_| ENOMEM)?;
+        Ok(Self {
+            messages: messages.clone(),
+            queue,
+        })
+    }
+
+    /// Asks for a translation, unless user space is about to answer another question.
+    ///
+    /// One that was not read is replaced: the queue may have been stopped and started since.
+    #[doc(alias = "vhost_iotlb_miss")]
+    pub(crate) fn ask(&self, miss: Miss) {
+        let mut state = self.messages.state.lock();
+        let (open, version, asked) = (state.open, state.version, state.asked);
+        let Some(slot) = state.questions.get_mut(self.queue) else {
+            return;
+        };
+        match slot {
+            Some(question) if !question.read => {
+                (question.miss, question.version) = (miss, version);
+                return;
+            }
+            Some(_) => return,
+            None if !open => return,
+            None => {
+                *slot = Some(Question {
+                    number: asked,
+                    miss,
+                    version,
+                    read: false,
+                });
+            }
+        }
+        state.asked = asked.wrapping_add(1);
+        drop(state);
+        self.messages.changed.notify_all();
+    }
+
+    /// The queue was stopped: it does not wait for an answer any more.
+    pub(crate) fn forget(&self) {
+        let mut state = self.messages.state.lock();
+        if let Some(slot) = state.questions.get_mut(self.queue) {
+            // What was not read stays to be read, see `answer()`, until it is replaced.
+            if slot.is_some_and(|question| question.read) {
+                *slot = None;
+            }
+        }
+    }
+}
+
 fn take<T: FromBytes + IntoBytes>(iov: &mut IovIterSource<'_>) -> Result<T> {
     let mut value = T::new_zeroed();
     let bytes = value.as_mut_bytes();
@@ -51,41 +349,76 @@ fn take<T: FromBytes + IntoBytes>(iov: &mut IovIterSource<'_>) -> Result<T> {
     Ok(value)
 }
 
-/// A message from user space.
-///
-/// # Errors
-///
-/// `EINVAL` if it is too short or of an unknown kind, `EFAULT` otherwise, as there is no IOTLB.
-#[doc(alias = "vhost_chr_write_iter")]
-pub fn write(iov: &mut IovIterSource<'_>) -> Result<usize> {
-    let kind: u32 = take(iov)?;
-    if kind != MSG_V1 && kind != MSG_V2 {
-        return Err(EINVAL);
+impl Device {
+    /// A message from user space. Returns how many bytes of it were taken: those that a message can
+    /// have, also if the end, which has no meaning, is missing.
+    ///
+    /// Anybody who has the file may write, as in C: what the message refers to is checked.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if it is too short or of an unknown version, or a mapping without any bytes;
+    /// - `EFAULT` if there is no IOTLB, or the message has no meaning; `ENOMEM` is reported so, too.
+    #[doc(alias = "vhost_chr_write_iter")]
+    pub fn write_message(&self, iov: &mut IovIterSource<'_>) -> Result<usize> {
+        let taken = iov.len().min(size_of::<Msg>());
+        let version: u32 = take(iov)?;
+        if version != MSG_V1 && version != MSG_V2 {
+            return Err(EINVAL);
+        }
+        let _reserved: u32 = take(iov)?;
+        let msg: IotlbMsg = take(iov)?;
+        if msg.ty == UPDATE && msg.size == 0 {
+            return Err(EINVAL);
+        }
+        self.process(&msg).map_err(|_| EFAULT)?;
+        Ok(taken)
     }
-    // A hole in the first version, reserved in the second one.
-    let _: u32 = take(iov)?;
-    let msg: IotlbMsg = take(iov)?;
-    if msg.ty == IOTLB_UPDATE && msg.size == 0 {
-        return Err(EINVAL);
-    }
-    Err(EFAULT)
-}
 
-/// A message for user space, of which there is none.
-///
-/// # Errors
-///
-/// `EAGAIN` for a non-blocking reader, `EBADFD` for one that would wait for ever.
-#[doc(alias = "vhost_chr_read_iter")]
-pub fn read(iov: &mut IovIterDest<'_>, nonblocking: bool) -> Result<usize> {
-    if iov.len() < MSG_LEN {
-        return Ok(0);
+    #[doc(alias = "vhost_process_iotlb_msg")]
+    fn process(&self, msg: &IotlbMsg) -> Result {
+        let start = Gpa(msg.iova);
+        match msg.ty {
+            UPDATE => {
+                let more = msg.size.checked_sub(1).ok_or(EINVAL)?;
+                let map = Mapping {
+                    start,
+                    last: start.checked_add(more).ok_or(EFAULT)?,
+                    user: UserAddr(msg.uaddr),
+                    perm: Perm::from_bits(msg.perm),
+                };
+                // What may not be accessed need not exist; but it must be a range.
+                map.user.checked_add(more).ok_or(EFAULT)?;
+                if !map.perm.is_none() && !area_ok(msg.uaddr, msg.size) {
+                    return Err(EFAULT);
+                }
+                self.update_iotlb(map)?;
+                self.answer(map.start, map.last);
+            }
+            INVALIDATE => {
+                let last = match msg.size.checked_sub(1) {
+                    // To take back more than there is does no harm.
+                    Some(more) => Gpa(start.0.saturating_add(more)),
+                    // 2^64 bytes: everything. C refuses that since it would be 0 bytes elsewhere.
+                    None if start.0 == 0 => Gpa(u64::MAX),
+                    None => return Err(EINVAL),
+                };
+                self.invalidate_iotlb(start, last)?;
+                // An answer that is on its way may have been given before: ask again.
+                self.answer(start, last);
+            }
+            _ => return Err(EINVAL),
+        }
+        Ok(())
     }
-    Err(if nonblocking { EAGAIN } else { EBADFD })
-}
 
-/// The events that are ready: never any.
-#[doc(alias = "vhost_chr_poll")]
-pub fn poll() -> u32 {
-    0
+    /// Lets the queues go on that asked for something in a range.
+    fn answer(&self, start: Gpa, last: Gpa) {
+        self.messages.answer(start, last, |queue| {
+            if let Some(queue) = self.queues.get(queue) {
+                // Without a worker nobody waits.
+                let _ = queue.queue_work();
+            }
+        });
+    }
 }

@@ -6,6 +6,7 @@
 
 use crate::{
     device::Device,
+    state::RingAddrs,
     uapi::{
         self,
         Arg,
@@ -13,10 +14,7 @@ use crate::{
         RingFile,
         RingState, //
     },
-    virtqueue::{
-        RingAddrs,
-        Virtqueue, //
-    },
+    virtqueue::Virtqueue,
 };
 use kernel::prelude::*;
 use kernel_ext::{
@@ -29,6 +27,7 @@ use kernel_ext::{
 use vring::{
     layout,
     nospec,
+    Gpa,
     RingAddr as Addr, //
 };
 
@@ -108,12 +107,10 @@ fn optional<F>(arg: Arg, from_fd: impl FnOnce(i32) -> Result<F>) -> Result<Optio
 /// # Errors
 ///
 /// `EOPNOTSUPP` for unknown flags, `EFAULT` for what is wider than an address, `EINVAL` for what is
-/// not aligned, or not in user space while the queue is started.
+/// not aligned, or not in user space (the ring, or its log) while the queue is started.
 #[doc(alias = "vhost_vring_set_addr")]
 fn set_addr(queue: &Virtqueue, arg: Arg) -> Result {
     let addr: RingAddr = arg.read()?;
-    // Logging is accepted, as in C; without `VHOST_F_LOG_ALL`, which is not offered, user space has
-    // no use for it.
     if addr.flags & !uapi::RING_F_LOG != 0 {
         return Err(EOPNOTSUPP);
     }
@@ -132,5 +129,6 @@ fn set_addr(queue: &Virtqueue, arg: Arg) -> Result {
     {
         return Err(EINVAL);
     }
-    queue.set_addrs(RingAddrs { desc, avail, used })
+    let log = (addr.flags & uapi::RING_F_LOG != 0).then_some(Gpa(addr.log));
+    queue.set_addrs(RingAddrs { desc, avail, used }, log)
 }

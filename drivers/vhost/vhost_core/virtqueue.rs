@@ -14,15 +14,30 @@
 //! looked at again until user space stops and starts the device. Other queues, devices and the host
 //! do not notice.
 //!
-//! What an ioctl changes while the queue runs is taken over by the next user of the ring, who has
-//! access to the owner's memory: see [`Virtqueue::lock`].
+//! What an ioctl changes while the queue runs takes the ring away; the next one who works on the
+//! queue, who has access to the owner's memory, makes it anew: see [`Virtqueue::lock`]. With an
+//! IOTLB it may take user space a while to say where the ring is: the queue waits then.
+//!
+//! # Translations
+//!
+//! The IOTLB of a queue is under its lock, and so is everything that came out of it: segments of a
+//! chain live no longer than [`Active`], which holds the lock. To take a translation back takes the
+//! locks of all queues, one after the other; afterwards it is used nowhere.
 
 use crate::{
     chain::Active,
-    memory::{
-        area_ok,
-        MemTable,
-        OwnerRing, //
+    memory::MemTable,
+    message::{
+        Asker,
+        Messages, //
+    },
+    state::{
+        Inner,
+        RingAddrs,
+        Running,
+        State,
+        Unready,
+        Why, //
     },
     worker::{
         KickWork,
@@ -32,7 +47,6 @@ use crate::{
     },
 };
 use kernel::{
-    fmt,
     prelude::*,
     sync::{
         atomic::{
@@ -49,23 +63,15 @@ use kernel::{
     },
 };
 use kernel_ext::{
-    eventfd::{
-        EventFd,
-        EventFdFile, //
-    },
+    eventfd::EventFdFile,
     kick::KickPoll,
-    owner_mm::InOwnerMm,
-    user_iov::UserIov, //
+    owner_mm::InOwnerMm, //
 };
 use vring::{
-    layout,
-    Config,
-    Endian,
-    Malformed,
-    RingAddr,
-    RingError,
+    iotlb::Miss,
+    Gpa,
     RingSize,
-    SplitRing, //
+    UserAddr, //
 };
 
 /// Feature bits that concern the rings.
@@ -86,142 +92,20 @@ pub mod feature {
     #[doc(alias = "VIRTIO_F_VERSION_1")]
     pub const VERSION_1: u64 = 1 << 32;
 
+    /// All writes to buffers are logged.
+    #[doc(alias = "VHOST_F_LOG_ALL")]
+    pub const LOG_ALL: u64 = 1 << 26;
+    /// Addresses are those of an IOMMU: there is an IOTLB. A device offers it if it can do with
+    /// queues that wait.
+    #[doc(alias = "VIRTIO_F_ACCESS_PLATFORM")]
+    pub const ACCESS_PLATFORM: u64 = 1 << 33;
+
+    /// What changes the ring.
+    pub(crate) const RING: u64 =
+        NOTIFY_ON_EMPTY | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | VERSION_1;
     /// What any device of this core can offer.
     #[doc(alias = "VHOST_FEATURES")]
-    pub const RING: u64 = NOTIFY_ON_EMPTY | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | VERSION_1;
-}
-
-/// Where the parts of a ring are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RingAddrs {
-    pub(crate) desc: RingAddr,
-    pub(crate) avail: RingAddr,
-    pub(crate) used: RingAddr,
-}
-
-/// Why a queue is Broken.
-#[derive(Clone, Copy)]
-pub(crate) enum Why {
-    /// The driver broke the rules of the ring.
-    Malformed(Malformed),
-    /// A buffer is not in the guest's memory.
-    Translation,
-    /// The memory of the ring cannot be accessed.
-    Memory,
-    /// The device does not get anything done with the buffers that it is given.
-    Device,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => core::fmt::Display::fmt(what, f),
-            Self::Translation => f.write_str("a buffer is outside of the guest's memory"),
-            Self::Memory => f.write_str("the ring cannot be accessed"),
-            Self::Device => f.write_str("the buffers are of no use"),
-        }
-    }
-}
-
-impl<T> From<RingError<Error, T>> for Why {
-    fn from(err: RingError<Error, T>) -> Self {
-        match err {
-            RingError::Malformed(what) => Self::Malformed(what),
-            RingError::Translate(_) => Self::Translation,
-            RingError::Memory(_) => Self::Memory,
-        }
-    }
-}
-
-/// A queue in use.
-pub(crate) struct Running {
-    pub(crate) ring: SplitRing,
-    /// The memory that buffers are in.
-    pub(crate) memory: Arc<MemTable>,
-    /// Where the ring is to be. Differs from where it is for as long as `stale`.
-    addrs: RingAddrs,
-    /// The addresses or the features were changed since `ring` was made.
-    stale: bool,
-}
-
-pub(crate) enum State {
-    /// Nobody said where the ring is.
-    Unset,
-    /// Ready to be started.
-    Configured(RingAddrs),
-    /// In use.
-    Running(Running),
-    /// The ring was found to be wrong. Still counts as started for user space.
-    Broken(RingAddrs, Why),
-}
-
-/// What the lock of a queue protects.
-pub(crate) struct Inner {
-    pub(crate) state: State,
-    size: RingSize,
-    /// The available index to begin with; not used while Running.
-    base: u16,
-    features: u64,
-    /// The segments of the chain that is being worked on.
-    pub(crate) readable: UserIov,
-    pub(crate) writable: UserIov,
-    pub(crate) call: Option<EventFd>,
-    pub(crate) err: Option<EventFd>,
-    kick: Option<Pin<KBox<KickPoll<KickWork>>>>,
-    pub(crate) busyloop_timeout: u32,
-}
-
-impl Inner {
-    /// Says whether the queue was started and not stopped.
-    pub(crate) fn is_started(&self) -> bool {
-        matches!(self.state, State::Running(_) | State::Broken(..))
-    }
-
-    pub(crate) fn size(&self) -> RingSize {
-        self.size
-    }
-
-    fn has(&self, feature: u64) -> bool {
-        self.features & feature != 0
-    }
-
-    fn config(&self, addrs: RingAddrs, base: u16) -> Config {
-        Config {
-            size: self.size,
-            desc: addrs.desc,
-            avail: addrs.avail,
-            used: addrs.used,
-            base,
-            event_idx: self.has(feature::EVENT_IDX),
-            notify_on_empty: self.has(feature::NOTIFY_ON_EMPTY),
-            endian: if self.has(feature::VERSION_1) {
-                Endian::Little
-            } else {
-                Endian::Native
-            },
-        }
-    }
-
-    /// Says whether all of a ring is in the user half of the address space.
-    #[doc(alias = "vq_access_ok")]
-    fn ring_ok(&self, addrs: RingAddrs) -> bool {
-        let event_idx = self.has(feature::EVENT_IDX);
-        area_ok(addrs.desc.0, layout::desc_bytes(self.size))
-            && area_ok(addrs.avail.0, layout::avail_bytes(self.size, event_idx))
-            && area_ok(addrs.used.0, layout::used_bytes(self.size, event_idx))
-    }
-
-    fn make_ring(
-        &self,
-        addrs: RingAddrs,
-        base: u16,
-        mm: &InOwnerMm,
-    ) -> core::result::Result<SplitRing, Why> {
-        if !self.ring_ok(addrs) {
-            return Err(Why::Memory);
-        }
-        Ok(SplitRing::new(self.config(addrs, base), &OwnerRing(mm))?)
-    }
+    pub const COMMON: u64 = RING | LOG_ALL;
 }
 
 /// Why there is nothing to do for a queue.
@@ -229,6 +113,8 @@ impl Inner {
 pub enum Idle {
     /// Nobody started it.
     Stopped,
+    /// User space has to say where the ring is; the work of the queue is queued then.
+    Waiting,
     /// It was found to be wrong, and is not looked at until it is stopped and started.
     Broken,
 }
@@ -246,6 +132,8 @@ pub enum Idle {
 #[pin_data]
 pub struct Virtqueue {
     kick_work: Arc<KickWork>,
+    /// Where to ask for translations.
+    asker: Asker,
     /// Whether the state is Running: a hint for those who do not take the lock.
     running: Atomic<bool>,
     #[pin]
@@ -253,7 +141,7 @@ pub struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// Creates a queue whose kicks queue `work`.
+    /// Creates the next queue of the device that `messages` belong to, whose kicks queue `work`.
     ///
     /// `key` is the lock class, of which each queue of a device needs one: use
     /// [`static_lock_class!`](kernel::static_lock_class).
@@ -262,6 +150,7 @@ impl Virtqueue {
     ///
     /// `ENOMEM`.
     pub fn new(
+        messages: &Arc<Messages>,
         work: WorkId,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
@@ -273,22 +162,11 @@ impl Virtqueue {
             },
             GFP_KERNEL_ACCOUNT,
         )?;
-        let inner = Inner {
-            state: State::Unset,
-            // What user space has to change before a ring of any use can be started.
-            size: RingSize::new(1).ok_or(EINVAL)?,
-            base: 0,
-            features: 0,
-            readable: UserIov::new(),
-            writable: UserIov::new(),
-            call: None,
-            err: None,
-            kick: None,
-            busyloop_timeout: 0,
-        };
+        let (asker, inner) = (Asker::new(messages)?, Inner::new()?);
         Arc::pin_init(
             pin_init!(Self {
                 kick_work,
+                asker,
                 running: Atomic::new(false),
                 inner <- Mutex::new(inner, name, key),
             }),
@@ -337,37 +215,35 @@ impl Virtqueue {
     /// The queue is not running: see [`Idle`].
     pub fn lock<'a>(&'a self, mm: &'a InOwnerMm) -> core::result::Result<Active<'a>, Idle> {
         let mut inner = self.inner.lock();
-        let running = match &inner.state {
-            State::Unset | State::Configured(_) => return Err(Idle::Stopped),
-            State::Broken(..) => return Err(Idle::Broken),
-            State::Running(running) => running,
-        };
-        if running.stale {
-            let (addrs, base) = (running.addrs, running.ring.vring_base());
-            match inner.make_ring(addrs, base, mm) {
-                Ok(ring) => {
-                    if let State::Running(running) = &mut inner.state {
-                        running.ring = ring;
-                        running.stale = false;
-                    }
-                }
-                Err(why) => {
-                    self.set_broken(&mut inner, why);
-                    return Err(Idle::Broken);
-                }
+        let idle = match inner.prepare(mm) {
+            Ok(()) => return Ok(Active::new(self, inner, mm)),
+            Err(Unready::Stopped) => Idle::Stopped,
+            Err(Unready::Broken) => Idle::Broken,
+            Err(Unready::NoRing) => Idle::Waiting,
+            Err(Unready::Miss(miss)) => {
+                self.asker.ask(miss);
+                Idle::Waiting
             }
-        }
-        Ok(Active::new(self, inner, mm))
+            Err(Unready::Wrong(why)) => {
+                self.set_broken(&mut inner, why);
+                Idle::Broken
+            }
+        };
+        Err(idle)
+    }
+
+    /// Asks user space for a translation; the work of the queue is queued when it is there.
+    pub(crate) fn ask(&self, miss: Miss) {
+        self.asker.ask(miss);
     }
 
     /// Breaks a queue that runs; does nothing otherwise.
     pub(crate) fn set_broken(&self, inner: &mut Inner, why: Why) {
-        let State::Running(running) = &inner.state else {
+        if !inner.set_broken(why) {
             return;
-        };
-        inner.base = running.ring.vring_base();
-        inner.state = State::Broken(running.addrs, why);
+        }
         self.running.store(false, Relaxed);
+        self.asker.forget();
         if let Some(err) = &inner.err {
             err.signal();
         }
@@ -408,28 +284,39 @@ impl Virtqueue {
 
     /// Starts the queue; one that was started already is only checked again.
     ///
+    /// With an IOTLB, the queue starts even if a part of the ring is not translated yet, in contrast
+    /// to C.
+    ///
     /// # Errors
     ///
-    /// `EFAULT` if the ring or the memory are not known, or not in the owner's address space.
+    /// `EFAULT` if the ring or the memory are not known, or not in the owner's address space, or the
+    /// log is not.
     pub(crate) fn start(&self, memory: Option<&Arc<MemTable>>, mm: &InOwnerMm) -> Result {
         let mut inner = self.inner.lock();
-        let memory = memory.filter(|memory| memory.access_ok()).ok_or(EFAULT)?;
+        let memory = memory
+            .filter(|memory| inner.memory_ok(memory))
+            .filter(|_| inner.used_log_ok(inner.log.base, inner.log.used))
+            .ok_or(EFAULT)?;
         let addrs = match &inner.state {
             State::Unset => return Err(EFAULT),
-            State::Configured(addrs) => *addrs,
-            State::Running(Running { addrs, .. }) | State::Broken(addrs, _) => {
-                return inner.ring_ok(*addrs).then_some(()).ok_or(EFAULT);
-            }
+            State::Configured(addrs) => Some(*addrs),
+            State::Running(Running { addrs, .. }) | State::Broken(addrs, _) => *addrs,
         };
-        let ring = inner
-            .make_ring(addrs, inner.base, mm)
-            .map_err(|_: Why| EFAULT)?;
-        inner.state = State::Running(Running {
-            ring,
-            memory: memory.clone(),
-            addrs,
-            stale: false,
-        });
+        if addrs.is_some_and(|addrs| !inner.ring_ok(addrs)) {
+            return Err(EFAULT);
+        }
+        if inner.is_started() {
+            return Ok(());
+        }
+        inner.start(memory)?;
+        match inner.prepare(mm) {
+            Ok(()) => (),
+            Err(Unready::Miss(miss)) => self.asker.ask(miss),
+            Err(_) => {
+                inner.stop();
+                return Err(EFAULT);
+            }
+        }
         self.running.store(true, Relaxed);
         Ok(())
     }
@@ -437,42 +324,17 @@ impl Virtqueue {
     /// Stops the queue. Nobody works on it any more when this returns.
     pub(crate) fn stop(&self) {
         let mut inner = self.inner.lock();
-        let addrs = match &inner.state {
-            State::Unset | State::Configured(_) => return,
-            State::Running(running) => {
-                let (addrs, base) = (running.addrs, running.ring.vring_base());
-                inner.base = base;
-                addrs
-            }
-            State::Broken(addrs, _) => *addrs,
-        };
-        inner.state = State::Configured(addrs);
+        inner.stop();
         self.running.store(false, Relaxed);
-    }
-
-    /// Replaces the memory table of a queue that runs; one that does not gets it at the start.
-    pub(crate) fn set_memory(&self, memory: &Arc<MemTable>) {
-        let mut inner = self.inner.lock();
-        if let State::Running(running) = &mut inner.state {
-            // The old table is dropped here at the latest by its last user; it is plain memory.
-            running.memory = memory.clone();
-        }
+        drop(inner);
+        self.asker.forget();
     }
 
     /// Says whether `memory` could replace the memory table.
     pub(crate) fn accepts_memory(&self, memory: &MemTable) -> bool {
+        let inner = self.inner.lock();
         // If the queue is not started, this is checked when it is.
-        !self.inner.lock().is_started() || memory.access_ok()
-    }
-
-    /// Changes the features.
-    pub(crate) fn set_features(&self, features: u64) {
-        let mut inner = self.inner.lock();
-        let changed = (inner.features ^ features) & feature::RING != 0;
-        inner.features = features;
-        if let State::Running(running) = &mut inner.state {
-            running.stale |= changed;
-        }
+        !inner.is_started() || inner.memory_ok(memory)
     }
 
     /// Sets the number of entries.
@@ -506,32 +368,47 @@ impl Virtqueue {
 
     /// Returns the available index to continue with.
     pub(crate) fn base(&self) -> u16 {
-        let inner = self.inner.lock();
-        match &inner.state {
-            State::Running(running) => running.ring.vring_base(),
-            _ => inner.base,
-        }
+        self.inner.lock().next_avail()
     }
 
-    /// Says where the ring is.
+    /// Says where the ring is, and which guest address the used ring has if writes to it are to be
+    /// logged.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the queue is started and the ring is not in the user half of the address space.
-    pub(crate) fn set_addrs(&self, new: RingAddrs) -> Result {
+    /// `EINVAL` if the queue is started and the ring, or its log, is not in the user half of the
+    /// address space.
+    pub(crate) fn set_addrs(&self, new: RingAddrs, log: Option<Gpa>) -> Result {
         let mut inner = self.inner.lock();
         // If the queue is not started, its size may yet change: this is checked when it is.
-        if inner.is_started() && !inner.ring_ok(new) {
-            return Err(EINVAL);
-        }
-        match &mut inner.state {
-            State::Running(running) => {
-                running.stale |= running.addrs != new;
-                running.addrs = new;
+        if inner.is_started() {
+            let base = inner.log.base;
+            if !inner.ring_ok(new) || !inner.used_log_ok(base, log) {
+                return Err(EINVAL);
             }
-            State::Broken(addrs, _) => *addrs = new,
-            state @ (State::Unset | State::Configured(_)) => *state = State::Configured(new),
         }
+        inner.set_addrs(new);
+        inner.log.used = log;
+        drop(inner);
+        if self.is_running() {
+            // It may have waited for that. Without a worker it goes on waiting.
+            let _ = self.queue_work();
+        }
+        Ok(())
+    }
+
+    /// Says where the dirty log is.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the queue is started and what it may write could not be logged there; it goes on
+    /// with the one that it had.
+    pub(crate) fn set_log_base(&self, base: UserAddr) -> Result {
+        let mut inner = self.inner.lock();
+        if !inner.log_ok(base) {
+            return Err(EFAULT);
+        }
+        inner.log.base = base;
         Ok(())
     }
 }

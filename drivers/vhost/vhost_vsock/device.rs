@@ -37,6 +37,7 @@ use kernel_ext::{
 };
 use vhost_core::{
     device::Device,
+    message::Messages,
     virtqueue::{
         feature,
         Virtqueue, //
@@ -61,7 +62,7 @@ use vsock_proto::addr::{
 pub(crate) const FEATURE_SEQPACKET: u64 = 1 << 1;
 
 /// What the device offers.
-const FEATURES: u64 = feature::RING | FEATURE_SEQPACKET;
+const FEATURES: u64 = feature::COMMON | feature::ACCESS_PLATFORM | FEATURE_SEQPACKET;
 
 /// To send to the guest.
 const WORK_RX: WorkId = WorkId::new::<0>();
@@ -164,8 +165,9 @@ impl VhostVsock {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let rx = Virtqueue::new(WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
-        let tx = Virtqueue::new(WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
+        let messages = Messages::new(2)?;
+        let rx = Virtqueue::new(&messages, WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
+        let tx = Virtqueue::new(&messages, WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
         let mut queues = KVec::with_capacity(2, GFP_KERNEL)?;
         for queue in [&rx, &tx] {
             queues
@@ -174,7 +176,7 @@ impl VhostVsock {
         }
         Arc::pin_init(
             pin_init!(Self {
-                core <- Device::new(FEATURES, queues),
+                core <- Device::new(FEATURES, messages, queues),
                 rx,
                 tx,
                 queue <- SendQueue::new(),

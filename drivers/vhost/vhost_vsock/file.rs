@@ -26,12 +26,9 @@ use kernel_ext::miscdev::{
     FixedMiscDevice,
     VHOST_VSOCK_MINOR, //
 };
-use vhost_core::{
-    message,
-    uapi::{
-        self,
-        Arg, //
-    },
+use vhost_core::uapi::{
+    self,
+    Arg, //
 };
 
 /// Gives the guest its CID. Anybody who has the file may do so, and before it has an owner.
@@ -80,19 +77,19 @@ impl FixedMiscDevice for VhostVsock {
     const NAME: &'static CStr = c"vhost-vsock";
     const MINOR: u8 = VHOST_VSOCK_MINOR;
 
-    fn poll(_me: ArcBorrow<'_, Self>, _file: &File, _table: PollTable<'_>) -> u32 {
-        message::poll()
+    fn poll(me: ArcBorrow<'_, Self>, file: &File, table: PollTable<'_>) -> u32 {
+        me.core.messages().poll(file, &table)
     }
 
     fn read(
-        _me: ArcBorrow<'_, Self>,
+        me: ArcBorrow<'_, Self>,
         iov: &mut IovIterDest<'_>,
         nonblocking: bool,
     ) -> Result<usize> {
-        message::read(iov, nonblocking)
+        me.core.messages().read(iov, nonblocking)
     }
 
-    fn write(_me: ArcBorrow<'_, Self>, iov: &mut IovIterSource<'_>) -> Result<usize> {
-        message::write(iov)
+    fn write(me: ArcBorrow<'_, Self>, iov: &mut IovIterSource<'_>) -> Result<usize> {
+        me.core.write_message(iov)
     }
 }

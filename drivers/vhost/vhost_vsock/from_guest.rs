@@ -97,7 +97,7 @@ impl VhostVsock {
         let mut tx = match self.tx.lock(mm) {
             Ok(tx) => tx,
             // If it broke before, what depends on it was cleaned up.
-            Err(Idle::Stopped | Idle::Broken) => return Ok(Run::Done),
+            Err(Idle::Stopped | Idle::Waiting | Idle::Broken) => return Ok(Run::Done),
         };
         tx.disable_notify()?;
 
@@ -108,11 +108,6 @@ impl VhostVsock {
                 return Ok(Run::Done);
             }
             let Some(chain) = tx.pop()? else {
-                if tx.enable_notify()? {
-                    // There is one now, of which we may not be told.
-                    tx.disable_notify()?;
-                    continue;
-                }
                 return Ok(Run::Done);
             };
             let packet = match take(&chain) {

@@ -52,8 +52,8 @@ impl VhostVsock {
     fn fill(&self, mm: &InOwnerMm) -> core::result::Result<(), Broken> {
         let mut rx = match self.rx.lock(mm) {
             Ok(rx) => rx,
-            // The packets stay for when the queue is started.
-            Err(Idle::Stopped) => return Ok(()),
+            // The packets stay for when the queue is started, or its ring known.
+            Err(Idle::Stopped | Idle::Waiting) => return Ok(()),
             Err(Idle::Broken) => return Err(Broken),
         };
         rx.disable_notify()?;
@@ -65,11 +65,6 @@ impl VhostVsock {
                 return Ok(());
             }
             let Some(chain) = rx.pop()? else {
-                if rx.enable_notify()? {
-                    // There is one now, of which we may not be told.
-                    rx.disable_notify()?;
-                    continue;
-                }
                 return Ok(());
             };
             let Some(mut packet) = self.queue.pop() else {
@@ -124,7 +119,7 @@ impl VhostVsock {
 /// # Errors
 ///
 /// The queue is Broken; the packet is as it was.
-fn put(packet: &mut TxPacket, chain: Chain<'_, '_>) -> core::result::Result<Put, Broken> {
+fn put(packet: &mut TxPacket, mut chain: Chain<'_, '_>) -> core::result::Result<Put, Broken> {
     let room = match chain.writable_len().checked_sub(HEADER_LEN) {
         // A frame without any payload of a packet that has some would be no progress.
         Some(room) if !chain.has_readable() && (room > 0 || packet.is_empty()) => room,
@@ -142,7 +137,7 @@ fn put(packet: &mut TxPacket, chain: Chain<'_, '_>) -> core::result::Result<Put,
             && fragment.copy_to(&mut dest).is_ok()
     };
     if !copied {
-        chain.complete(0)?;
+        chain.fail()?;
         return Ok(Put::Bad);
     }
     // CAST: A fragment has at most 64 KiB.

@@ -349,11 +349,14 @@ impl<S: DerefMut<Target = [Slot]>> Tree<S> {
 
     /// Balances the subtrees along a path, from its end to the root.
     fn balance_all(&mut self, path: &Path) {
-        for (index, node) in path.nodes.iter().enumerate().take(path.len).rev() {
-            let top = self.balance(*node);
-            if top != *node {
-                self.replace_child(path.before(index), *node, top);
+        let mut index = path.len;
+        while let Some(above) = index.checked_sub(1) {
+            let node = path.before(index);
+            let top = self.balance(node);
+            if top != node {
+                self.replace_child(path.before(above), node, top);
             }
+            index = above;
         }
     }
 
