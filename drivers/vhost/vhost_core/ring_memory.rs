@@ -162,7 +162,7 @@ impl OwnerRing<'_> {
         if self.iotlb.is_some() {
             // What was just written has a translation.
             let _ = self.pieces(at, len as usize, Access::Write, |addr, part| {
-                let len = part.len() as u64;
+                let len = part.end.saturating_sub(part.start) as u64;
                 self.log.owner_area(self.mm, self.memory, addr, len);
                 Ok(())
             });
