@@ -14,6 +14,9 @@ pub mod gfp;
 pub mod iov;
 #[path = "kernel_ext/kick.rs"]
 pub mod kick;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "kernel_ext/kunit.rs"]
+pub mod kunit;
 #[path = "kernel_ext/lock.rs"]
 pub mod lock;
 #[path = "kernel_ext/miscdev.rs"]

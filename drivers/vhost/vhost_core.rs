@@ -44,6 +44,9 @@ pub mod chain;
 pub mod device;
 #[path = "vhost_core/info.rs"]
 mod info;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "vhost_core/kunit.rs"]
+mod kunit;
 #[path = "vhost_core/log.rs"]
 mod log;
 #[path = "vhost_core/memory.rs"]

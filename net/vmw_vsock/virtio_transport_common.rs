@@ -27,6 +27,9 @@ use kernel::prelude::*;
 mod close;
 #[path = "virtio_transport_common/conn.rs"]
 pub mod conn;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "virtio_transport_common/kunit.rs"]
+mod kunit;
 #[path = "virtio_transport_common/ops.rs"]
 pub mod ops;
 #[path = "virtio_transport_common/packet.rs"]

@@ -316,6 +316,20 @@ impl SockTable {
     }
 }
 
+#[cfg(CONFIG_KUNIT = "y")]
+impl SockTable {
+    /// How many connections the fullest bucket has.
+    pub(crate) fn longest_bucket(&self) -> usize {
+        let offset = core::mem::offset_of!(Node, by_tuple);
+        let _guard = self.peers.lock();
+        let count = |bucket| {
+            // SAFETY: The bucket is one of tuples, and the lock is held.
+            unsafe { nodes(self.tuples.get(bucket), offset) }.count()
+        };
+        (0..TUPLE_BUCKETS as u32).map(count).max().unwrap_or(0)
+    }
+}
+
 /// Adds the connections with a peer to `socks` as long as there is room, and counts them.
 fn collect(peer: &Peer, socks: &mut KVec<ARef<VsockSock>>, found: &mut usize) {
     let offset = core::mem::offset_of!(Node, by_peer);

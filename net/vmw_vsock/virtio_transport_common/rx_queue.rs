@@ -23,6 +23,9 @@ use vsock_proto::{
 
 #[path = "rx_queue/compact.rs"]
 mod compact;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "rx_queue/kunit.rs"]
+mod kunit;
 
 /// Payloads up to this size are copied behind the last one, if there is room.
 const COPY_LEN: usize = 128;

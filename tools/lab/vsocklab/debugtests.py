@@ -6,7 +6,7 @@ import re
 import shlex
 
 from . import config, debugkernel, kselftest, ktap, logscan, vm, vmtests
-from .build import Builder
+from .build import Builder, rust_files
 from .debugkernel import DebugBuilder, DebugKernel, DebugVM
 from .say import LabError, say
 
@@ -88,6 +88,15 @@ def report_all(directory, report):
         print(f"# {others} reports that do not name our code; see {directory}", flush=True)
 
 
+def kunit_suites():
+    """Names of the KUnit suites in the tree."""
+    found = []
+    for name in rust_files():
+        text = (config.REPO / name).read_text()
+        found += re.findall(r"^#\[kunit_tests\((\w+)\)\]", text, re.M)
+    return sorted(found)
+
+
 class Run(vmtests.Run):
     """Groups on the debug kernel; the guest's kernel is the stock or the debug one."""
 
@@ -101,6 +110,7 @@ class Run(vmtests.Run):
         payload = debugkernel.payload(self.guest_kernel, self.modules, self.guest_modules, programs)
         payload.text("vm/vsock_test.skip", "".join(
             (config.TESTING / name).read_text() for name in ("vsock_test.skip", "vsock_test.debug-skip")))
+        payload.text("kunit", "".join(name + "\n" for name in kunit_suites()))
         vmtests.t3_programs(payload)
         vmtests.api_programs(payload)
         payload.text("vm/main", debugkernel.SETUP + MAIN.format(

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Suite of [`crate::sock_table`].
+
+use kernel::prelude::*;
+
+#[kunit_tests(kernel_ext_sock_table)]
+mod tests {
+    use super::*;
+    use crate::{
+        kunit::KernelSock,
+        sock::SockType,
+        sock_table::{
+            Key,
+            Membership,
+            SockTable, //
+        }, //
+    };
+    use kernel::sync::{
+        rcu,
+        Arc, //
+    };
+
+    const KEY: Key = Key {
+        remote_cid: 3,
+        remote_port: 1000,
+        local_port: 2000,
+    };
+
+    fn join(table: &Arc<SockTable>, sock: &KernelSock, key: Key) -> Result<Membership> {
+        table.insert(&mut sock.sock().lock(), key)
+    }
+
+    /// Whether the table has that socket for the key, and nothing if `None`.
+    fn finds(table: &SockTable, key: Key, sock: Option<&KernelSock>) -> bool {
+        let found = table.find(key, None, &rcu::read_lock());
+        found.map(|found| found.as_raw()) == sock.map(|sock| sock.sock().as_raw())
+    }
+
+    fn members(table: &SockTable, peer: Option<u32>) -> Result<usize> {
+        Ok(table.members(peer)?.len())
+    }
+
+    #[test]
+    fn found_by_the_whole_key_only() -> Result {
+        let table = SockTable::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        assert!(finds(&table, KEY, None));
+        let member = join(&table, &sock, KEY)?;
+        assert!(finds(&table, KEY, Some(&sock)));
+        assert!(finds(
+            &table,
+            Key {
+                remote_cid: 4,
+                ..KEY
+            },
+            None
+        ));
+        assert!(finds(
+            &table,
+            Key {
+                remote_port: 4,
+                ..KEY
+            },
+            None
+        ));
+        assert!(finds(
+            &table,
+            Key {
+                local_port: 4,
+                ..KEY
+            },
+            None
+        ));
+        drop(member);
+        assert!(finds(&table, KEY, None));
+        Ok(())
+    }
+
+    #[test]
+    fn found_from_its_namespace() -> Result {
+        let table = SockTable::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let _member = join(&table, &sock, KEY)?;
+        let net = sock.sock().net();
+        assert!(table.find(KEY, Some(net), &rcu::read_lock()).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn members_by_peer() -> Result {
+        let table = SockTable::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        assert_eq!(members(&table, None)?, 0);
+        let mut joined = KVec::new();
+        for remote_cid in [3, 4, 4, 5, 5, 5, 5 + 256] {
+            let key = Key { remote_cid, ..KEY };
+            joined.push(join(&table, &sock, key)?, GFP_KERNEL)?;
+        }
+        for (cid, count) in [(3, 1), (4, 2), (5, 3), (5 + 256, 1), (6, 0)] {
+            assert_eq!(members(&table, Some(cid))?, count);
+        }
+        assert_eq!(members(&table, None)?, 7);
+
+        drop(joined.pop());
+        assert_eq!(members(&table, Some(5 + 256))?, 0);
+        assert_eq!(members(&table, Some(5))?, 3);
+        drop(joined);
+        assert_eq!(members(&table, None)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn two_sockets_with_one_key() -> Result {
+        let table = SockTable::new()?;
+        let (old, new) = (
+            KernelSock::new(SockType::Stream)?,
+            KernelSock::new(SockType::SeqPacket)?,
+        );
+        let gone = join(&table, &old, KEY)?;
+        let _stays = join(&table, &new, KEY)?;
+        assert!(finds(&table, KEY, Some(&new)));
+        drop(gone);
+        assert!(finds(&table, KEY, Some(&new)));
+        Ok(())
+    }
+
+    /// Ten thousand connections of one guest with one port, as a server has them.
+    #[test]
+    fn ten_thousand_with_one_listener() -> Result {
+        let table = SockTable::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let mut joined = KVVec::with_capacity(10_000, GFP_KERNEL)?;
+        for remote_port in 0..10_000 {
+            let member = join(&table, &sock, Key { remote_port, ..KEY })?;
+            joined.push_within_capacity(member).map_err(|_| ENOMEM)?;
+        }
+        for remote_port in 0..10_000 {
+            assert!(finds(&table, Key { remote_port, ..KEY }, Some(&sock)));
+        }
+        // A bucket of a good hash has one or two.
+        assert!(table.longest_bucket() < 16);
+        assert_eq!(members(&table, Some(KEY.remote_cid))?, 10_000);
+        while let Some(member) = joined.pop() {
+            drop(member);
+        }
+        assert_eq!(members(&table, None)?, 0);
+        assert_eq!(table.longest_bucket(), 0);
+        Ok(())
+    }
+}

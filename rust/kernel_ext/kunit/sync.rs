@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Suites of [`crate::rcu`], [`crate::lock`] and [`crate::work`].
+
+use kernel::prelude::*;
+
+#[kunit_tests(kernel_ext_rcu)]
+mod rcu_tests {
+    use super::*;
+    use crate::{
+        kunit::{
+            Dropped,
+            Drops, //
+        },
+        rcu::RcuSlot, //
+    };
+    use kernel::sync::{
+        rcu,
+        Arc, //
+    };
+
+    fn value(slot: &RcuSlot<u32>) -> Option<u32> {
+        slot.load(&rcu::read_lock()).map(|value| *value)
+    }
+
+    #[test]
+    fn empty() {
+        let slot = RcuSlot::<u32>::new();
+        assert_eq!(value(&slot), None);
+        assert!(slot.get().is_none());
+        assert!(slot.swap(None).is_none());
+    }
+
+    #[test]
+    fn swap_gives_back_the_old_one() -> Result {
+        let slot = RcuSlot::new();
+        assert!(slot.swap(Some(Arc::new(1, GFP_KERNEL)?)).is_none());
+        assert_eq!(value(&slot), Some(1));
+        let old = slot.swap(Some(Arc::new(2, GFP_KERNEL)?));
+        assert_eq!(old.map(|old| *old), Some(1));
+        assert_eq!(slot.get().map(|now| *now), Some(2));
+        assert_eq!(slot.swap(None).map(|old| *old), Some(2));
+        assert_eq!(value(&slot), None);
+        Ok(())
+    }
+
+    #[test]
+    fn compare_swap_looks_at_the_object() -> Result {
+        let slot = RcuSlot::new();
+        let (first, same) = (Arc::new(1, GFP_KERNEL)?, Arc::new(1, GFP_KERNEL)?);
+        assert!(matches!(
+            slot.compare_swap(None, Some(first.clone())),
+            Ok(None)
+        ));
+        assert!(matches!(
+            slot.compare_swap(None, Some(same.clone())),
+            Err(Some(_))
+        ));
+        assert!(matches!(slot.compare_swap(Some(&same), None), Err(None)));
+        assert!(matches!(
+            slot.compare_swap(Some(&first), Some(same)),
+            Ok(Some(_))
+        ));
+        assert_eq!(value(&slot), Some(1));
+        Ok(())
+    }
+
+    #[test]
+    fn every_reference_is_dropped_once() -> Result {
+        let drops = Drops::new()?;
+        let slot = RcuSlot::<Dropped>::new();
+        slot.swap(Some(Arc::new(drops.item(), GFP_KERNEL)?));
+        let reference = slot.get();
+        drop(slot.swap(Some(Arc::new(drops.item(), GFP_KERNEL)?)));
+        assert_eq!(drops.count(), 0);
+        drop(reference);
+        assert_eq!(drops.count(), 1);
+        drop(slot);
+        assert_eq!(drops.count(), 2);
+        Ok(())
+    }
+}
+
+#[kunit_tests(kernel_ext_lock)]
+mod lock_tests {
+    use super::*;
+    use crate::{
+        lock::SpinLockBh,
+        new_spinlock_bh, //
+    };
+
+    #[test]
+    fn excludes() -> Result {
+        let lock = KBox::pin_init(new_spinlock_bh!(1u32, "kunit::excludes"), GFP_KERNEL)?;
+        let lock: &SpinLockBh<u32> = &lock;
+        {
+            let mut guard = lock.lock();
+            *guard = 2;
+            assert!(lock.try_lock().is_none());
+        }
+        assert_eq!(lock.try_lock().map(|value| *value), Some(2));
+        assert_eq!(*lock.lock(), 2);
+        Ok(())
+    }
+}
+
+#[kunit_tests(kernel_ext_work)]
+mod work_tests {
+    use super::*;
+    use crate::work::WorkQueue;
+    use kernel::{
+        impl_has_work,
+        new_work,
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            Arc,
+            Completion, //
+        },
+        workqueue::{
+            Work,
+            WorkItem, //
+        }, //
+    };
+
+    #[pin_data]
+    struct Job {
+        #[pin]
+        work: Work<Job>,
+        #[pin]
+        started: Completion,
+        #[pin]
+        gate: Completion,
+        runs: Atomic<u32>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Job { self.work }
+    }
+
+    impl Job {
+        fn new() -> Result<Arc<Self>> {
+            Arc::pin_init(
+                pin_init!(Self {
+                    work <- new_work!("kunit::Job::work"),
+                    started <- Completion::new(),
+                    gate <- Completion::new(),
+                    runs: Atomic::new(0),
+                }),
+                GFP_KERNEL,
+            )
+        }
+    }
+
+    impl WorkItem for Job {
+        type Pointer = Arc<Self>;
+
+        fn run(this: Arc<Self>) {
+            this.started.complete_all();
+            this.gate.wait_for_completion();
+            this.runs.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn flush_waits() -> Result {
+        let (queue, job) = (WorkQueue::new(c"kunit-flush")?, Job::new()?);
+        job.gate.complete_all();
+        assert!(queue.queue(job.clone()));
+        queue.flush();
+        assert_eq!(job.runs.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn queued_once_until_it_starts() -> Result {
+        let (queue, job) = (WorkQueue::new(c"kunit-once")?, Job::new()?);
+        assert!(queue.queue(job.clone()));
+        job.started.wait_for_completion();
+        assert!(queue.queue(job.clone()));
+        assert!(!queue.queue(job.clone()));
+        job.gate.complete_all();
+        queue.flush();
+        assert_eq!(job.runs.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn drop_waits() -> Result {
+        let (queue, job) = (WorkQueue::new(c"kunit-drop")?, Job::new()?);
+        assert!(queue.queue(job.clone()));
+        job.started.wait_for_completion();
+        job.gate.complete_all();
+        drop(queue);
+        assert_eq!(job.runs.load(Relaxed), 1);
+        Ok(())
+    }
+}
