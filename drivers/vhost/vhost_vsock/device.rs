@@ -224,7 +224,7 @@ impl VhostVsock {
         // taken for our own.
         if cid_in_use(cid.get().get()) {
             if IN_USE.allows() {
-                pr_warn!(
+                pr_notice!(
                     "CID {} is the one of this machine itself\n",
                     cid.get().get()
                 );
@@ -239,7 +239,7 @@ impl VhostVsock {
             Err(Refused::InUse(other)) => {
                 if IN_USE.allows() {
                     let holder = *other.holder.lock();
-                    pr_warn!("CID {} is in use by {holder}\n", cid.get().get());
+                    pr_notice!("CID {} is in use by {holder}\n", cid.get().get());
                 }
                 Err(EADDRINUSE)
             }
