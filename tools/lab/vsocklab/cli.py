@@ -15,6 +15,8 @@ tools/lab/lab COMMAND: what the top-level Makefile calls.
   test                    all tests; TIERS="T0 T2" TESTS=glob select
   debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 T2 T4
   bench-scale             what 10,000 connections cost, ours and C, in instructions
+  vmtest [--modules ours|c] [--guest ours|c] [TEST...]
+                          the kernel's vmtest.sh in the host VM
   demo                    files through vsock between a host VM and its guest
   shell                   a shell in the host VM, modules loaded, guest running
   run --script FILE [--modules ours|c] [--guest [ours|c]] [--timeout S]
@@ -104,6 +106,11 @@ def command_shell(arguments):
 def command_test(arguments):
     from .tests import run
     return run()
+
+
+def command_vmtest(arguments):
+    from .vmtest import command
+    return command(arguments)
 
 
 def command_debug(arguments):

@@ -12,7 +12,7 @@ from .say import LabError, say
 
 GROUPS = {
     "T1": ["debug_kunit"],
-    "T2": ["debug_life", "loopback", "api"],
+    "T2": ["debug_life", "loopback", "netns", "api"],
     "T3": ["t3", "device"],
     "T4": ["ours_ours"],
 }

@@ -92,7 +92,7 @@ def host_initramfs(kernel):
                                     config.HOST_INITRAMFS_MODULES], build) / "initramfs"
 
 
-def _add_program(archive, root, path):
+def add_program(archive, root, path):
     """A dynamic program of the root with its libraries."""
     text = Chroot(root).output(["ldd", path])
     archive.copy(path, root / path.lstrip("/"))
@@ -111,7 +111,7 @@ def guest_base(kernel):
         archive = Initramfs()
         _busybox(archive, root)
         for program in config.GUEST_PROGRAMS:
-            _add_program(archive, root, program)
+            add_program(archive, root, program)
         _modules(archive, "modules/base", base_modules)
         _modules(archive, "modules/c", c_modules)
         archive.write(directory / "initramfs")

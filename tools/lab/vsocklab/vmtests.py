@@ -4,19 +4,20 @@
 import re
 import shlex
 
-from . import cache, config, kselftest, logscan, vm
+from . import cache, config, kselftest, logscan, vm, vmtest
 from .chroot import Chroot
 from .root import build_root
 from .say import LabError, say
 
 GROUPS = {
-    "T2": ["life", "loopback", "api"],
+    "T2": ["life", "loopback", "netns", "api"],
     "T3": ["t3", "device"],
-    "T4": ["ours_ours", "ours_c", "strace_ours", "c_ours", "strace_c"],
+    "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
+           "strace_c"],
     "LAB": ["c_c"],
 }
-ORDER = ["life", "loopback", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours", "c_ours",
-         "strace_c", "c_c"]
+ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours",
+         "netns_guest", "vmtest", "c_ours", "strace_c", "c_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash
@@ -88,6 +89,8 @@ class Run:
         payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
         t3_programs(payload)
         api_programs(payload)
+        if "vmtest" in self.left:
+            vmtest.add_to(payload, self.kernel)
         payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob),
                                             groups=shlex.quote(" ".join(self.left))))
         return payload

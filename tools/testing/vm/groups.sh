@@ -7,6 +7,8 @@
 . /lab/vm/life.sh
 . /lab/vm/api.sh
 . /lab/vm/t4.sh
+. /lab/vm/vmtest.sh
+. /lab/vm/netns.sh
 
 # ensure_host ours|c|none: those host modules and no others
 HOST_NOW=none

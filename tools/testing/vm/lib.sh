@@ -88,19 +88,26 @@ GUEST_LOG_PID=${GUEST_LOG_PID:-}
 GUEST_APPEND="mitigations=off net.ifnames=0 watchdog_thresh=60
 	rcupdate.rcu_cpu_stall_timeout=120 no_timer_check random.trust_cpu=on"
 
-guest_qemu() {	# MODULES, to be run in the background
-	local accel='-accel tcg' cpu='-cpu qemu64'
+# guest_machine: the first arguments of QEMU for any guest, in MACHINE
+guest_machine() {
+	local accel=tcg cpu=qemu64
 	if [ -e /dev/kvm ]; then
-		accel='-accel kvm'
-		grep -q hypervisor /proc/cpuinfo && ! grep -qw lab.tcg /proc/cmdline || cpu='-cpu host'
+		accel=kvm
+		grep -q hypervisor /proc/cpuinfo && ! grep -qw lab.tcg /proc/cmdline || cpu=host
 	fi
+	MACHINE=(-accel $accel -cpu $cpu -M q35 -m 512M -display none -nodefaults -no-reboot
+		-global virtio-net-pci.romfile= $GUEST_EXTRA)
+}
+
+guest_qemu() {	# MODULES, to be run in the background
+	local MACHINE
+	guest_machine
 	# One CPU for the guest: unpinned, nested SVM under TCG hangs now and then.
-	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 $accel $cpu -M q35 -m 512M \
-		-display none -nodefaults -no-reboot -chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
+	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 "${MACHINE[@]}" \
+		-chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
 		-device "vhost-vsock-pci,guest-cid=$GUEST_CID" \
 		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
-		-device virtio-net-pci,netdev=n,romfile= \
-		$GUEST_EXTRA \
+		-device virtio-net-pci,netdev=n \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
 		-append "console=ttyS0 panic=-1 loglevel=${GUEST_LOGLEVEL:-7} $GUEST_APPEND lab.modules=$1"
 }
@@ -145,12 +152,16 @@ guest_wait_ready() {
 	done
 }
 
+guest_initramfs() {
+	[ -e $LAB/guest/initramfs ] || cat $LAB/guest/base $LAB/guest/overlay >$LAB/guest/initramfs
+}
+
 # guest_start ours|c: boots the guest and loads its side. A hang before READY
 # (no module of anybody is loaded yet) is the lab's: only that is tried again.
 guest_start() {
 	local try
 	load_kvm || say "no /dev/kvm in the host VM: the guest runs under TCG"
-	[ -e $LAB/guest/initramfs ] || cat $LAB/guest/base $LAB/guest/overlay >$LAB/guest/initramfs
+	guest_initramfs
 	for try in 1 2 3 4 5; do
 		guest_log_begin "$1"
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
@@ -188,9 +199,10 @@ guest_kill() {
 	GUEST_PID=
 }
 
-# guest_sh COMMAND: runs in the guest; output and status come back
+# guest_sh COMMAND: runs in the guest; output and status come back. GUEST_NET is
+# what runs a program where QEMU listens, if that is another network namespace.
 guest_sh() {
-	printf '%s\n' "$1" | socat -t 1800 - TCP:127.0.0.1:$AGENT_PORT 2>/dev/null | {
+	printf '%s\n' "$1" | $GUEST_NET socat -t 1800 - TCP:127.0.0.1:$AGENT_PORT 2>/dev/null | {
 		local line last=
 		while IFS= read -r line || [ -n "$line" ]; do
 			case $line in
@@ -260,7 +272,7 @@ want_group() {
 	case $literal in *"$1"*) return 0 ;; esac
 	# Other text may be in the rest of the name, unless it names another group.
 	case $literal in
-	T[0-9]* | *qemu-ioctls* | *life* | *loopback* | *api/* | *host-*-guest-*) return 1 ;;
+	T[0-9]* | *qemu-ioctls* | *life* | *loopback* | *api/* | *host-*-guest-* | *vmtest* | *netns*) return 1 ;;
 	esac
 	return 0
 }
