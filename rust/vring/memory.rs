@@ -12,6 +12,8 @@ use crate::{
 pub enum Endian {
     /// Little endian: every driver that negotiated `VIRTIO_F_VERSION_1`.
     Little,
+    /// Big endian: a legacy driver of which user space said so.
+    Big,
     /// That of this machine: legacy drivers, which C calls "guest native".
     Native,
 }
@@ -22,6 +24,7 @@ impl Endian {
     pub(crate) const fn u16(self, value: u16) -> u16 {
         match self {
             Self::Little => u16::from_le(value),
+            Self::Big => u16::from_be(value),
             Self::Native => value,
         }
     }
@@ -31,6 +34,7 @@ impl Endian {
     pub(crate) const fn u32(self, value: u32) -> u32 {
         match self {
             Self::Little => u32::from_le(value),
+            Self::Big => u32::from_be(value),
             Self::Native => value,
         }
     }
@@ -40,6 +44,7 @@ impl Endian {
     pub(crate) const fn u64(self, value: u64) -> u64 {
         match self {
             Self::Little => u64::from_le(value),
+            Self::Big => u64::from_be(value),
             Self::Native => value,
         }
     }

@@ -64,6 +64,13 @@ impl Device {
                 core::mem::swap(&mut queue.lock_inner().err, &mut new);
                 Ok(())
             }
+            #[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+            uapi::SET_VRING_ENDIAN => queue.set_legacy_endian(|| Self::num(arg)),
+            #[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+            uapi::GET_VRING_ENDIAN => {
+                let num = queue.legacy_endian();
+                arg.write(&RingState { index, num })
+            }
             uapi::SET_VRING_BUSYLOOP_TIMEOUT => {
                 queue.lock_inner().busyloop_timeout = Self::num(arg)?;
                 Ok(())

@@ -158,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) err: Option<EventFd>,
     pub(crate) kick: Option<Pin<KBox<KickPoll<KickWork>>>>,
     pub(crate) busyloop_timeout: u32,
+    /// For drivers without `VIRTIO_F_VERSION_1`.
+    pub(crate) legacy_endian: Endian,
 }
 
 /// What work on a ring needs.
@@ -190,6 +192,7 @@ impl Inner {
             err: None,
             kick: None,
             busyloop_timeout: 0,
+            legacy_endian: Endian::Native,
         })
     }
 
@@ -417,7 +420,7 @@ impl Inner {
             endian: if self.has(feature::VERSION_1) {
                 Endian::Little
             } else {
-                Endian::Native
+                self.legacy_endian
             },
         }
     }

@@ -67,6 +67,14 @@ pub const SET_VRING_BASE: u32 = _IOW::<RingState>(TYPE, 0x12);
 /// Returns the available index to continue with.
 #[doc(alias = "VHOST_GET_VRING_BASE")]
 pub const GET_VRING_BASE: u32 = _IOWR::<RingState>(TYPE, 0x12);
+/// Says which byte order the rings of a legacy driver have: 0 for little, 1 for big endian.
+#[doc(alias = "VHOST_SET_VRING_ENDIAN")]
+#[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+pub const SET_VRING_ENDIAN: u32 = _IOW::<RingState>(TYPE, 0x13);
+/// Returns what [`SET_VRING_ENDIAN`] set.
+#[doc(alias = "VHOST_GET_VRING_ENDIAN")]
+#[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+pub const GET_VRING_ENDIAN: u32 = _IOW::<RingState>(TYPE, 0x14);
 /// Says which worker works for a ring, with a [`RingWorker`].
 #[doc(alias = "VHOST_ATTACH_VRING_WORKER")]
 pub const ATTACH_VRING_WORKER: u32 = _IOW::<RingWorker>(TYPE, 0x15);

@@ -366,6 +366,35 @@ impl Virtqueue {
         Ok(())
     }
 
+    /// Sets the byte order for a legacy driver: 0 for little, 1 for big endian.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_size`](Self::set_size).
+    #[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+    pub(crate) fn set_legacy_endian(&self, num: impl FnOnce() -> Result<u32>) -> Result {
+        let mut inner = self.inner.lock();
+        if inner.is_started() {
+            return Err(EBUSY);
+        }
+        inner.legacy_endian = match num()? {
+            0 => vring::Endian::Little,
+            1 => vring::Endian::Big,
+            _ => return Err(EINVAL),
+        };
+        Ok(())
+    }
+
+    /// Returns the byte order for a legacy driver.
+    #[cfg(CONFIG_VHOST_CROSS_ENDIAN_LEGACY)]
+    pub(crate) fn legacy_endian(&self) -> u32 {
+        match self.inner.lock().legacy_endian {
+            vring::Endian::Little => 0,
+            vring::Endian::Big => 1,
+            vring::Endian::Native => u32::from(cfg!(target_endian = "big")),
+        }
+    }
+
     /// Returns the available index to continue with.
     pub(crate) fn base(&self) -> u16 {
         self.inner.lock().next_avail()

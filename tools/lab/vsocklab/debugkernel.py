@@ -21,6 +21,8 @@ from .say import LabError, log_path, say, step
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "debug.config"
 LLVM = "LLVM=-19"
+# For our modules only: what no other build of them has, to be tested somewhere.
+OF_MODULES = [LLVM, "KRUSTFLAGS=--cfg=CONFIG_VHOST_CROSS_ENDIAN_LEGACY"]
 SUFFIX = "-vsock-debug"
 
 CONFIG_SCRIPT = """
@@ -166,7 +168,7 @@ class DebugBuilder(Builder):
 
 def debug(arguments=()):
     """`make debug`; KCOV=1 also instruments the modules for coverage."""
-    arguments = [LLVM, *arguments, *make_arguments()]
+    arguments = [*OF_MODULES, *arguments, *make_arguments()]
     if os.environ.get("KCOV"):
         arguments.append("KCOV_INSTRUMENT=y")
     builder = DebugBuilder()

@@ -147,7 +147,7 @@ def run():
         kernel = DebugKernel()
         print(f"# kernel {kernel.release} ({kernel.version}), guest: {guest}, "
               f"tiers {' '.join(tiers)}", flush=True)
-        DebugBuilder().make([debugkernel.LLVM], "debug", quiet=True)
+        DebugBuilder().make(debugkernel.OF_MODULES, "debug", quiet=True)
         if "T4" in tiers and guest == "stock":
             Builder().make(quiet=True)
         groups = [group for tier in GROUPS if tier in tiers for group in GROUPS[tier]]
