@@ -32,6 +32,33 @@ device_parameters() {
 	return $status
 }
 
+# LC-11: no cache of the kernel grows by an object per device, in three rounds. What is
+# freed after a grace period, or kept by a CPU for its next allocation, is in use for a
+# few seconds yet. Open files are counted exactly.
+device_lives() {
+	local round try lives=40 files
+	python3 /lab/vm/device/lives.py 10 || return 1
+	for round in 1 2 3; do
+		sleep 2
+		slabs >/tmp/slabs.before
+		files=$(cut -f1 /proc/sys/fs/file-nr)
+		python3 /lab/vm/device/lives.py $lives || return 1
+		for try in 1 2 3 4 5; do
+			sleep 1
+			slabs >/tmp/slabs.after
+			awk -v lives=$lives 'NR == FNR { before[$1] = $2; next }
+				$2 - before[$1] >= lives {
+					print "slab " $1 " grew from " before[$1] " to " $2 " objects by " lives " devices" }' \
+				/tmp/slabs.before /tmp/slabs.after >/tmp/slabs.grown
+			[ "$(cut -f1 /proc/sys/fs/file-nr)" -lt $((files + lives)) ] ||
+				echo "$(cut -f1 /proc/sys/fs/file-nr) open files, $files before" >>/tmp/slabs.grown
+			[ -s /tmp/slabs.grown ] || return 0
+		done
+	done
+	cat /tmp/slabs.grown
+	return 1
+}
+
 # A 32-bit program. The debug kernel does not run those.
 device_compat() {
 	local status
@@ -51,6 +78,7 @@ group_device() {
 	want_group T3/device || return 0
 	ensure_host ours T3/device || return 1
 	python3 /lab/vm/device/run.py T3/device "${LAB_TESTS:-}"
+	check T3/device/no-slab-growth device_lives
 	check T3/device/parameters-at-load device_parameters
 	device_compat
 }

@@ -199,8 +199,6 @@ def case_ring_numbers():
         same(device.state(vhost.SET_VRING_BUSYLOOP, 1, 50), 0)
         same(device.state(vhost.GET_VRING_BUSYLOOP, 1), 0)
         assert device.number() == 50
-        for name in ("SET_VRING_ENDIAN", "GET_VRING_ENDIAN"):
-            same(device.state(getattr(vhost, name), 0, 0), errno.ENOTTY, name)
         for name in ("SET_VRING_KICK", "SET_VRING_CALL", "SET_VRING_ERR"):
             same(device.file(getattr(vhost, name), 0, 9999), errno.EBADF, name)
             same(device.file(getattr(vhost, name), 0, 0), errno.EINVAL, name)

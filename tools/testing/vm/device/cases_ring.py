@@ -92,6 +92,30 @@ def case_legacy_byte_order():
         traffic(guest)
 
 
+def case_byte_order_of_choice():
+    """The other byte order for a driver without VERSION_1, with CONFIG_VHOST_CROSS_ENDIAN_LEGACY."""
+    with Device() as device:
+        device.must(vhost.SET_OWNER)
+        status = device.state(vhost.SET_VRING_ENDIAN, 0, 1)
+        if status:
+            same(status, vhost.errno.ENOTTY, "SET_VRING_ENDIAN")
+            same(device.state(vhost.GET_VRING_ENDIAN, 0), vhost.errno.ENOTTY, "GET_VRING_ENDIAN")
+            raise vhost.Skip("vhost_core is built without CONFIG_VHOST_CROSS_ENDIAN_LEGACY")
+        same(device.state(vhost.SET_VRING_ENDIAN, 0, 2), vhost.errno.EINVAL, "neither")
+        same(device.state(vhost.GET_VRING_ENDIAN, 0), 0)
+        assert device.number() == 1
+        same(device.state(vhost.GET_VRING_ENDIAN, 1), 0)
+        assert device.number() == 0, "not the one of this machine"
+    for features, order in ((0, ">"), (0, "<"), (vhost.VERSION_1, "<")):
+        with Guest(303, features=features, order=order) as guest:
+            for queue in (RX, TX):
+                # Of no effect with VERSION_1.
+                big = order == ">" or features != 0
+                same(guest.device.state(vhost.SET_VRING_ENDIAN, queue, big), 0)
+            traffic(guest)
+            same(guest.device.state(vhost.SET_VRING_ENDIAN, RX, 0), vhost.errno.EBUSY)
+
+
 def case_broken_ring():
     """The error eventfd fires once, the ring is left alone, and a restart repairs it."""
     with Guest(304) as guest:

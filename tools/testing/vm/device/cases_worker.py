@@ -314,6 +314,47 @@ def case_killed_under_traffic():
         assert vhost.until(lambda: vhost.connect(220, 1)[1] == errno.ENODEV, 1)
 
 
+def case_cgroup_frozen_and_killed():
+    """LC-14: while the owner's cgroup is frozen nothing moves, and nobody hangs; then it is killed."""
+    os.makedirs(CGROUP, exist_ok=True)
+
+    def set_cgroup(file, text):
+        with open(f"{CGROUP}/{file}", "w") as where:
+            where.write(text)
+
+    def owner(report, wait):
+        set_cgroup("cgroup.procs", str(os.getpid()))
+        with Guest(222) as guest:
+            guest.start()
+            guest.give()
+            guest.alive()
+            report("running")
+            while True:
+                guest.alive()
+
+    child = Child(owner)
+    assert child.line() == "running"
+    set_cgroup("cgroup.freeze", "1")
+
+    def frozen():
+        with open(f"{CGROUP}/cgroup.events") as file:
+            return "frozen 1" in file.read()
+
+    assert vhost.until(frozen), "the cgroup does not freeze"
+    _, status, took = vhost.connect(222, 1, 0.5)
+    same(status, errno.ETIMEDOUT, "connect()")
+    assert took < 2, took
+    set_cgroup("cgroup.freeze", "0")
+    assert vhost.until(lambda: not frozen())
+    set_cgroup("cgroup.freeze", "1")
+    assert vhost.until(frozen)
+    set_cgroup("cgroup.kill", "1")
+    status, took = child.wait()
+    assert status == signal.SIGKILL and took < 2, (status, took)
+    same(vhost.connect(222, 1)[1], errno.ENODEV, "connect() afterwards")
+    os.rmdir(CGROUP)
+
+
 def case_closed_under_traffic():
     """LC-03: close() while host programs send."""
     stop = threading.Event()
