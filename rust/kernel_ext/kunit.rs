@@ -22,6 +22,7 @@ use crate::{
 use core::ptr::NonNull;
 use kernel::{
     error::to_result,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{
@@ -168,6 +169,25 @@ pub fn sending<R>(bytes: &[u8], f: impl FnOnce(&mut SendMsg<'_>) -> R) -> Result
         ret = Ok(f(&mut unsafe { SendMsg::from_raw(msg) }));
     });
     ret
+}
+
+/// Does something with a message of `len` bytes of a user that are not there.
+///
+/// # Errors
+///
+/// Those of [`map_user_memory`].
+pub fn sending_nothing<R>(len: usize, f: impl FnOnce(&mut SendMsg<'_>) -> R) -> Result<R> {
+    // The thread gets an address space by it.
+    map_user_memory(PAGE_SIZE)?;
+    let vec = bindings::iovec {
+        iov_base: core::ptr::without_provenance_mut(8),
+        iov_len: len,
+    };
+    let mut msg = bindings::msghdr::default();
+    // SAFETY: The iterator is valid for writes; `vec` lives until the end of this function.
+    unsafe { bindings::iov_iter_init(&mut msg.msg_iter, bindings::ITER_SOURCE, &vec, 1, len) };
+    // SAFETY: The message is valid, and its iterator is a source.
+    Ok(f(&mut unsafe { SendMsg::from_raw(&mut msg) }))
 }
 
 /// Does something with a message that is received into `room`, and returns with the result whether it

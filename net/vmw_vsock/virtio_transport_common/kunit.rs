@@ -27,6 +27,7 @@ mod conn_tests {
             pattern,
             receiving,
             sending,
+            sending_nothing,
             KernelSock, //
         },
         sock::SockType, //
@@ -138,8 +139,7 @@ mod conn_tests {
     fn packet_that_cannot_be_made_gives_all_back() -> Result {
         let c = Connected::new()?;
         let before = c.books();
-        // The source ends too early.
-        let ret = sending(&[0; 10], |msg| {
+        let ret = sending_nothing(400, |msg| {
             let mut credit = c.conn.reserve(400);
             let header = header(Op::Rw, credit.take(400));
             let payload = Payload::Copy(None);
