@@ -38,6 +38,15 @@ __rust_helper struct skb_shared_info *rust_vsock_helper_skb_shinfo(const struct 
 	return skb_shinfo(skb);
 }
 
+/* Refers to a socket without a charge: skb_set_owner_sk_safe() for who knows that it is alive. */
+__rust_helper void rust_vsock_helper_skb_set_owner_sk(struct sk_buff *skb, struct sock *sk)
+{
+	skb_orphan(skb);
+	sock_hold(sk);
+	skb->destructor = sock_efree;
+	skb->sk = sk;
+}
+
 /* Moves an owner, and with it the charge, from one buffer to another: for an answer. */
 __rust_helper void rust_vsock_helper_skb_copy_owner_w(struct sk_buff *to, const struct sk_buff *from)
 {

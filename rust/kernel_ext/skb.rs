@@ -430,6 +430,14 @@ impl<C> SkBuff<C> {
         unsafe { bindings::skb_set_owner_w(self.as_raw(), sock.as_sock()) };
     }
 
+    /// Makes a socket the owner of the buffer without charging it, as something that it received.
+    #[doc(alias = "skb_set_owner_sk_safe")]
+    pub fn set_receiver(&mut self, sock: &VsockSock) {
+        // INVARIANT: The owner is a vsock socket, to which the buffer gets a reference.
+        // SAFETY: By the type invariants of both, the buffer and the socket are valid.
+        unsafe { bindings::skb_set_owner_sk(self.as_raw(), sock.as_sock()) };
+    }
+
     /// Charges the buffer to the owner of another one, if that has one.
     pub fn set_owner_of<D>(&mut self, other: &SkBuff<D>) {
         // SAFETY: Both buffers are valid; the owner of `other` is alive for as long as `other` is.
@@ -472,6 +480,17 @@ impl<C> SkBuff<C> {
     fn owner_raw(&self) -> *mut bindings::sock {
         // SAFETY: By the type invariants, the buffer is valid.
         unsafe { bindings::skb_sk(self.as_raw()) }
+    }
+}
+
+impl SkBuff<()> {
+    /// Gives the buffer to somebody who may show all of its control block to others.
+    pub(crate) fn into_raw_clean(self) -> NonNull<bindings::sk_buff> {
+        let skb = self.into_raw();
+        // SAFETY: By what were the type invariants, the buffer is valid and ours; a control block of
+        // type `()` has no bytes.
+        unsafe { (*skb.as_ptr()).cb = [0; 48] };
+        skb
     }
 }
 

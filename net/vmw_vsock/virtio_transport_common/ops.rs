@@ -238,11 +238,11 @@ impl<C: Carrier> Transport for Over<C> {
 
     fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>> {
         let conn = send::conn_of::<C>(sock)?;
-        let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)?;
+        let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)??;
         if conn.release(freed, true) {
             let _ = send::control::<C>(sock, Control::CreditUpdate, false);
         }
-        skb
+        Ok(skb)
     }
 
     fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool {

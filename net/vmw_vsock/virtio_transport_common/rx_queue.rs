@@ -363,10 +363,7 @@ impl RxQueue {
 
     /// The first run, `run`, is not in the queue any more.
     fn taken(&mut self, run: &Run) {
-        self.bytes = self.bytes.saturating_sub(run.len);
-        if run.ends_message() {
-            self.messages = self.messages.saturating_sub(1);
-        }
+        self.uncount(run);
         let Some(mut first) = self.list.front_mut() else {
             return;
         };
@@ -376,30 +373,39 @@ impl RxQueue {
         }
     }
 
+    fn uncount(&mut self, run: &Run) {
+        self.bytes = self.bytes.saturating_sub(run.len);
+        self.messages = self.messages.saturating_sub(u32::from(run.ends_message()));
+    }
+
     /// Takes the first bytes as a buffer, for who does not want a copy of them.
     ///
-    /// Returns how many bytes of credit that frees and the buffer, or an error if it cannot be had:
-    /// the bytes are gone then as well. Nothing if the queue is empty.
-    pub(crate) fn take_buffer(&mut self) -> Option<(Result<SkBuff<()>>, u32)> {
+    /// Returns also how many bytes of credit that frees. Nothing if the queue is empty.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the queue is as it was.
+    pub(crate) fn take_buffer(&mut self) -> Option<Result<(SkBuff<()>, u32)>> {
         let first = self.list.front()?;
         let run = Run::at(first, first.cb().offset)?;
+        // All of it was accepted as credit, which has 32 bits.
         let freed = u32::try_from(run.len).unwrap_or(u32::MAX);
         if first.cb().packed {
             let copy = Self::copy_of(first, &run);
-            self.taken(&run);
-            return Some((copy, freed));
+            if copy.is_ok() {
+                self.taken(&run);
+            }
+            return Some(copy.map(|skb| (skb, freed)));
         }
-        self.bytes = self.bytes.saturating_sub(run.len);
-        if run.ends_message() {
-            self.messages = self.messages.saturating_sub(1);
+        let (mut skb, piece) = self.pop()?.replace_cb(());
+        if let Err(e) = skb.pull(run.start) {
+            let (skb, ()) = skb.replace_cb(piece);
+            self.memory = self.memory.saturating_add(skb.truesize());
+            self.list.push_front(skb);
+            return Some(Err(e));
         }
-        let (mut skb, _) = self.pop()?.replace_cb(());
-        let ret = if run.start > 0 {
-            skb.pull(run.start)
-        } else {
-            Ok(())
-        };
-        Some((ret.map(|()| skb), freed))
+        self.uncount(&run);
+        Some(Ok((skb, freed)))
     }
 
     fn copy_of(skb: &SkBuff<Piece>, run: &Run) -> Result<SkBuff<()>> {

@@ -430,11 +430,15 @@ impl<T: Transport> Shim<T> {
         };
         // SAFETY: See `Shim`: packets are delivered with the socket locked, and this is what the
         // delivery calls.
-        let skb = T::read_skb(&mut unsafe { Self::locked(vsk) });
-        match skb {
-            // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket is
-            // valid.
-            Ok(skb) => unsafe { actor(vsk.cast(), skb.into_raw().as_ptr()) },
+        let mut sock = unsafe { Self::locked(vsk) };
+        match T::read_skb(&mut sock) {
+            Ok(mut skb) => {
+                // A BPF program reads the fields of the owner without asking if there is one.
+                skb.set_receiver(&sock);
+                // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket is
+                // valid.
+                unsafe { actor(vsk.cast(), skb.into_raw_clean().as_ptr()) }
+            }
             Err(e) => e.to_errno(),
         }
     }
