@@ -179,12 +179,13 @@ impl TxPacket {
             Payload::Pages(_) => this.0.fill_from_pages(msg, len)?,
             Payload::Copy(_) => this.0.fill_from_iter(msg.source(), len)?,
         }
+        // As with C, the tracepoint does not show where a message ends.
+        this.trace(&header, matches!(payload, Payload::Pages(_)));
         let flags = flags(msg);
         if flags != SeqFlags::NONE {
             header.set_flags(flags.raw());
             this.set_header(&header);
         }
-        this.trace(&header, matches!(payload, Payload::Pages(_)));
         Ok(this)
     }
 
