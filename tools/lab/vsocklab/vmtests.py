@@ -10,14 +10,14 @@ from .root import build_root
 from .say import LabError, say
 
 GROUPS = {
-    "T2": ["life", "loopback", "netns", "api"],
+    "T2": ["life", "loopback", "netns", "api", "api_c"],
     "T3": ["t3", "device"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
     "LAB": ["c_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours",
-         "netns_guest", "vmtest", "c_ours", "strace_c", "c_c"]
+         "netns_guest", "vmtest", "api_c", "c_ours", "strace_c", "c_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash
@@ -52,6 +52,7 @@ def api_programs(payload):
     """Puts the programs of tools/testing/api into the payload."""
     for source in sorted((config.TESTING / "api").glob("*.c")):
         payload.add(f"api/{source.stem}", compile_c(source))
+    payload.add("api/differences", config.TESTING / "api" / "differences")
 
 
 def compile_c(source):

@@ -185,11 +185,41 @@ static inline ssize_t send_bytes(int fd, char byte, size_t len, int flags)
 	return ret;
 }
 
+/* What poll() says now, or within some milliseconds. */
+static inline int poll_now(int fd, int events, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	must(poll(&p, 1, ms));
+	return p.revents;
+}
+
+/*
+ * recv() that waits, at most 20 s. It does so in poll(), since recv() on a socket
+ * in a sockmap keeps the socket locked meanwhile, and with it its peer away.
+ */
+static inline ssize_t recv_soon(int fd, void *data, size_t len, int flags)
+{
+	ssize_t ret;
+
+	for (int n = 0; n < 2000; n++) {
+		if (!poll_now(fd, POLLIN, 20000))
+			break;
+		ret = recv(fd, data, len, flags | MSG_DONTWAIT);
+		if (ret >= 0 || errno != EAGAIN)
+			return ret;
+		usleep(10000);
+	}
+	errno = ETIMEDOUT;
+	return -1;
+}
+
 /* Receives a message, or what is there, and says how long it is and what it has: "3a 2b". */
 static inline ssize_t recv_runs(int fd, int flags, char *runs, size_t size)
 {
 	static char data[1 << 20];
-	ssize_t len = recv(fd, data, sizeof(data), flags);
+	ssize_t len = flags & MSG_DONTWAIT ? recv(fd, data, sizeof(data), flags) :
+		recv_soon(fd, data, sizeof(data), flags);
 	size_t used = 0;
 
 	runs[0] = 0;
@@ -221,15 +251,6 @@ static inline ssize_t recv_runs(int fd, int flags, char *runs, size_t size)
 	if (ret_ >= 0 || errno != EAGAIN)				\
 		fail("there is \"%s\" (%zd)", runs_, ret_);		\
 } while (0)
-
-/* What poll() says now, or within some milliseconds. */
-static inline int poll_now(int fd, int events, int ms)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	must(poll(&p, 1, ms));
-	return p.revents;
-}
 
 /* Waits until a condition is true: for what has no event of its own. */
 #define wait_until(condition) do {					\

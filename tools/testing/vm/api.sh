@@ -1,17 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0
-# Sourced: the programs of tools/testing/api, over loopback, with our modules.
+# Sourced: the programs of tools/testing/api, over loopback, with our modules and,
+# where the two are to be equal, with C.
 
-API_PROGRAMS='records unread'
+API_PROGRAMS='records unread behaviour sockmap session'
+API_COMPARED='behaviour sockmap session'
+API_OUT=/lab/out/api
 
-# api_run PROGRAM ours: its verdicts as tests; all that it prints is in out/api
+# What session looks through.
+api_watch() {
+	insert "$KMODS/drivers/net/vsockmon.ko" || return 1
+	ip link add vsockmon0 type vsockmon && ip link set vsockmon0 up || return 1
+	[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
+}
+
+api_unwatch() {
+	ip link del vsockmon0
+	unload vsockmon
+}
+
+# A closed socket whose peer does not answer goes after 8 s, and keeps its module until then.
+api_idle() {
+	local n
+	for n in $(seq 120); do
+		[ "$(cat /sys/module/vsock_loopback/refcnt)" = 0 ] && return 0
+		sleep 0.1
+	done
+	echo "$(cat /sys/module/vsock_loopback/refcnt) sockets are left"
+	return 1
+}
+
+# api_run PROGRAM ours|c: all that it prints is in $API_OUT
 api_run() {
-	local out=/lab/out/api/$1.$2 status
-	mkdir -p /lab/out/api
+	mkdir -p $API_OUT
 	mark "T2/api/$1"
-	timeout 300 "/lab/api/$1" >"$out" 2>&1
-	status=$?
-	[ $status = 0 ] || echo "not ok T2/api/$1/exit # status $status"
-	# What a test saw, if it failed.
+	timeout 300 "/lab/api/$1" >"$API_OUT/$1.$2" 2>&1 ||
+		echo "not ok T2/api/$1/exit-$2 # status $?"
+}
+
+# api_verdicts PROGRAM: its lines for each test, and what was seen if it failed
+api_verdicts() {
 	awk -v prefix="T2/api/$1/" '
 		/^(ok|not ok|skip) / {
 			if ($1 == "not") printf "%s", seen
@@ -21,14 +48,34 @@ api_run() {
 			next
 		}
 		{ seen = seen "#   " $0 "\n" }
-		END { printf "%s", seen }' "$out"
+		END { printf "%s", seen }' "$API_OUT/$1.ours"
 }
 
 group_api() {
 	local program
 	want_group T2/api || return 0
 	ensure_host ours T2/api || return 1
+	api_watch || { not_ok T2/api/watch "there is no vsockmon0"; return 1; }
 	for program in $API_PROGRAMS; do
-		want_group "T2/api/$program" && api_run "$program" ours
+		want_group "T2/api/$program" || want_group "T2/api-as-c/$program" || continue
+		api_run "$program" ours
+		api_verdicts "$program"
 	done
+	api_unwatch
+	check T2/api/nothing-left api_idle
+}
+
+group_api_c() {
+	local program
+	want_group T2/api-as-c || return 0
+	ensure_host c T2/api-as-c || return 1
+	api_watch || { not_ok T2/api-as-c/watch "there is no vsockmon0"; return 1; }
+	for program in $API_COMPARED; do
+		want_group "T2/api-as-c/$program" || continue
+		api_run "$program" c
+		python3 /lab/vm/same.py "T2/api-as-c/$program" "$program" "$API_OUT/$program.c" \
+			"$API_OUT/$program.ours" /lab/api/differences
+	done
+	api_unwatch
+	api_idle
 }
