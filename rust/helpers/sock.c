@@ -86,6 +86,11 @@ __rust_helper void rust_vsock_helper_sk_data_ready(struct sock *sk)
 	sk->sk_data_ready(sk);
 }
 
+__rust_helper int rust_vsock_helper_sk_wmem_alloc_get(const struct sock *sk)
+{
+	return sk_wmem_alloc_get(sk);
+}
+
 __rust_helper int rust_vsock_helper_sock_rcvlowat(const struct sock *sk)
 {
 	return sock_rcvlowat(sk, 0, INT_MAX);

@@ -309,6 +309,18 @@ impl<'a> LockedSock<'a> {
         usize::try_from(lowat).unwrap_or(0)
     }
 
+    /// Memory of the buffers that the socket owns, see [`SkBuff::set_owner`]. When one of them is
+    /// freed and less than half of `SO_SNDBUF` is left, who waits for space to send is woken.
+    ///
+    /// [`SkBuff::set_owner`]: crate::skb::SkBuff::set_owner
+    #[doc(alias = "sk_wmem_alloc_get")]
+    #[inline]
+    pub fn send_memory(&self) -> usize {
+        // SAFETY: By the type invariants, the socket is valid.
+        let bytes = unsafe { bindings::sk_wmem_alloc_get(self.as_sock()) };
+        usize::try_from(bytes).unwrap_or(0)
+    }
+
     /// Sets the error that the next call of the user gets, and wakes who waits for one.
     pub fn report_error(&mut self, err: Error) {
         // SAFETY: By the type invariants, the socket is valid and locked.

@@ -175,9 +175,13 @@ impl Conn {
         }
     }
 
-    /// Bytes that may be sent now; none as long as a message waits for more.
+    /// Bytes that may be sent now; none as long as a message waits for more, or too much memory is in
+    /// use for what was sent.
     #[inline]
     pub(crate) fn space(&self, sock: &mut LockedSock<'_>) -> u32 {
+        if !has_memory(sock) {
+            return 0;
+        }
         let waiting = self.owned.get(sock).map_or(0, |owned| owned.waiting);
         let books = self.books.lock();
         let space = books.tx.space();
@@ -284,6 +288,17 @@ impl Conn {
             books.tx.sent(unsent);
         }
     }
+}
+
+/// Whether what a socket sent, and its peer did not take, leaves memory for more.
+///
+/// The credit bounds the payload only, and a packet of a byte takes the memory of some hundred: as
+/// for [`RxQueue`], so much is allowed as large packets need. Who waits for that is woken when it is
+/// freed; until then there is no other limit than credit for packets that hold much.
+#[inline]
+pub(crate) fn has_memory(sock: &LockedSock<'_>) -> bool {
+    let size = u32::try_from(sock.buffer_size()).unwrap_or(MAX_BUF_SIZE);
+    sock.send_memory() < RxQueue::limit(size)
 }
 
 /// Credit that was reserved and is not part of a packet yet; what is left is given back on drop.

@@ -139,7 +139,7 @@ impl RxQueue {
     ///
     /// [`compact`] gets every queue below it: of what it leaves a buffer takes at most twice its
     /// payload, apart from one small buffer between two large ones.
-    fn limit(buf_alloc: u32) -> usize {
+    pub(crate) fn limit(buf_alloc: u32) -> usize {
         let payload = buf_alloc as usize;
         payload
             .saturating_mul(2)

@@ -4,6 +4,7 @@
 
 use crate::{
     conn::{
+        has_memory,
         Conn,
         Control, //
     },
@@ -174,6 +175,9 @@ pub(crate) fn stream<C: Carrier>(
     len: usize,
 ) -> Result<usize> {
     let conn = conn_of::<C>(sock)?;
+    if !has_memory(sock) {
+        return Ok(0);
+    }
     let mut credit = conn.reserve(u32::try_from(len).unwrap_or(u32::MAX));
     if credit.left() == 0 {
         return Ok(0);
@@ -231,6 +235,9 @@ pub(crate) fn message<C: Carrier>(
         Ok(want) if want <= conn.window() => want,
         _ => return Err(EMSGSIZE),
     };
+    if !has_memory(sock) {
+        return Ok(0);
+    }
     let mut credit = conn.reserve(want);
     if credit.left() < want {
         conn.set_waiting(sock, want);
