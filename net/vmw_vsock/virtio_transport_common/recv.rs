@@ -13,6 +13,7 @@ use crate::{
         Over, //
     },
     packet::RxPacket,
+    reset,
     send::{
         self,
         wire_type, //
@@ -223,15 +224,7 @@ fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPa
 /// Ends a connection whose peer broke the rules, or for which there is no memory.
 pub(crate) fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     let _ = send::control::<C>(sock, Control::Rst, true);
-    if sock.state() == SockState::SynSent {
-        sock.set_state(SockState::Close);
-        close::leave_tables::<C>(sock);
-        sock.report_error(err);
-        return;
-    }
-    close::do_close::<C>(sock);
-    sock.report_error(err);
-    close::leave_tables::<C>(sock);
+    reset::fail::<C>(sock, err);
 }
 
 /// Puts the payload of a packet into the receive queue.

@@ -40,29 +40,27 @@ pub fn reset_connections<C: Carrier>(
         if !sock.is_on::<Over<C>>() || sock.is_done() || !gone(&sock) {
             continue;
         }
-        reset::<C>(&mut sock);
+        fail::<C>(&mut sock, ECONNRESET);
     }
     Ok(())
 }
 
-fn reset<C: Carrier>(sock: &mut LockedSock<'_>) {
+/// Ends a connection, or the attempt to make one, with an error that its user gets after what was
+/// received.
+pub(crate) fn fail<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     match sock.state() {
         // It stays established for the core, which would tell a reader of an orderly end otherwise.
         SockState::Established if !sock.close_is_scheduled() => {
             sock.set_done();
             sock.set_peer_shutdown(Shutdown::BOTH);
             close::forget_peer::<C>(sock);
-            sock.report_error(ECONNRESET);
         }
-        SockState::Established | SockState::Closing => {
-            close::do_close::<C>(sock);
-            sock.report_error(ECONNRESET);
-        }
+        SockState::Established | SockState::Closing => close::do_close::<C>(sock),
         SockState::SynSent => {
             sock.set_state(SockState::Close);
             close::leave_tables::<C>(sock);
-            sock.report_error(ECONNRESET);
         }
-        SockState::Listen | SockState::Close => (),
+        SockState::Listen | SockState::Close => return,
     }
+    sock.report_error(err);
 }
