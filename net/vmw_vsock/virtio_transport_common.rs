@@ -32,6 +32,8 @@ pub mod conn;
 mod kunit;
 #[path = "virtio_transport_common/ops.rs"]
 pub mod ops;
+#[path = "virtio_transport_common/orphans.rs"]
+pub mod orphans;
 #[path = "virtio_transport_common/packet.rs"]
 pub mod packet;
 #[path = "virtio_transport_common/recv.rs"]
@@ -52,6 +54,7 @@ pub use ops::{
     Carrier,
     Registration, //
 };
+pub use orphans::Orphans;
 pub use packet::{
     RxPacket,
     TxControl,

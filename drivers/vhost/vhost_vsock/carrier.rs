@@ -6,7 +6,10 @@ use crate::{
     device::FEATURE_SEQPACKET,
     table::with_device, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 use kernel_ext::{
     net::Net,
     sock::{
@@ -20,6 +23,7 @@ use kernel_ext::{
 };
 use virtio_transport_common::{
     Carrier,
+    Orphans,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -64,6 +68,11 @@ impl Carrier for Host {
     fn send(packet: TxPacket, net: Option<&Net>) -> Result {
         let cid = packet.dst().map_err(|_| ENODEV)?.cid;
         with_device(cid, net, |device| device.send(packet)).unwrap_or(Err(ENODEV))
+    }
+
+    fn orphans(sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
+        let cid = Cid::new(sock.remote_addr().cid);
+        with_device(cid, Some(sock.net()), |device| device.orphans.clone())
     }
 
     fn cancel(sock: &mut LockedSock<'_>) -> Result {

@@ -49,6 +49,7 @@ use vhost_core::{
 };
 use virtio_transport_common::{
     reset_connections,
+    Orphans,
     SendQueue,
     TxPacket, //
 };
@@ -99,6 +100,8 @@ pub(crate) struct VhostVsock {
     pub(crate) queue: SendQueue,
     /// Holds back what comes from the guest, while it does not take the replies.
     pub(crate) throttle: Throttle,
+    /// What closed sockets leave behind for the guest.
+    pub(crate) orphans: Arc<Orphans>,
     pub(crate) stats: Stats,
     /// Buffers in a row that were of no use; only the work for `rx` changes it.
     pub(crate) bad_buffers: Atomic<u32>,
@@ -174,6 +177,7 @@ impl VhostVsock {
                 .push_within_capacity(queue.clone())
                 .map_err(|_| ENOMEM)?;
         }
+        let orphans = Orphans::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 core <- Device::new(FEATURES, messages, queues),
@@ -181,6 +185,7 @@ impl VhostVsock {
                 tx,
                 queue <- SendQueue::new(),
                 throttle: Throttle::new(),
+                orphans,
                 stats: Stats::new(),
                 bad_buffers: Atomic::new(0),
                 net: Net::of_current(),

@@ -116,14 +116,33 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
                 let _ = send::control::<C>(sock, what, false);
             }
             sock.linger();
-            if !sock.is_done() {
+            if !sock.is_done() && leave_behind::<C>(sock) {
                 sock.schedule_close::<CloseTimer<C>>(CLOSE_TIMEOUT);
                 return;
             }
         }
     }
+    if sock.send_memory() > 0 {
+        leave_behind::<C>(sock);
+    }
     sock.set_done();
     remove::<C>(sock);
+}
+
+/// Counts a closed socket, and its packets that the peer did not take, as left behind. If there are
+/// too many of these already, its packets are dropped, and the result is false: nobody is to wait for
+/// the peer.
+fn leave_behind<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
+    let (Ok(conn), Some(orphans)) = (send::conn_of::<C>(sock), C::orphans(sock)) else {
+        return true;
+    };
+    let memory = sock.send_memory();
+    let room = conn.set_orphan(sock, || orphans.adopt(memory));
+    if !room {
+        // The peer does not read; it learns that the connection is gone when it sends something.
+        let _ = C::cancel(sock);
+    }
+    room
 }
 
 /// What happens to a closed socket whose peer does not answer.

@@ -3,6 +3,7 @@
 //! The state that the protocol has for a socket.
 
 use crate::{
+    orphans::Orphan,
     rx_queue::RxQueue,
     send::wire_type, //
 };
@@ -89,6 +90,8 @@ struct Owned {
     waiting: u32,
     /// While the socket is connected, or tries to connect.
     membership: Option<Membership>,
+    /// From when the user closed the socket on, until all of its packets are gone.
+    orphan: Option<Orphan>,
 }
 
 /// The state of a socket that is assigned to a carrier.
@@ -123,6 +126,7 @@ impl Conn {
                         rx: RxQueue::new(ty),
                         waiting: 0,
                         membership: None,
+                        orphan: None,
                     },
                 ),
             }),
@@ -150,6 +154,22 @@ impl Conn {
             Some(owned) => core::mem::replace(&mut owned.membership, membership),
             None => membership,
         }
+    }
+
+    /// Notes that the user closed the socket, unless that is known, and says whether there is room
+    /// for what it leaves behind.
+    pub(crate) fn set_orphan(
+        &self,
+        sock: &mut LockedSock<'_>,
+        adopt: impl FnOnce() -> Option<Orphan>,
+    ) -> bool {
+        let Some(owned) = self.owned.get(sock) else {
+            return true;
+        };
+        if owned.orphan.is_none() {
+            owned.orphan = adopt();
+        }
+        owned.orphan.is_some()
     }
 
     /// Changes the size of the buffers.

@@ -8,6 +8,7 @@ use crate::{
         Conn,
         Control, //
     },
+    orphans::Orphans,
     packet::TxPacket,
     recv::proto_shutdown,
     send, //
@@ -95,6 +96,12 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.
     fn zerocopy_fits(_parts: usize) -> bool {
         true
+    }
+
+    /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
+    /// leave anything.
+    fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
+        None
     }
 
     /// Drops what a socket sent and what still waits in a queue.

@@ -7,7 +7,8 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::Relaxed,
-        rcu, //
+        rcu,
+        Arc, //
     }, //
 };
 use kernel_ext::{
@@ -24,6 +25,7 @@ use kernel_ext::{
 use virtio_transport_common::{
     reset_connections,
     Carrier,
+    Orphans,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -91,6 +93,11 @@ impl Carrier for Guest {
         DEVICE
             .load(&guard)
             .is_some_and(|dev| parts <= dev.max_parts.load(Relaxed))
+    }
+
+    fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
+        let guard = rcu::read_lock();
+        Some(DEVICE.load(&guard)?.orphans.clone())
     }
 
     fn cancel(sock: &mut LockedSock<'_>) -> Result {

@@ -47,7 +47,10 @@ use kernel_ext::virtio::{
     self,
     QueueList, //
 };
-use virtio_transport_common::SendQueue;
+use virtio_transport_common::{
+    Orphans,
+    SendQueue, //
+};
 use vsock_proto::{
     addr::{
         Cid,
@@ -85,6 +88,8 @@ pub(crate) struct Device {
     /// Packets for which there is no room in `tx`, or which come after such.
     #[pin]
     pub(crate) send_queue: SendQueue,
+    /// What closed sockets leave behind for the host.
+    pub(crate) orphans: Arc<Orphans>,
     /// Our address: the number of a [`GuestCid`].
     cid: Atomic<u32>,
     seqpacket: Atomic<bool>,
@@ -173,6 +178,7 @@ impl Device {
                 tx: tx::new_queue()?,
                 event: event::new_queue()?,
                 send_queue <- SendQueue::new(),
+                orphans: Orphans::new()?,
                 cid: Atomic::new(Cid::from(cid).get()),
                 seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
                 max_replies: Atomic::new(0),
