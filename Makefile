@@ -20,6 +20,8 @@ help:
 	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
 	@echo 'make debug             modules for the debug kernel (built once, 15-40 min): build/debug/*.ko'
 	@echo 'make test-debug        tests on it; TIERS="T1 T2 T3 T4", GUEST=stock|debug, TESTS=glob select'
+	@echo 'make fuzz              the ring driver at its full length: hostile guests on /dev/vhost-vsock for'
+	@echo '                       half an hour; RING_SEED=N repeats a run'
 	@echo 'make bench-scale       what a message costs with 10,000 connections, ours and C, in instructions'
 	@echo 'make lab-shell         a shell in the host VM, modules loaded, a guest running'
 	@echo 'make fmt fmt-check clippy rust-analyzer'
@@ -55,13 +57,13 @@ rust-analyzer clean:
 endif
 
 # --- the lab -----------------------------------------------------------------
-export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV BOOTS
+export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS
 
-stock debug test-debug bench-scale demo test fmt fmt-check clippy prepare distclean:
+stock debug test-debug fuzz bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@
 
 lab-shell shell:
 	@$(LAB) shell
 
 .PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
-	debug test-debug bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell
+	debug test-debug fuzz bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell

@@ -12,7 +12,8 @@ from .say import LabError
 # Formats that have no comments.
 NO_COMMENTS = re.compile(r"\.(json|lock|png|jpg|svg|bin|txt|md5|gitkeep|proptest-regressions)$|"
                          r"(^|/)(LICENSE|COPYING)[^/]*$|(^|/)LICENSES/|proptest-regressions/")
-LIBRARIES = ("rust/",)          # the only home of `unsafe`
+# The only home of `unsafe` in the modules, and in a test program: its system calls.
+LIBRARIES = ("rust/", "tools/testing/ring/src/sys/")
 
 
 def read(name):
@@ -85,7 +86,7 @@ def static(report):
             if name.endswith(".rs") and not name.startswith(LIBRARIES):
                 found += unsafe_lines(name)
         report.add("T0/tree/unsafe-only-in-rust", "not ok" if found else "ok",
-                   f"{len(found)} lines outside of rust/" if found else "", found[:20])
+                   f"{len(found)} lines outside of its places" if found else "", found[:20])
     if report.wanted("T0/tree/rustfmt"):
         text = build.fmt_problems()
         report.add("T0/tree/rustfmt", "not ok" if text else "ok",

@@ -21,7 +21,7 @@ TIMEOUT = 2400
 
 MAIN = """#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-export LAB_TESTS={tests}
+export LAB_TESTS={tests} {ring}
 LAB_GROUPS={groups}
 . /lab/vm/lib.sh
 . /lab/vm/groups.sh
@@ -114,7 +114,7 @@ class Run(vmtests.Run):
         vmtests.t3_programs(payload)
         vmtests.api_programs(payload)
         payload.text("vm/main", debugkernel.SETUP + MAIN.format(
-            tests=shlex.quote(self.report.glob), groups=shlex.quote(" ".join(self.left))))
+            ring=vmtests.ring_environment(), tests=shlex.quote(self.report.glob), groups=shlex.quote(" ".join(self.left))))
         return payload
 
     def all(self):

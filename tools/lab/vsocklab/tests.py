@@ -35,3 +35,12 @@ def run():
         say(f"error: {error}")
         report.add("lab", "not ok", str(error).splitlines()[0])
     return report.finish()
+
+
+def fuzz():
+    """`make fuzz`: the ring driver alone, everything in it at full length."""
+    os.environ.update(RING_FULL="1", TIERS="T3")
+    os.environ.setdefault("TESTS", "")
+    os.environ["TESTS"] = os.environ["TESTS"] or "T3/ring/"
+    vmtests.TIMEOUT = 3 * 3600
+    return run()

@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tiers that run in the host VM: groups of tests in as few boots as possible."""
 
+import os
 import re
 import shlex
 
-from . import cache, config, kselftest, logscan, vm, vmtest
+from . import cache, cargo, config, kselftest, logscan, vm, vmtest
 from .chroot import Chroot
 from .root import build_root
 from .say import LabError, say
 
 GROUPS = {
     "T2": ["life", "loopback", "netns", "api", "api_c"],
-    "T3": ["t3", "device"],
+    "T3": ["t3", "device", "t3_c"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
     "LAB": ["c_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours",
-         "netns_guest", "vmtest", "api_c", "c_ours", "strace_c", "c_c"]
+         "netns_guest", "vmtest", "api_c", "t3_c", "c_ours", "strace_c", "c_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-export LAB_TESTS={tests}
+export LAB_TESTS={tests} {ring}
 LAB_GROUPS={groups}
 . /lab/vm/lib.sh
 . /lab/vm/groups.sh
@@ -42,10 +43,20 @@ def t3_programs(payload):
             raise LabError(f"tools/testing/t3 names {fields[1]}, which does not exist")
         if source.suffix == ".c":
             source = compile_c(source)
+        elif (source / "Cargo.toml").exists():
+            source = cargo.binary(source)
+        name, _, modules = name.partition("@")
         payload.add(f"t3/{source.name}", source)
-        listed.append(" ".join([name, source.name, *arguments]))
+        listed.append(" ".join([modules or "ours", name, source.name, *arguments]))
     payload.text("t3/list", "".join(line + "\n" for line in listed))
     return bool(listed)
+
+
+def ring_environment():
+    """Settings of the ring driver, as assignments of a shell."""
+    names = ("RING_SEED", "RING_FULL")
+    return " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in names
+                    if os.environ.get(name))
 
 
 def api_programs(payload):
@@ -93,6 +104,7 @@ class Run:
         if "vmtest" in self.left:
             vmtest.add_to(payload, self.kernel)
         payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob),
+                                            ring=ring_environment(),
                                             groups=shlex.quote(" ".join(self.left))))
         return payload
 
@@ -133,7 +145,7 @@ def run(kernel, report, tiers, modules):
     wanted = {group for tier in tiers for group in GROUPS.get(tier, [])}
     groups = [group for group in ORDER if group in wanted]
     if "t3" in groups and not t3_programs(vm.Payload()):
-        groups.remove("t3")
+        groups = [group for group in groups if group not in ("t3", "t3_c")]
         say("tier T3 has no program yet (tools/testing/t3)")
     if groups:
         Run(kernel, report, groups, modules).all()

@@ -34,17 +34,21 @@ group_loopback() {
 	done
 }
 
-group_t3() {
-	local name program
-	want_group T3 || return 0
-	[ -s /lab/t3/list ] || return 0
-	ensure_host ours T3 || return 1
-	while read -r name program; do
-		want_group "T3/$name" || continue
+# t3_programs ours|c: those of the list that are for these modules
+t3_programs() {
+	local modules name program prefix=T3
+	[ "$1" = ours ] || prefix=T3-$1
+	want_group $prefix || return 0
+	while read -r modules name program; do
+		[ "$modules" = "$1" ] && want_group "$prefix/$name" || continue
+		ensure_host "$1" $prefix || return 1
 		# shellcheck disable=SC2086
-		(cd /lab/t3 && own_program "T3/$name" ./$program)
+		(cd /lab/t3 && own_program "$prefix/$name" ./$program)
 	done </lab/t3/list
 }
+
+group_t3() { t3_programs ours; }
+group_t3_c() { t3_programs c; }
 
 group_ours_ours() { ensure_host ours T4/host-ours-guest-ours && t4_pairing ours ours; }
 group_ours_c() { ensure_host ours T4/host-ours-guest-c && t4_pairing ours c; }

@@ -300,7 +300,7 @@ own_program() {
 	local name=$1 status
 	shift
 	mark "$name"
-	LAB_T3=$name timeout 600 "$@" >/tmp/own_program.out 2>&1
+	LAB_T3=$name timeout $((RING_FULL ? 7200 : 600)) "$@" >/tmp/own_program.out 2>&1
 	status=$?
 	sed -E "s#^(ok|not ok|skip) +([0-9]+ +)?(- +)?#\\1 $name/#; t; s/^(# )?/# /" /tmp/own_program.out
 	if [ $status = 0 ]; then ok "$name/exit"; else not_ok "$name/exit" "status $status"; fi

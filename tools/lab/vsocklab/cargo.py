@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Crates that run on a machine: their tests, and programs for the host VM."""
+
+import re
+import subprocess
+
+from . import build, cache, config, mirror
+from .chroot import Chroot
+from .root import build_root
+from .say import LabError, die_with_parent, log_path, step
+
+# Directories with a Cargo.toml whose tests belong to T0.
+WORKSPACES = ["rust", "tools/testing/ring"]
+
+
+def place():
+    """The build root with the tree and Cargo's own places in the cache."""
+    root = Chroot(build_root())
+    home, target = config.CACHE / "cargo-home", config.CACHE / "cargo-target"
+    home.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in mirror.cargo_config().items():
+        (home / name).write_text(content)
+    root.bind(config.REPO, build.TREE)
+    root.bind(home, "/cargo/home").bind(target, "/cargo/target")
+    root.env.update(CARGO_HOME="/cargo/home", CARGO_TARGET_DIR="/cargo/target",
+                    CARGO_TERM_COLOR="never")
+    return root
+
+
+def binary(directory):
+    """The program of a package, static, for a VM without anything."""
+    root = build_root()
+    name = directory.name
+    sources = sorted(path for path in directory.rglob("*")
+                     if path.is_file() and "target" not in path.parts)
+
+    def compile(output):
+        inside = place().bind(output, "/out")
+        inside.env.update(RUSTFLAGS="-C target-feature=+crt-static",
+                          CARGO_TARGET_DIR=f"/cargo/target/{name}")
+        relative = directory.relative_to(config.REPO)
+        inside.run(["sh", "-ec", f"cargo build --release --locked -j {config.JOBS} && "
+                    f"cp /cargo/target/{name}/release/{name} /out/"],
+                   f"cargo-{name}", f"compiling {relative}", cwd=f"{build.TREE}/{relative}")
+
+    key = [root.parent.name, str(directory), [cache.file_digest(path) for path in sources]]
+    return cache.entry(f"cargo-{name}", key, compile) / name
+
+
+def test(report):
+    """`cargo test` of all workspaces: one line per test."""
+    for workspace in WORKSPACES:
+        test_one(report, workspace)
+
+
+def test_one(report, workspace):
+    arguments = ["cargo", "test", "--workspace", "--locked", "--no-fail-fast",
+                 "-j", str(config.JOBS)]
+    log = log_path(f"cargo-test-{workspace.replace('/', '-')}")
+    unit, failures, seen = "unknown", {}, 0
+    with open(log, "w") as out, step(f"cargo test in {workspace}"):
+        child = subprocess.Popen(
+            place().argv(arguments, cwd=f"{build.TREE}/{workspace}"), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            preexec_fn=die_with_parent)
+        for line in child.stdout:
+            out.write(line)
+            running = re.match(r"\s+(?:Running (?:unittests )?(\S+) \(\S*/([\w-]+?)(?:-[0-9a-f]{16})?\)|"
+                               r"Doc-tests (\S+))", line)
+            if running:
+                unit = f"{running[3]}/doc" if running[3] else running[2]
+                continue
+            test = re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)(?:, (.*))?", line)
+            if test:
+                seen += 1
+                name = f"T0/cargo/{unit}/{re.sub(r'[^A-Za-z0-9_:./-]+', '_', test[1])}"
+                if test[2] == "FAILED":
+                    failures[name] = True
+                verdict = {"ok": "ok", "FAILED": "not ok", "ignored": "skip"}[test[2]]
+                report.add(name, verdict, (test[3] or "marked as ignored") if verdict == "skip" else
+                           f"see {log}" if verdict == "not ok" else "")
+        status = child.wait()
+    if status != 0 and not failures:
+        text = log.read_text(errors="replace").splitlines()
+        report.add(f"T0/cargo/build/{workspace}", "not ok", f"cargo test failed (status {status}); see {log}",
+                   text[-25:])
+    elif not seen:
+        report.add(f"T0/cargo/build/{workspace}", "not ok", "cargo ran no test")

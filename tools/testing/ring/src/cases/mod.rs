@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is tried, and what must happen.
+//!
+//! A case has a name that begins with a letter for its family and a number: T and R for chains in
+//! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
+//! these, ABI, IOT and LOG for ioctls and messages, LC for the life of a device. Its outcome is a
+//! line of text, which is the same each time, whatever the seed.
+
+use crate::{device::Device, observe, rng::Rng, runner::Modules, Try};
+
+mod budget;
+mod fuzz;
+mod memory;
+mod protocol;
+mod rx;
+mod tx;
+
+/// What a case is run with.
+pub struct Ctx {
+    pub rng: Rng,
+    pub modules: Modules,
+    pub full: bool,
+    pub scale: u32,
+}
+
+impl Ctx {
+    /// Whether our modules are tested.
+    pub fn ours(&self) -> bool {
+        self.modules == Modules::Ours
+    }
+
+    /// A number of rounds: the first in `make test`, the second at full length.
+    pub fn rounds(&self, short: u32, full: u32) -> u32 {
+        if self.full {
+            full
+        } else {
+            (short / self.scale).max(1)
+        }
+    }
+}
+
+/// Whether a case is run on the C modules.
+#[derive(Clone, Copy)]
+pub enum OnC {
+    Run,
+    /// Only at full length: it takes long, for a reason.
+    Full(&'static str),
+    /// Not, for a reason.
+    Skip(&'static str),
+}
+
+/// A case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub name: &'static str,
+    /// What must happen with our modules.
+    pub expect: &'static str,
+    pub run: fn(&mut Ctx) -> Try<String>,
+    /// How long it may take.
+    pub seconds: u32,
+    pub on_c: OnC,
+    /// Too long for `make test`.
+    pub only_full: bool,
+}
+
+const fn case(name: &'static str, expect: &'static str, run: fn(&mut Ctx) -> Try<String>) -> Case {
+    Case {
+        name,
+        expect,
+        run,
+        seconds: 30,
+        on_c: OnC::Run,
+        only_full: false,
+    }
+}
+
+impl Case {
+    const fn seconds(mut self, seconds: u32) -> Self {
+        self.seconds = seconds;
+        self
+    }
+
+    const fn only_full(mut self) -> Self {
+        self.only_full = true;
+        self
+    }
+
+    const fn long_on_c(mut self, why: &'static str) -> Self {
+        self.on_c = OnC::Full(why);
+        self
+    }
+
+    const fn not_on_c(mut self, why: &'static str) -> Self {
+        self.on_c = OnC::Skip(why);
+        self
+    }
+}
+
+/// All cases, those that others may depend on first.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        tx::CASES,
+        rx::CASES,
+        protocol::CASES,
+        memory::CASES,
+        budget::CASES,
+        fuzz::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// What comes of something that a guest does on a device as usual.
+fn on_usual(f: impl FnOnce(&mut Device) -> Try<()>) -> Try<String> {
+    let mut dev = crate::device::Setup::default().open()?;
+    f(&mut dev)?;
+    observe::observe(&mut dev)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_short() {
+        let mut names: Vec<_> = all().map(|case| case.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        let odd = |c: char| !(c.is_ascii_alphanumeric() || "-/+.=".contains(c));
+        let bad: Vec<_> = names.iter().filter(|name| name.contains(odd)).collect();
+        assert!(bad.is_empty(), "{bad:?}");
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the cases of the ring driver on the vhost-vsock device of this machine.
+
+use ring::{
+    cases,
+    differences::Differences,
+    runner::{Modules, Plan},
+    Failure, Try,
+};
+use std::{path::Path, process::ExitCode, time::SystemTime};
+
+const USAGE: &str = "\
+usage: ring [--list] [--seed N] [--full] [PATTERN...]
+
+Runs the cases whose names match one of the shell patterns, or all of them, on
+/dev/vhost-vsock, and prints a line for each. Needs root.
+
+  --list               print the names of the cases and what must happen
+  --seed N             begin random sequences with N (RING_SEED)
+  --full               everything at its full length: some minutes (RING_FULL=1)";
+
+fn number(text: &str) -> Try<u64> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| Failure(format!("{text} is no number")))
+}
+
+fn random_seed() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(1, |now| now.as_nanos() as u64)
+        & 0xffff_ffff
+}
+
+/// A kernel with all its checks is much slower, and no measure of time.
+fn scale() -> u32 {
+    if Path::new("/sys/kernel/debug/kmemleak").exists() {
+        8
+    } else {
+        1
+    }
+}
+
+fn plan() -> Try<Option<Plan>> {
+    let mut seed = match std::env::var("RING_SEED") {
+        Ok(text) if !text.is_empty() => Some(number(&text)?),
+        _ => None,
+    };
+    let mut full = std::env::var("RING_FULL").is_ok_and(|value| value == "1");
+    let mut patterns = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| Failure(format!("{argument} wants a value")))
+        };
+        match argument.as_str() {
+            "--list" => {
+                for case in cases::all() {
+                    println!("{:<44} {}", case.name, case.expect);
+                }
+                return Ok(None);
+            }
+            "--seed" => seed = Some(number(&value()?)?),
+            "--full" => full = true,
+            "--help" => {
+                println!("{USAGE}");
+                return Ok(None);
+            }
+            _ if argument.starts_with('-') => {
+                return Err(Failure(format!("{argument}?\n{USAGE}")));
+            }
+            _ => patterns.push(argument),
+        }
+    }
+    // The lab's `TESTS=T3/ring/PATTERN`.
+    if let (Ok(tests), Ok(prefix)) = (std::env::var("LAB_TESTS"), std::env::var("LAB_T3")) {
+        if let Some(rest) = tests.strip_prefix(&format!("{prefix}/")) {
+            patterns.push(format!("{rest}*"));
+        }
+    }
+    Ok(Some(Plan {
+        seed: seed.unwrap_or_else(random_seed),
+        modules: Modules::loaded(),
+        differences: Differences::intended()?,
+        patterns,
+        full,
+        scale: scale(),
+    }))
+}
+
+fn main() -> ExitCode {
+    let done = plan().and_then(|plan| plan.map_or(Ok(true), |plan| plan.run()));
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("ring: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much memory the kernel has in use.
+
+use crate::{sys, Try};
+use std::{fs, thread, time::Duration};
+
+/// A reading.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// kB in slabs that cannot be given back.
+    pub slab: i64,
+    /// Objects in use, in all slab caches.
+    pub objects: i64,
+    /// kB that are neither free, nor a cache of files, nor a process's.
+    pub kernel: i64,
+}
+
+fn meminfo(text: &str, key: &str) -> i64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Gives back what the caches keep without need, so that what is left is in use.
+fn shrink() -> Try<()> {
+    for entry in fs::read_dir("/sys/kernel/slab")? {
+        let entry = entry?;
+        // Names of merged caches are links to the same one.
+        if entry.file_type()?.is_dir() {
+            let _ = fs::write(entry.path().join("shrink"), "1");
+        }
+    }
+    Ok(())
+}
+
+/// Takes a reading, after everything that was to be freed is freed.
+///
+/// Some of it is freed by works, or a grace period later: the reading is taken when two in a row
+/// are the same, or after some seconds.
+pub fn read() -> Try<Reading> {
+    let mut last = read_now()?;
+    for _ in 0..50 {
+        let now = read_now()?;
+        if now.objects + 20 >= last.objects && now.objects <= last.objects + 20 {
+            break;
+        }
+        last = now;
+    }
+    shrink()?;
+    read_now()
+}
+
+fn read_now() -> Try<Reading> {
+    for _ in 0..2 {
+        sys::rcu_barrier();
+        thread::sleep(Duration::from_millis(30));
+    }
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let of = |key| meminfo(&info, key);
+    let users = ["MemFree", "Buffers", "Cached", "SwapCached", "AnonPages"]
+        .iter()
+        .map(|key| of(key))
+        .sum::<i64>();
+    let objects = fs::read_to_string("/proc/slabinfo")?
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<i64>().ok())
+        .sum();
+    Ok(Reading {
+        slab: of("SUnreclaim"),
+        objects,
+        kernel: of("MemTotal") - users - of("SReclaimable"),
+    })
+}
+
+/// How memory grew.
+#[derive(Debug)]
+pub struct Growth {
+    /// Until the budget was reached, in kB.
+    pub first: i64,
+    /// In each round after that.
+    pub rounds: Vec<Reading>,
+}
+
+impl Growth {
+    /// Measures `flood`, which reaches the budget when it is done once, and then is done for as many
+    /// rounds.
+    pub fn measure(rounds: u32, mut flood: impl FnMut() -> Try<()>) -> Try<Self> {
+        let mut last = read()?;
+        flood()?;
+        let mut now = read()?;
+        let first = (now.kernel - last.kernel).max(now.slab - last.slab);
+        let mut growth = Vec::new();
+        for _ in 0..rounds {
+            last = now;
+            flood()?;
+            now = read()?;
+            growth.push(Reading {
+                slab: now.slab - last.slab,
+                objects: now.objects - last.objects,
+                kernel: now.kernel - last.kernel,
+            });
+        }
+        Ok(Self {
+            first,
+            rounds: growth,
+        })
+    }
+
+    /// Says whether memory grows with the number of packets, of which there were so many in a round.
+    ///
+    /// The rest of the kernel allocates as well; what grows with each packet grows in each round. A
+    /// packet that stays takes an object at least.
+    pub fn is_zero(&self, packets: u32) -> bool {
+        let noise = i64::from(packets / 100).max(100);
+        self.is_below(noise, 64, 1024)
+    }
+
+    /// Says whether there is a round that took less than these objects, and one that took less than
+    /// these kB of slabs, and of all memory.
+    pub fn is_below(&self, objects: i64, slab: i64, kernel: i64) -> bool {
+        let least = |f: fn(&Reading) -> i64| self.rounds.iter().map(f).min().unwrap_or(0);
+        least(|r| r.objects) < objects && least(|r| r.slab) < slab && least(|r| r.kernel) < kernel
+    }
+
+    /// For people.
+    pub fn describe(&self, what: &str) -> String {
+        let rounds: Vec<_> = self
+            .rounds
+            .iter()
+            .map(|r| {
+                format!(
+                    "slab {:+} kB, {:+} objects, kernel {:+} kB",
+                    r.slab, r.objects, r.kernel
+                )
+            })
+            .collect();
+        format!(
+            "{what}: {:+} kB for the budget; then per round: {}",
+            self.first,
+            rounds.join("; ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(rounds: &[(i64, i64, i64)]) -> Growth {
+        let rounds = rounds
+            .iter()
+            .map(|&(slab, objects, kernel)| Reading {
+                slab,
+                objects,
+                kernel,
+            })
+            .collect();
+        Growth { first: 0, rounds }
+    }
+
+    #[test]
+    fn what_grows_in_each_round_is_growth() {
+        assert!(growth(&[(0, 0, 0), (400, 900, 0), (8, 3, 0)]).is_zero(10_000));
+        assert!(!growth(&[(400, 900, 0), (400, 900, 0), (390, 880, 0)]).is_zero(10_000));
+        // Pages that are no slabs.
+        assert!(!growth(&[(0, 0, 5000), (0, 0, 5000), (0, 0, 5000)]).is_zero(10_000));
+    }
+
+    #[test]
+    fn meminfo_is_read() {
+        let text = "MemTotal:  100 kB\nSlab: 7 kB\nSUnreclaim:    5 kB\n";
+        assert_eq!(meminfo(text, "SUnreclaim"), 5);
+        assert_eq!(meminfo(text, "Slab"), 7);
+        assert_eq!(meminfo(text, "None"), 0);
+    }
+}

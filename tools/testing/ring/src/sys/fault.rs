@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that are provided by a program, or never: `userfaultfd`.
+
+use super::{check, memory::Mapping, owned};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+/// Somebody who should provide pages, and does not.
+pub struct Faults(OwnedFd);
+
+const UFFDIO_API: u32 = 0xc018_aa3f;
+const UFFDIO_REGISTER: u32 = 0xc020_aa00;
+const UFFD_API: u64 = 0xaa;
+const MODE_MISSING: u64 = 1;
+
+impl Faults {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: No memory is passed.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+        let this = Self(owned(fd as libc::c_int)?);
+        let mut api = [UFFD_API, 0, 0];
+        this.io(UFFDIO_API, &mut api)?;
+        Ok(this)
+    }
+
+    fn io(&self, cmd: u32, arg: &mut [u64]) -> io::Result<()> {
+        assert!(size_of_val(arg) >= (cmd >> 16 & 0x3fff) as usize);
+        let request = libc::Ioctl::from(cmd);
+        // SAFETY: The argument is as large as the request says, and writable.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, arg.as_mut_ptr()) })?;
+        Ok(())
+    }
+
+    /// Pages that are not there yet: whoever touches them waits from now on.
+    pub fn register(&self, mem: &Mapping, offset: usize, len: usize) -> io::Result<()> {
+        let begin = mem.addr() + offset as u64;
+        self.io(UFFDIO_REGISTER, &mut [begin, len as u64, MODE_MISSING, 0])
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Processes: each case is one, and some make more.
+
+use super::{check, owned, poll};
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+/// A child process. If it is still there when this is dropped, it is killed.
+pub struct Child {
+    pid: libc::pid_t,
+    pidfd: OwnedFd,
+    ended: Option<i32>,
+}
+
+/// Runs `f` in a child process, which ends with the returned status, or with its parent.
+///
+/// To be called while this process has one thread.
+pub fn fork(f: impl FnOnce() -> i32) -> io::Result<Child> {
+    // SAFETY: With one thread, no lock is held by somebody who does not exist in the child.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        // SAFETY: No memory is passed.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101);
+        exit(status);
+    }
+    // SAFETY: No memory is passed.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    Ok(Child {
+        pid,
+        pidfd: owned(pidfd as libc::c_int)?,
+        ended: None,
+    })
+}
+
+/// Ends the process at once, without running what is registered for its end.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: It does not return.
+    unsafe { libc::_exit(status) }
+}
+
+impl Child {
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for the end; `None` if that takes longer than `timeout`. The status is that of
+    /// `exit()`, or the number of a signal, negative.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<Option<i32>> {
+        if self.ended.is_some() {
+            return Ok(self.ended);
+        }
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match poll(&self.pidfd, libc::POLLIN, left) {
+                Ok(0) => return Ok(None),
+                Ok(_) => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+        }
+        let mut status = 0;
+        // SAFETY: An integer, writable.
+        check(unsafe { libc::waitpid(self.pid, &mut status, 0) })?;
+        let status = if libc::WIFSIGNALED(status) {
+            -libc::WTERMSIG(status)
+        } else {
+            libc::WEXITSTATUS(status)
+        };
+        self.ended = Some(status);
+        Ok(self.ended)
+    }
+
+    /// Sends a signal.
+    pub fn kill(&self, signal: i32) {
+        if self.ended.is_none() {
+            // SAFETY: No memory is passed; the child was not waited for, so the number is its.
+            unsafe { libc::kill(self.pid, signal) };
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill(libc::SIGKILL);
+        let _ = self.wait(Duration::from_secs(10));
+    }
+}
+
+/// Replaces this process by a program; returns only the error.
+pub fn exec(program: &CStr, arguments: &[&CStr]) -> io::Error {
+    let mut argv: Vec<*const libc::c_char> = arguments.iter().map(|a| a.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    // SAFETY: C strings, and a null at the end.
+    unsafe { libc::execv(program.as_ptr(), argv.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Lets a descriptor be inherited by a program that is executed.
+pub fn keep_on_exec(fd: &impl std::os::fd::AsRawFd) -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
+    Ok(())
+}
+
+/// Takes on a namespace of its own (`libc::CLONE_NEWNET`...).
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::unshare(flags) })?;
+    Ok(())
+}
+
+/// Becomes an ordinary user.
+pub fn become_user(uid: u32) -> io::Result<()> {
+    // SAFETY: No groups, thus no memory.
+    check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::setgid(uid) })?;
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::setuid(uid) })?;
+    Ok(())
+}
+
+/// Sets a limit (`libc::RLIMIT_*`), the hard one too.
+pub fn set_limit(what: libc::__rlimit_resource_t, limit: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: A structure that is read.
+    check(unsafe { libc::setrlimit(what, &limit) })?;
+    Ok(())
+}
