@@ -4,7 +4,7 @@
 //! from our modules.
 
 const fn request(direction: u32, number: u32, size: u32) -> u32 {
-    direction << 30 | size << 16 | 0xaf << 8 | number
+    (direction << 30) | (size << 16) | (0xaf << 8) | number
 }
 
 const NONE: u32 = 0;

@@ -164,6 +164,23 @@ impl Device {
         })
     }
 
+    /// Another descriptor of the same device, for what is not done with its rings.
+    pub fn again(&self) -> Try<Self> {
+        let file = |file: &File| file.try_clone();
+        Ok(Self {
+            file: file(&self.file)?,
+            mem: self.mem.clone(),
+            q: [RX, TX].map(|q| Queue::new(&self.mem, q, self.setup.num)),
+            kick: [file(&self.kick[0])?, file(&self.kick[1])?],
+            call: [file(&self.call[0])?, file(&self.call[1])?],
+            err: [file(&self.err[0])?, file(&self.err[1])?],
+            cid: self.cid,
+            setup: self.setup.clone(),
+            next_tx: 0,
+            posted: Vec::new(),
+        })
+    }
+
     /// The descriptor of the device.
     pub fn file(&self) -> &File {
         &self.file

@@ -16,7 +16,7 @@ impl Rng {
         Self(seed ^ hash)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Rng {
 
     /// Less than `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.word() % n
     }
 
     /// True in one of `n` cases.
@@ -48,7 +48,7 @@ mod tests {
     fn the_same_seed_gives_the_same_numbers() {
         let draw = |seed, what| {
             let mut rng = Rng::new(seed, what);
-            [rng.next(), rng.next(), rng.below(10)]
+            [rng.word(), rng.word(), rng.below(10)]
         };
         assert_eq!(draw(1, "a"), draw(1, "a"));
         assert_ne!(draw(1, "a"), draw(2, "a"));

@@ -102,7 +102,7 @@ fn play(player: &mut Player, seed: u64, number: u64) -> Try<()> {
 
 fn sequences(ctx: &mut Ctx) -> Try<String> {
     let total = ctx.rounds(600, 100_000);
-    let seed = ctx.rng.next();
+    let seed = ctx.rng.word();
     let mut player = Player::new(&mut ctx.rng, true)?;
     let mut number = 0;
     let memory = measured(total, |count| {
@@ -125,7 +125,7 @@ fn sequences(ctx: &mut Ctx) -> Try<String> {
 
 fn changing(ctx: &mut Ctx) -> Try<String> {
     let total = ctx.rounds(1200, 100_000);
-    let seed = ctx.rng.next();
+    let seed = ctx.rng.word();
     let mut player = Player::new(&mut ctx.rng, false)?;
     let mut number = 0;
     let mut writes = 0;

@@ -25,12 +25,12 @@ use std::{
 pub const CASES: &[Case] = &[
     case("N01/random-used-event", "1000 answers", |ctx| {
         let mut dev = Setup::default().open()?;
-        let seed = ctx.rng.next();
+        let seed = ctx.rng.word();
         let mut rng = crate::rng::Rng::new(seed, "used_event");
         requests(&mut dev, 1000, |dev| {
             for q in [RX, TX] {
                 let at = dev.q[q].used_event();
-                dev.mem.store16(at, rng.next() as u16);
+                dev.mem.store16(at, rng.word() as u16);
             }
         })
     }),
@@ -100,7 +100,7 @@ pub const CASES: &[Case] = &[
         observe(&mut dev)
     }),
     case("N06/rings-on-top-of-each-other", "alive", |ctx| {
-        overlapping(ctx.rng.next())
+        overlapping(ctx.rng.word())
     }),
     case("N07/descriptors-in-a-buffer", "alive", |_| self_modifying()),
     case("N08/64-regions", "200 bytes intact, both ways", |_| {
@@ -226,7 +226,7 @@ fn overlapping(seed: u64) -> Try<String> {
             dev.io(crate::abi::SET_VRING_ADDR, &mut addr.clone())?;
         }
         dev.run(true)?;
-        let words: Vec<u8> = (0..64).flat_map(|_| rng.next().to_le_bytes()).collect();
+        let words: Vec<u8> = (0..64).flat_map(|_| rng.word().to_le_bytes()).collect();
         dev.mem.write(place + rng.below(0x1000) as usize, &words);
         let socket = Socket::stream()?;
         let _ = socket.connect(dev.cid, 1);

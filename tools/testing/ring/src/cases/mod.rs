@@ -11,6 +11,8 @@ use crate::{device::Device, observe, rng::Rng, runner::Modules, Try};
 
 mod budget;
 mod fuzz;
+mod ioctl;
+mod life;
 mod memory;
 mod protocol;
 mod rx;
@@ -106,6 +108,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         memory::CASES,
         budget::CASES,
         fuzz::CASES,
+        ioctl::CASES,
+        life::CASES,
     ]
     .into_iter()
     .flatten()

@@ -157,7 +157,7 @@ fn a_packet(rng: &mut Rng, cid: u64, first_port: u32) -> Step {
         28 => packet::RESPONSE,
         29 => packet::INVALID,
         30 => 8,
-        _ => rng.next() as u16,
+        _ => rng.word() as u16,
     };
     let payload = match op {
         packet::RW => size(rng, 65_536),
@@ -165,7 +165,7 @@ fn a_packet(rng: &mut Rng, cid: u64, first_port: u32) -> Step {
         _ => 0,
     };
     let len = match rng.below(40) {
-        0 => rng.next() as u32,
+        0 => rng.word() as u32,
         1 => payload / 2,
         _ => payload,
     };
@@ -183,7 +183,7 @@ fn a_packet(rng: &mut Rng, cid: u64, first_port: u32) -> Step {
         dst_port,
         len,
         ty: match rng.below(32) {
-            0 => rng.next() as u16,
+            0 => rng.word() as u16,
             1 => 3 - usual,
             _ => usual,
         },
@@ -191,17 +191,17 @@ fn a_packet(rng: &mut Rng, cid: u64, first_port: u32) -> Step {
         flags: match op {
             packet::SHUTDOWN => rng.below(4) as u32,
             packet::RW => rng.below(4) as u32,
-            _ if rng.one_in(8) => rng.next() as u32,
+            _ if rng.one_in(8) => rng.word() as u32,
             _ => 0,
         },
         buf_alloc: match rng.below(8) {
             0 => 0,
             1 => u32::MAX,
-            2 => rng.next() as u32,
+            2 => rng.word() as u32,
             _ => 65_536,
         },
         fwd_cnt: match rng.below(24) {
-            0 => rng.next() as u32,
+            0 => rng.word() as u32,
             1 => rng.below(100_000) as u32,
             2 => u32::MAX - rng.below(1000) as u32,
             _ => 0,

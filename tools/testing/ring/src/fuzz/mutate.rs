@@ -31,13 +31,13 @@ struct Places {
 }
 
 fn write(mem: &Mapping, places: Places, rng: &mut Rng) {
-    let value = rng.next();
+    let value = rng.word();
     let q = (value & 1) as usize;
     match rng.below(64) {
         // Fields of descriptors.
         0..24 => {
             let field = rng.pick(&[0, 2, 4, 6, 8, 10, 12, 14]);
-            let small = value >> 8 & 0xff;
+            let small = (value >> 8) & 0xff;
             let word = if rng.one_in(4) { value >> 16 } else { small };
             let at = places.desc[q] + 16 * rng.below(places.num) as usize + field;
             mem.store16(at, word as u16);
@@ -79,7 +79,7 @@ impl Mutators {
         let threads = (0..count)
             .map(|_| {
                 let (mem, stop, writes) = (dev.mem.clone(), stop.clone(), writes.clone());
-                let mut rng = Rng::new(rng.next(), "mutator");
+                let mut rng = Rng::new(rng.word(), "mutator");
                 thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         for _ in 0..64 {

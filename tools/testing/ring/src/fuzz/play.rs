@@ -54,7 +54,7 @@ impl Player {
             model: Model::default(),
             open: BTreeMap::new(),
             gone: Vec::new(),
-            rng: Rng::new(rng.next(), "player"),
+            rng: Rng::new(rng.word(), "player"),
             compares,
             first_port: 1 << 20,
             broken: 0,
@@ -170,7 +170,7 @@ impl Player {
     }
 
     fn bytes(&mut self, ports: Ports, len: u32) -> Vec<u8> {
-        let begin = self.rng.next() as u32 ^ ports.0;
+        let begin = self.rng.word() as u32 ^ ports.0;
         (0..len)
             .map(|n| (begin.wrapping_add(n).wrapping_mul(0x9e37) >> 8) as u8)
             .collect()

@@ -38,7 +38,7 @@ fn header(dev: &Device, rng: &mut Rng, len: u32) -> Header {
             usual
         }
     };
-    let word = rng.next();
+    let word = rng.word();
     Header {
         src_cid: mostly(rng, 16, dev.cid, word),
         dst_cid: mostly(rng, 16, 2, word >> 3),
@@ -58,12 +58,12 @@ fn bytes(dev: &mut Device, rng: &mut Rng, q: usize) {
     let num = u64::from(dev.setup.num);
     for _ in 0..8 {
         let at = dev.q[q].desc + rng.below(num * 8) as usize * 2;
-        dev.mem.store16(at, rng.next() as u16);
+        dev.mem.store16(at, rng.word() as u16);
     }
-    let head = rng.next() as u16;
+    let head = rng.word() as u16;
     if rng.one_in(4) {
         dev.q[q].put(head);
-        let idx = rng.next() as u16;
+        let idx = rng.word() as u16;
         dev.q[q].set_avail_idx(idx);
     } else {
         dev.q[q].offer(head % (2 * dev.setup.num));
@@ -87,9 +87,9 @@ fn chain(dev: &mut Device, rng: &mut Rng, q: usize) {
         dev.mem.write(at as usize, &header.bytes());
         let next = rng.below(num) as u16;
         let mut desc = Desc {
-            addr: if rng.one_in(64) { rng.next() } else { at },
+            addr: if rng.one_in(64) { rng.word() } else { at },
             len: if rng.one_in(64) {
-                rng.next() as u32
+                rng.word() as u32
             } else {
                 len
             },
@@ -100,7 +100,7 @@ fn chain(dev: &mut Device, rng: &mut Rng, q: usize) {
             desc.flags |= writable;
         }
         if rng.one_in(32) {
-            desc.flags |= rng.next() as u16 & 7;
+            desc.flags |= rng.word() as u16 & 7;
         }
         if rng.one_in(24) {
             let entries: Vec<_> = (0..1 + rng.below(8))
@@ -124,7 +124,7 @@ fn chain(dev: &mut Device, rng: &mut Rng, q: usize) {
 fn restart(dev: &mut Device, rng: &mut Rng) -> Try<()> {
     dev.run(false)?;
     for q in [RX, TX] {
-        let base = if rng.one_in(4) { rng.next() as u16 } else { 0 };
+        let base = if rng.one_in(4) { rng.word() as u16 } else { 0 };
         dev.set_base(q, u32::from(base))?;
         dev.q[q].set_avail_idx(base);
     }
@@ -161,13 +161,13 @@ fn programs(cid: u64, seed: u64, stop: Arc<AtomicBool>) -> Try<thread::JoinHandl
 pub fn run(rng: &mut Rng, iterations: u32) -> Try<(Device, Done)> {
     let mut dev = Setup::num(64).open()?;
     let stop = Arc::new(AtomicBool::new(false));
-    let host = programs(dev.cid, rng.next(), stop.clone())?;
+    let host = programs(dev.cid, rng.word(), stop.clone())?;
     let mut done = Done::default();
     let all = dev.regions();
     let mut result = Ok(());
     for n in 0..iterations {
         let q = rng.below(2) as usize;
-        if n >> 10 & 1 == 0 {
+        if (n >> 10) & 1 == 0 {
             bytes(&mut dev, rng, q);
         } else {
             chain(&mut dev, rng, q);
@@ -186,7 +186,7 @@ pub fn run(rng: &mut Rng, iterations: u32) -> Try<(Device, Done)> {
             if rng.one_in(500) {
                 match rng.below(3) {
                     0 => dev.set_memory(&all)?,
-                    1 => dev.set_features(dev.setup.features ^ 1 << 29)?,
+                    1 => dev.set_features(dev.setup.features ^ (1 << 29))?,
                     _ => dev.set_features(dev.setup.features)?,
                 }
             }

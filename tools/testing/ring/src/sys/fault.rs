@@ -27,7 +27,7 @@ impl Faults {
     }
 
     fn io(&self, cmd: u32, arg: &mut [u64]) -> io::Result<()> {
-        assert!(size_of_val(arg) >= (cmd >> 16 & 0x3fff) as usize);
+        assert!(size_of_val(arg) >= ((cmd >> 16) & 0x3fff) as usize);
         let request = libc::Ioctl::from(cmd);
         // SAFETY: The argument is as large as the request says, and writable.
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, arg.as_mut_ptr()) })?;

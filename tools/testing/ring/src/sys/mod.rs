@@ -37,7 +37,7 @@ fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
 /// The buffer must have room for what the kernel writes for `cmd`: 304 bytes are enough for any
 /// request of vhost, and smaller ones are refused.
 pub fn ioctl(fd: &impl AsRawFd, cmd: u32, arg: &mut [u8]) -> io::Result<i32> {
-    assert!(arg.len() >= 304 || arg.len() >= (cmd >> 16 & 0x3fff) as usize);
+    assert!(arg.len() >= 304 || arg.len() >= ((cmd >> 16) & 0x3fff) as usize);
     // SAFETY: `arg` is writable, and as large as the request says; the kernel checks the rest.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::Ioctl::from(cmd), arg.as_mut_ptr()) })
 }
@@ -45,7 +45,7 @@ pub fn ioctl(fd: &impl AsRawFd, cmd: u32, arg: &mut [u8]) -> io::Result<i32> {
 /// An ioctl with any argument, which is an address to the kernel. It must be one that the kernel
 /// cannot write to: nothing, or nothing of ours, is mapped there.
 pub fn ioctl_wild(fd: &impl AsRawFd, cmd: u32, arg: u64) -> io::Result<i32> {
-    assert!(arg < 0x10000 || arg >= 1 << 47 || arg == 0x10000);
+    assert!(arg <= 0x10000 || arg >= 1 << 47);
     // SAFETY: Nothing is mapped below `vm.mmap_min_addr`, nor above the user half.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::Ioctl::from(cmd), arg) })
 }

@@ -38,6 +38,16 @@ pub fn fork(f: impl FnOnce() -> i32) -> io::Result<Child> {
     })
 }
 
+/// As [`fork`], and the child stays when its parent ends; nobody waits for it.
+pub fn fork_detached(f: impl FnOnce() -> i32) -> io::Result<()> {
+    // SAFETY: With one thread, no lock is held by somebody who does not exist in the child.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        exit(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101));
+    }
+    Ok(())
+}
+
 /// Ends the process at once, without running what is registered for its end.
 pub fn exit(status: i32) -> ! {
     // SAFETY: It does not return.
