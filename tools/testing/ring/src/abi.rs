@@ -124,3 +124,73 @@ pub fn memory_table(regions: &[Region], count: u32, padding: u32) -> Vec<u8> {
     }
     arg(&[&parts])
 }
+
+/// Length of `struct vhost_msg` and `struct vhost_msg_v2`.
+pub const MESSAGE_LEN: usize = 72;
+
+pub const MISS: u8 = 1;
+pub const UPDATE: u8 = 2;
+pub const INVALIDATE: u8 = 3;
+
+/// `struct vhost_msg_v2`, with any values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// 1 or 2 for the versions that there are.
+    pub version: u32,
+    pub asid: u32,
+    pub iova: u64,
+    pub size: u64,
+    pub user: u64,
+    pub perm: u8,
+    pub kind: u8,
+}
+
+impl Message {
+    /// A mapping for reading and writing.
+    pub fn update(iova: u64, size: u64, user: u64) -> Self {
+        Self {
+            version: 2,
+            asid: 0,
+            iova,
+            size,
+            user,
+            perm: 3,
+            kind: UPDATE,
+        }
+    }
+
+    /// A mapping that is taken back.
+    pub fn invalidate(iova: u64, size: u64) -> Self {
+        Self {
+            kind: INVALIDATE,
+            perm: 0,
+            ..Self::update(iova, size, 0)
+        }
+    }
+
+    pub fn bytes(&self) -> [u8; MESSAGE_LEN] {
+        let mut bytes = [0; MESSAGE_LEN];
+        bytes[..4].copy_from_slice(&self.version.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.asid.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.iova.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.size.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.user.to_ne_bytes());
+        bytes[32] = self.perm;
+        bytes[33] = self.kind;
+        bytes
+    }
+
+    pub fn parse(bytes: &[u8; MESSAGE_LEN]) -> Self {
+        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        Self {
+            version: word(0),
+            asid: word(4),
+            iova: long(8),
+            size: long(16),
+            user: long(24),
+            perm: bytes[32],
+            kind: bytes[33],
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! A device: the descriptor, guest memory, two rings, and eventfds.
 
 use crate::{
-    abi::{self, feature, Region, RingAddr},
+    abi::{self, feature, Message, Region, RingAddr},
     packet::{self, Header, Packet, HEADER_LEN},
     ring::{Desc, Queue, Used, WRITE},
     sys::{self, memory::Mapping},
@@ -60,6 +60,8 @@ pub struct Setup {
     /// Other memory than all of it at 0.
     pub regions: Option<fn(u64) -> Vec<Region>>,
     pub cid: Option<u64>,
+    /// Flags for the addresses of the rings.
+    pub ring_flags: u32,
 }
 
 impl Default for Setup {
@@ -74,6 +76,7 @@ impl Default for Setup {
             base: 0,
             regions: None,
             cid: None,
+            ring_flags: 0,
         }
     }
 }
@@ -107,6 +110,9 @@ impl Setup {
         let mut dev = Device::bare(mem, self)?;
         dev.io(abi::SET_OWNER, &mut abi::arg(&[]))?;
         dev.set_features(dev.setup.features)?;
+        if dev.has_iotlb() {
+            dev.map_all()?;
+        }
         let regions = dev.regions();
         dev.set_memory(&regions)?;
         dev.set_cid(dev.cid)?;
@@ -230,6 +236,34 @@ impl Device {
         Ok(())
     }
 
+    /// Writes a message for the IOTLB.
+    pub fn tell(&self, message: &Message) -> io::Result<()> {
+        (&self.file).write_all(&message.bytes())?;
+        Ok(())
+    }
+
+    /// Maps the memory of the guest, each MiB by itself: what is taken back in a mapping takes all of
+    /// it.
+    pub fn map_all(&self) -> io::Result<()> {
+        const STEP: u64 = 1 << 20;
+        for at in (0..self.mem.len() as u64).step_by(STEP as usize) {
+            self.tell(&Message::update(at, STEP, self.mem.addr() + at))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a message of the device; nothing if there is none.
+    pub fn ask(&self) -> io::Result<Option<[u8; abi::MESSAGE_LEN]>> {
+        sys::set_nonblocking(&self.file, true)?;
+        let mut bytes = [0xaa; abi::MESSAGE_LEN];
+        match (&self.file).read(&mut bytes) {
+            Ok(n) if n == bytes.len() => Ok(Some(bytes)),
+            Ok(n) => Err(io::Error::other(format!("{n} bytes"))),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The index that the device would continue with.
     pub fn base(&self, q: usize) -> io::Result<u16> {
         let mut arg = abi::ring_state(q as u32, 0);
@@ -242,12 +276,19 @@ impl Device {
         Ok(())
     }
 
-    /// Where a ring is, for `SET_VRING_ADDR`.
+    /// Whether there is an IOTLB.
+    fn has_iotlb(&self) -> bool {
+        self.setup.features & feature::ACCESS_PLATFORM != 0
+    }
+
+    /// Where a ring is, for `SET_VRING_ADDR`: in the memory of the owner or, with an IOTLB, where it
+    /// is for the guest.
     pub fn ring_addr(&self, q: usize) -> RingAddr {
-        let (base, queue) = (self.mem.addr(), &self.q[q]);
+        let base = if self.has_iotlb() { 0 } else { self.mem.addr() };
+        let queue = &self.q[q];
         RingAddr {
             index: q as u32,
-            flags: 0,
+            flags: self.setup.ring_flags,
             desc: base + queue.desc as u64,
             used: base + queue.used as u64,
             avail: base + queue.avail as u64,

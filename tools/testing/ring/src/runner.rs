@@ -175,6 +175,9 @@ impl Plan {
             scale: self.scale,
         };
         let mut child = process::fork(|| {
+            if !case.parallel {
+                let _ = process::pin(0);
+            }
             let text = match (case.run)(&mut ctx) {
                 Ok(outcome) => format!("+{outcome}"),
                 Err(failure) => format!("-{failure}"),
@@ -223,6 +226,7 @@ fn tainted() -> String {
 fn probe(scale: u32) -> Try<Result<(), String>> {
     let mut child = process::fork(|| {
         let answered = || -> Try<bool> {
+            process::pin(0)?;
             let mut dev = Setup {
                 cid: Some(0x7fff_0000),
                 memory: 16 << 20,

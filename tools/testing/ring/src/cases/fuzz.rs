@@ -14,6 +14,7 @@ use crate::{
 
 pub const CASES: &[Case] = &[
     case("N22/random-rings", "alive, no growth", random_rings)
+        .parallel()
         .seconds(1200)
         .long_on_c("nothing to compare"),
     case(
@@ -28,6 +29,7 @@ pub const CASES: &[Case] = &[
         "alive, no growth",
         changing,
     )
+    .parallel()
     .seconds(2400)
     .long_on_c("nothing to compare"),
 ];

@@ -59,7 +59,8 @@ pub const CASES: &[Case] = &[
         stop.store(true, Ordering::Relaxed);
         toggle.join().map_err(|_| "a thread panicked")?;
         outcome
-    }),
+    })
+    .parallel(),
     case("N03/indexes-wrap", "all answers, in order", |ctx| {
         // At full length all the way around, else from shortly before.
         let (base, count) = if ctx.full {
@@ -121,7 +122,7 @@ pub const CASES: &[Case] = &[
         never_comes(ctx.scale)
     })
     .seconds(60),
-    case("N11/memory-dropped-and-moved", "alive", |_| moving()),
+    case("N11/memory-dropped-and-moved", "alive", |_| moving()).parallel(),
     case("N12/huge-pages", "RST", |_| {
         std::fs::write("/proc/sys/vm/nr_hugepages", "16")?;
         let mem = Mapping::huge(2 * MEMORY);

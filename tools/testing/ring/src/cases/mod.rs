@@ -12,8 +12,11 @@ use crate::{device::Device, observe, rng::Rng, runner::Modules, Try};
 mod budget;
 mod fuzz;
 mod ioctl;
+mod iotlb;
 mod life;
+mod log;
 mod memory;
+mod others;
 mod protocol;
 mod rx;
 mod tx;
@@ -64,6 +67,9 @@ pub struct Case {
     pub on_c: OnC,
     /// Too long for `make test`.
     pub only_full: bool,
+    /// It has threads that are to run at the same time. The others stay on one CPU, worker included:
+    /// to wake up an idle CPU of a VM may take longer than all that it does.
+    pub parallel: bool,
 }
 
 const fn case(name: &'static str, expect: &'static str, run: fn(&mut Ctx) -> Try<String>) -> Case {
@@ -74,12 +80,18 @@ const fn case(name: &'static str, expect: &'static str, run: fn(&mut Ctx) -> Try
         seconds: 30,
         on_c: OnC::Run,
         only_full: false,
+        parallel: false,
     }
 }
 
 impl Case {
     const fn seconds(mut self, seconds: u32) -> Self {
         self.seconds = seconds;
+        self
+    }
+
+    const fn parallel(mut self) -> Self {
+        self.parallel = true;
         self
     }
 
@@ -110,6 +122,9 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         fuzz::CASES,
         ioctl::CASES,
         life::CASES,
+        iotlb::CASES,
+        log::CASES,
+        others::CASES,
     ]
     .into_iter()
     .flatten()

@@ -192,7 +192,59 @@ pub const CASES: &[Case] = &[
     .not_on_c("keeps a worker busy for up to 50 s"),
     case("T45c/owner-killed-in-a-long-chain", "gone in time", killed)
         .not_on_c("keeps a process that was killed for 16 s"),
-    case("T46/guest-rewrites-what-is-being-read", "alive", rewriting),
+    case(
+        "T47/32767-empty-descriptors-then-header",
+        "RST in time",
+        |ctx| {
+            let mut dev = Setup::num(32768).open()?;
+            let mut entries = vec![empty(); 32767];
+            entries.push(Desc::new(DATA, H));
+            write_request(&dev, DATA);
+            dev.q[TX].set_all(&chained(&entries));
+            worst(ctx, &mut dev)
+        },
+    )
+    .not_on_c("a measurement of time"),
+    case("T47/loop-of-32768", "BROKEN in time", |ctx| {
+        let mut dev = Setup::num(32768).open()?;
+        let entries: Vec<_> = (0..32768u16)
+            .map(|n| empty().next((n + 1) % 32768))
+            .collect();
+        dev.q[TX].set_all(&entries);
+        worst(ctx, &mut dev)
+    })
+    .not_on_c("a measurement of time"),
+    case("T47/table-of-32768-in-64-regions", "RST in time", |ctx| {
+        let setup = Setup {
+            regions: Some(scattered),
+            ..Setup::num(32768)
+        };
+        let mut dev = setup.open()?;
+        let mut entries = vec![empty(); 32767];
+        entries.push(Desc::new(DATA, H));
+        write_request(&dev, DATA);
+        dev.mem.write(TABLE as usize, &table(&chained(&entries)));
+        dev.q[TX].set(0, Desc::new(TABLE, 32768 * 16).flags(INDIRECT));
+        worst(ctx, &mut dev)
+    })
+    .not_on_c("a measurement of time"),
+    case("T47/1024-segments-in-64-regions", "RST in time", |ctx| {
+        let setup = Setup {
+            regions: Some(scattered),
+            ..Setup::num(1024)
+        };
+        let mut dev = setup.open()?;
+        let header = dev
+            .header(packet::RW, 1, NOBODY)
+            .with(|h| h.len = 1023 * 64);
+        dev.mem.write(DATA as usize, &header.bytes());
+        let mut entries = vec![Desc::new(DATA, H)];
+        entries.extend((0..1023).map(|n| Desc::new(LARGE + n * 4096 % 0x20_0000, 64)));
+        dev.q[TX].set_all(&chained(&entries));
+        worst(ctx, &mut dev)
+    })
+    .not_on_c("a measurement of time"),
+    case("T46/guest-rewrites-what-is-being-read", "alive", rewriting).parallel(),
 ];
 
 fn empty() -> Desc {
@@ -381,19 +433,34 @@ pub fn time_of_kick(dev: &Device, q: usize) -> Try<Duration> {
 /// A chain of tables, each with as many empty entries as there can be.
 fn tables(ctx: &Ctx, count: u16) -> Try<String> {
     let mut dev = Setup::default().open()?;
-    offer_tables(&mut dev, count);
-    let took = time_of_kick(&dev, TX)?;
-    note(format!("{count} tables: {took:?}"));
-    let outcome = observe(&mut dev)?;
+    write_tables(&dev, count);
+    worst(ctx, &mut dev)
+}
+
+/// Memory in 63 pieces where the large packets and tables are.
+fn scattered(user: u64) -> Vec<abi::Region> {
+    const STEP: u64 = 0x1_1000;
+    let mut all = vec![region(0, LARGE, user)];
+    all.extend((0..62).map(|n| region(LARGE + n * STEP, STEP, user + LARGE + n * STEP)));
+    let done = LARGE + 62 * STEP;
+    all.push(region(done, MEMORY as u64 - done, user + done));
+    all
+}
+
+/// What comes of the chain at descriptor 0, and whether it took long.
+fn worst(ctx: &Ctx, dev: &mut Device) -> Try<String> {
+    dev.q[TX].offer(0);
+    let took = time_of_kick(dev, TX)?;
+    note(format!("the worker was busy for {took:?}"));
     let when = if took < CHAIN_LIMIT * ctx.scale {
         "in time"
     } else {
         "too late"
     };
-    Ok(format!("{outcome} {when}"))
+    Ok(format!("{} {when}", observe(dev)?))
 }
 
-fn offer_tables(dev: &mut Device, count: u16) {
+fn write_tables(dev: &Device, count: u16) {
     let mut entries = loop_of_empty();
     entries[65535] = empty();
     dev.mem.write(TABLE as usize, &table(&entries));
@@ -402,7 +469,6 @@ fn offer_tables(dev: &mut Device, count: u16) {
         let last = n == count - 1;
         dev.q[TX].set(n, if last { desc } else { desc.next(n + 1) });
     }
-    dev.q[TX].offer(0);
 }
 
 /// The owner is killed while its worker walks a long chain.
@@ -411,7 +477,8 @@ fn killed(ctx: &mut Ctx) -> Try<String> {
         let Ok(mut dev) = Setup::default().open() else {
             return 1;
         };
-        offer_tables(&mut dev, 128);
+        write_tables(&dev, 128);
+        dev.q[TX].offer(0);
         dev.kick(TX);
         loop {
             thread::sleep(Duration::from_secs(1));

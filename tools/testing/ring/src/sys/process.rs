@@ -126,6 +126,15 @@ pub fn unshare(flags: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Stays on one CPU, with all threads that are made from now on.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = [0u64; 16];
+    set[cpu / 64] |= 1 << (cpu % 64);
+    // SAFETY: A set of CPUs is an array of words, of the given size.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) })?;
+    Ok(())
+}
+
 /// Becomes an ordinary user.
 pub fn become_user(uid: u32) -> io::Result<()> {
     // SAFETY: No groups, thus no memory.
