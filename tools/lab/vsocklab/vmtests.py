@@ -16,9 +16,11 @@ GROUPS = {
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
     "LAB": ["c_c"],
+    "VMM": ["iommu", "migrate", "iommu_c", "migrate_c"],
 }
-ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "strace_ours",
-         "netns_guest", "vmtest", "api_c", "t3_c", "c_ours", "strace_c", "c_c"]
+ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
+         "strace_ours", "netns_guest", "vmtest", "api_c", "t3_c", "c_ours", "strace_c", "c_c",
+         "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash

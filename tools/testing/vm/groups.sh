@@ -9,6 +9,7 @@
 . /lab/vm/t4.sh
 . /lab/vm/vmtest.sh
 . /lab/vm/netns.sh
+. /lab/vm/vmm.sh
 
 # ensure_host ours|c|none: those host modules and no others
 HOST_NOW=none
@@ -66,6 +67,11 @@ group_strace_c() {
 	check T4/qemu-ioctls/c strace_guest c
 	check T4/qemu-ioctls/same t4_strace_compare
 }
+
+group_iommu() { ensure_host ours T4/iommu-host-ours-guest-ours && iommu_tests ours ours; }
+group_migrate() { ensure_host ours T4/migrate-host-ours-guest-c && migrate_tests ours c; }
+group_iommu_c() { ensure_host c T4/iommu-host-c-guest-c && iommu_tests c c; }
+group_migrate_c() { ensure_host c T4/migrate-host-c-guest-c && migrate_tests c c; }
 
 run_groups() {
 	local group begin

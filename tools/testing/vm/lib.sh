@@ -95,7 +95,7 @@ guest_machine() {
 		accel=kvm
 		grep -q hypervisor /proc/cpuinfo && ! grep -qw lab.tcg /proc/cmdline || cpu=host
 	fi
-	MACHINE=(-accel $accel -cpu $cpu -M q35 -m 512M -display none -nodefaults -no-reboot
+	MACHINE=(-accel $accel -cpu $cpu -M q35 -m ${GUEST_MEMORY:-512M} -display none -nodefaults -no-reboot
 		-global virtio-net-pci.romfile= $GUEST_EXTRA)
 }
 
@@ -105,7 +105,7 @@ guest_qemu() {	# MODULES, to be run in the background
 	# One CPU for the guest: unpinned, nested SVM under TCG hangs now and then.
 	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 "${MACHINE[@]}" \
 		-chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
-		-device "vhost-vsock-pci,guest-cid=$GUEST_CID" \
+		$GUEST_FIRST -device "vhost-vsock-pci,guest-cid=$GUEST_CID$GUEST_VSOCK" \
 		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
 		-device virtio-net-pci,netdev=n \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
@@ -289,9 +289,26 @@ check() {
 	if output=$("$@" 2>&1); then
 		ok "$name"
 	else
-		not_ok "$name" "$(printf '%s' "$output" | tail -n 1)"
-		printf '%s\n' "$output" | tail -n 12 | sed 's/^/#   /'
-		return 1
+		check_failed "$name" "$output"
+	fi
+}
+
+check_failed() {
+	not_ok "$1" "$(printf '%s' "$2" | tail -n 1)"
+	printf '%s\n' "$2" | tail -n 12 | sed 's/^/#   /'
+	return 1
+}
+
+# step NAME COMMAND...: the same for one that others depend on. It always runs, and
+# in this shell: what it starts and sets stays.
+step() {
+	local name=$1
+	shift
+	mark "$name"
+	if "$@" >/tmp/step.out 2>&1; then
+		! want "$name" || ok "$name"
+	else
+		check_failed "$name" "$(cat /tmp/step.out)"
 	fi
 }
 

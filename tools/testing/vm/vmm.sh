@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced: what QEMU does with a device beyond the usual: an IOMMU in front of it,
+# and migration while data flows.
+
+# --- behind an IOMMU ------------------------------------------------------------
+
+# Every address of the rings is one of the IOMMU's; QEMU answers what the device asks.
+GUEST_IOMMU="-machine kernel-irqchip=split -device intel-iommu,intremap=on,device-iotlb=on"
+
+iommu_in_use() {
+	local dev
+	dev=$(guest_sh 'dirname $(grep -l 0x0013 /sys/bus/virtio/devices/*/device)')
+	guest_sh "[ -d $dev/driver ]" || { echo "the guest has no vsock device"; return 1; }
+	guest_sh "dmesg | grep -q 'DMAR: Intel(R) Virtualization'" ||
+		{ echo "the guest does not use the IOMMU"; return 1; }
+	# The PCI device: it is in a group only if an IOMMU translates for it.
+	guest_sh "[ -d \$(readlink -f $dev)/../iommu_group ]" ||
+		{ echo "the IOMMU is not in front of the device"; return 1; }
+	guest_sh "cut -c34 $dev/features | grep -q 1" ||
+		{ echo "the guest did not negotiate VIRTIO_F_ACCESS_PLATFORM"; return 1; }
+}
+
+# iommu_tests HOST GUEST
+iommu_tests() {
+	local name=T4/iommu-host-$1-guest-$2 direction
+	want_group "$name" || return 0
+	mark "$name/boot"
+	if ! GUEST_FIRST="$GUEST_IOMMU" GUEST_VSOCK=",iommu_platform=on,ats=on,disable-legacy=on" \
+			GUEST_APPEND="$GUEST_APPEND intel_iommu=on" guest_start "$2"; then
+		not_ok "$name/boot" "the guest did not start"
+		guest_kill
+		return 1
+	fi
+	want "$name/boot" && ok "$name/boot"
+	check "$name/in-use" iommu_in_use
+	for direction in guest-client guest-server; do
+		want_group "$name/$direction" || continue
+		mark "$name/$direction/vsock_test"
+		pair "$name/$direction" vsock_test $direction
+	done
+	check "$name/file-guest-to-host" to_host
+	check "$name/file-host-to-guest" to_guest
+	check "$name/driver-again" iommu_driver_again "$2"
+	check "$name/switch-off" guest_stop
+	check "$name/qemu-says-nothing" qemu_says_nothing
+	guest_kill
+}
+
+# The driver goes and comes: all translations are taken back, and asked for again.
+iommu_driver_again() {
+	guest_sh "rmmod vmw_vsock_virtio_transport && insmod /modules/$1/vmw_vsock_virtio_transport.ko" ||
+		return 1
+	to_host && to_guest
+}
+
+# What QEMU has to complain of goes to its standard error.
+qemu_says_nothing() {
+	grep -v '^qemu-system-x86_64: warning: TCG doesn' $LAB/out/guest-qemu.log | grep . || return 0
+	return 1
+}
+
+# --- migration ------------------------------------------------------------------
+
+MIGRATE_BYTES=$((256 << 20))
+MIGRATE_STATE=/tmp/migrate.state
+MIGRATE_QMP=/tmp/migrate.qmp
+
+qmp() { python3 /lab/vm/qmp.py $MIGRATE_QMP "$@"; }
+
+# Streams in both directions that never end; what the host sends is never the same.
+migrate_traffic() {
+	guest_sh 'for p in 6000 6001 6002; do
+			(socat -u VSOCK-LISTEN:$p /dev/null; echo "reader $p: $?" >>/tmp/streams) >/dev/null 2>&1 &
+		done
+		(socat -u OPEN:/dev/urandom VSOCK-CONNECT:2:6003; echo "writer: $?" >>/tmp/streams) >/dev/null 2>&1 &
+		sleep 1'
+	local port
+	for port in 6000 6001 6002; do
+		socat -u OPEN:/dev/urandom VSOCK-CONNECT:$GUEST_CID:$port 2>/dev/null &
+		MIGRATE_PIDS="$MIGRATE_PIDS $!"
+	done
+}
+
+# migrate_out: the guest goes to a file while data flows; its memory is saved as it is in the end
+migrate_out() {
+	local n
+	socat -u VSOCK-LISTEN:6003 /dev/null 2>/dev/null &
+	MIGRATE_PIDS=$!
+	migrate_traffic
+	sleep 1
+	for n in $MIGRATE_PIDS; do
+		kill -0 "$n" 2>/dev/null || { echo "a stream does not run"; return 1; }
+	done
+	rm -f $MIGRATE_STATE
+	qmp migrate-set-parameters '{"max-bandwidth": 4000000000, "downtime-limit": 3000}' >/dev/null || return 1
+	qmp migrate "{\"uri\": \"file:$MIGRATE_STATE\"}" >/dev/null || return 1
+	qmp wait completed 180 >$LAB/out/migrate.json || return 1
+	qmp pmemsave "{\"val\": 0, \"size\": $MIGRATE_BYTES, \"filename\": \"/tmp/memory.out\"}" >/dev/null || return 1
+	for n in $MIGRATE_PIDS; do kill "$n" 2>/dev/null; done
+	guest_kill
+	# The device and its CID are free now.
+	[ "$(stat -c %s $MIGRATE_STATE)" -gt 1000000 ] || { echo "there is next to nothing in the file"; return 1; }
+	[ "$(stat -c %s /tmp/memory.out)" = $MIGRATE_BYTES ] || { echo "the memory was not saved"; return 1; }
+}
+
+# migrate_in MODULES: a new QEMU takes the guest from the file, and does not run it yet
+migrate_in() {
+	guest_log_begin "$1 from a file"
+	GUEST_MEMORY=$((MIGRATE_BYTES >> 20))M \
+		GUEST_EXTRA="$GUEST_EXTRA -S -qmp unix:$MIGRATE_QMP,server=on,wait=off -incoming file:$MIGRATE_STATE" \
+		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
+	GUEST_PID=$!
+	local n
+	for n in $(seq 50); do
+		[ -S $MIGRATE_QMP ] && qmp query-status >/dev/null 2>&1 && break
+		sleep 0.2
+	done
+	qmp wait completed 120 >/dev/null || { cat $LAB/out/guest-qemu.log; return 1; }
+	qmp pmemsave "{\"val\": 0, \"size\": $MIGRATE_BYTES, \"filename\": \"/tmp/memory.in\"}" >/dev/null
+}
+
+# Not a byte of the guest's memory is other than it was: what the device wrote was seen.
+migrate_same_memory() {
+	local pages
+	cmp -s /tmp/memory.out /tmp/memory.in && return 0
+	pages=$(cmp -l /tmp/memory.out /tmp/memory.in | awk '{ p = int(($1 - 1) / 4096); if (p != last) n++; last = p } END { print n }')
+	echo "$pages pages of the guest are out of date"
+	return 1
+}
+
+migrate_resume() {
+	local n
+	qmp cont >/dev/null || return 1
+	for n in $(seq 50); do
+		guest_sh true && return 0
+		sleep 0.2
+	done
+	echo "the guest does not answer"
+	return 1
+}
+
+# The streams from before got a reset, all of them.
+migrate_streams_reset() {
+	local n
+	for n in $(seq 50); do
+		[ "$(guest_sh 'cat /tmp/streams 2>/dev/null | wc -l')" = 4 ] && return 0
+		sleep 0.2
+	done
+	guest_sh 'cat /tmp/streams; ps | grep socat'
+	echo "a stream from before the migration is still there"
+	return 1
+}
+
+# migrate_tests HOST GUEST
+migrate_tests() {
+	local name=T4/migrate-host-$1-guest-$2
+	want_group "$name" || return 0
+	mark "$name/boot"
+	rm -f $MIGRATE_QMP
+	if ! GUEST_MEMORY=$((MIGRATE_BYTES >> 20))M \
+			GUEST_EXTRA="$GUEST_EXTRA -qmp unix:$MIGRATE_QMP,server=on,wait=off" guest_start "$2"; then
+		not_ok "$name/boot" "the guest did not start"
+		guest_kill
+		return 1
+	fi
+	want "$name/boot" && ok "$name/boot"
+	step "$name/out-under-traffic" migrate_out || { guest_kill; return 1; }
+	rm -f $MIGRATE_QMP
+	step "$name/in" migrate_in "$2" || { guest_kill; return 1; }
+	check "$name/memory-is-the-same" migrate_same_memory
+	rm -f /tmp/memory.out /tmp/memory.in
+	step "$name/resume" migrate_resume || { guest_kill; return 1; }
+	check "$name/streams-are-reset" migrate_streams_reset
+	check "$name/file-guest-to-host" to_host
+	check "$name/file-host-to-guest" to_guest
+	check "$name/switch-off" guest_stop
+	rm -f $MIGRATE_STATE
+	guest_kill
+}
