@@ -61,7 +61,8 @@ fn plan() -> Try<Option<Plan>> {
         match argument.as_str() {
             "--list" => {
                 for case in cases::all() {
-                    println!("{:<44} {}", case.name, case.expect);
+                    let when = if case.only_full { "--full" } else { "" };
+                    println!("{:<56} {when:<7} {}", case.name, case.expect);
                 }
                 return Ok(None);
             }

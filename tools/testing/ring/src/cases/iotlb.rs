@@ -123,6 +123,7 @@ pub const CASES: &[Case] = &[
     )
     .seconds(60),
     case("IOT-09/mappings-taken-back-in-traffic", "alive", racing)
+        .only_full()
         .parallel()
         .seconds(60),
     case("IOT-10/miss-answered", "RST", |_| {
@@ -134,7 +135,8 @@ pub const CASES: &[Case] = &[
         }
         dev.tell(&Message::update(LARGE, 4096, dev.mem.addr() + LARGE))?;
         observe(&mut dev)
-    }),
+    })
+    .only_full(),
     case("IOT-11/buffer-that-must-not-be-read", "a miss", |_| {
         let mut dev = setup().open()?;
         dev.tell(&Message::invalidate(LARGE, 4096))?;
@@ -145,7 +147,8 @@ pub const CASES: &[Case] = &[
         dev.tell(&write_only)?;
         send(&mut dev, LARGE);
         question(&dev)
-    }),
+    })
+    .only_full(),
 ];
 
 fn setup() -> Setup {

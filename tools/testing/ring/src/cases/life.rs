@@ -74,7 +74,8 @@ pub const CASES: &[Case] = &[
     ),
     case("LC-08/all-memory-gone", "1 error, ECONNRESET", |_| {
         no_memory()
-    }),
+    })
+    .only_full(),
     case(
         "LC-09/closed-while-a-program-reads",
         "ECONNRESET in time",
@@ -113,6 +114,7 @@ pub const CASES: &[Case] = &[
         let few = growth.is_below(i64::from(count).max(140), 128, 1024);
         Ok(if few { "no growth" } else { "grows" }.to_owned())
     })
+    .only_full()
     .seconds(120),
     case("LC-12/passed-to-another-process", "EPERM EPERM ok", |_| {
         passed_on()

@@ -65,7 +65,7 @@ pub struct Case {
     /// How long it may take.
     pub seconds: u32,
     pub on_c: OnC,
-    /// Too long for `make test`.
+    /// Not in `make test`: too long for it, or not yet seen to pass there; see `ring --list`.
     pub only_full: bool,
     /// It has threads that are to run at the same time. The others stay on one CPU, worker included:
     /// to wake up an idle CPU of a VM may take longer than all that it does.

@@ -20,7 +20,8 @@ pub const CASES: &[Case] = &[
         "N21/device-in-a-local-namespace",
         "from outside: ENODEV; from inside: connects; listener outside: RST",
         |_| namespaces(),
-    ),
+    )
+    .only_full(),
     case(
         "N26/64-devices-one-hostile",
         "at most 20 % slower",

@@ -204,6 +204,7 @@ pub const CASES: &[Case] = &[
             worst(ctx, &mut dev)
         },
     )
+    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/loop-of-32768", "BROKEN in time", |ctx| {
         let mut dev = Setup::num(32768).open()?;
@@ -213,6 +214,7 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set_all(&entries);
         worst(ctx, &mut dev)
     })
+    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/table-of-32768-in-64-regions", "RST in time", |ctx| {
         let setup = Setup {
@@ -227,6 +229,7 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set(0, Desc::new(TABLE, 32768 * 16).flags(INDIRECT));
         worst(ctx, &mut dev)
     })
+    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/1024-segments-in-64-regions", "RST in time", |ctx| {
         let setup = Setup {
@@ -243,6 +246,7 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set_all(&chained(&entries));
         worst(ctx, &mut dev)
     })
+    .only_full()
     .not_on_c("a measurement of time"),
     case("T46/guest-rewrites-what-is-being-read", "alive", rewriting).parallel(),
 ];
