@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/device.h>
+#include <linux/kernel.h>
 #include <linux/scatterlist.h>
 #include <linux/skbuff.h>
 #include <linux/virtio.h>
@@ -66,4 +68,20 @@ __rust_helper int rust_vsock_helper_skb_payload_to_sg(struct sk_buff *skb, struc
 {
 	sg_init_table(sg, nents);
 	return skb_to_sgvec_nomark(skb, sg, 0, skb->len);
+}
+
+__rust_helper void rust_vsock_helper_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
+__rust_helper void rust_vsock_helper_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
+/* Neither being switched off nor asleep. */
+__rust_helper bool rust_vsock_helper_system_is_running(void)
+{
+	return system_state == SYSTEM_RUNNING;
 }

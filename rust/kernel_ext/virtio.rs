@@ -17,7 +17,7 @@
 //!    deletes the queues (no callback runs any more), and drops its reference to the shared object.
 //!
 //! A failure in step 2 and [`Driver::freeze`] take the way of step 3; [`Driver::restore`] that of
-//! step 2. No driver can get at a queue outside of this: a [`Virtqueue`] hands out a [`LiveQueue`]
+//! step 2: when the machine sleeps, and when the device is reset meanwhile ([`restart`]). No driver can get at a queue outside of this: a [`Virtqueue`] hands out a [`LiveQueue`]
 //! only while the device runs, and the adapter waits until it was given back.
 //!
 //! Reset, draining and deletion are not left to `Drop` of the driver's data, because the bus wants a
@@ -52,6 +52,8 @@ use kernel::{
 mod buffer;
 #[path = "virtio/queue.rs"]
 mod queue;
+#[path = "virtio/restart.rs"]
+mod restart;
 
 pub use self::{
     buffer::{
@@ -265,12 +267,13 @@ pub trait Driver: Sized + 'static {
         shared: ArcBorrow<'_, Self::Shared>,
     );
 
-    /// The machine is going to sleep: the queues will vanish after this.
+    /// The machine is going to sleep, or the device will be reset: the queues will vanish after this.
     fn freeze(dev: &Device<device::Core<'_>>, shared: ArcBorrow<'_, Self::Shared>) {
         let _ = (dev, shared);
     }
 
-    /// The machine woke up: the queues are there again, and empty. A failure resets the device.
+    /// The machine woke up, or the device was reset: the queues are there again, and empty. A failure
+    /// resets the device.
     ///
     /// # Errors
     ///
@@ -413,6 +416,8 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             unsafe {
                 (*raw).freeze = Some(Self::freeze_callback);
                 (*raw).restore = Some(Self::restore_callback);
+                (*raw).reset_prepare = Some(Self::reset_prepare_callback);
+                (*raw).reset_done = Some(Self::reset_done_callback);
             }
         }
 
@@ -525,13 +530,15 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The device is bound.
         let binding = unsafe { Self::binding(dev) };
 
-        from_result(|| {
-            // SAFETY: `priv` points to `binding`.
-            unsafe { binding.start(dev) }
-                .and_then(|()| T::restore(dev, binding.shared.clone()))
-                .inspect_err(|_| binding.stop(dev))?;
-            Ok(0)
-        })
+        from_result(|| Self::resume(dev, binding).map(|()| 0))
+    }
+
+    /// Starts the device and the driver again, after a freeze.
+    fn resume(dev: &Device<device::CoreInternal<'_>>, binding: &Binding<T>) -> Result {
+        // SAFETY: `priv` points to `binding`, which only `binding()` makes.
+        unsafe { binding.start(dev) }
+            .and_then(|()| T::restore(dev, binding.shared.clone()))
+            .inspect_err(|_| binding.stop(dev))
     }
 
     /// # Safety

@@ -24,8 +24,10 @@ use kernel::{
         Bound,
         Core, //
     },
+    new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
             Full,
@@ -33,7 +35,13 @@ use kernel::{
         },
         rcu,
         Arc,
-        ArcBorrow, //
+        ArcBorrow,
+        Mutex, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
     },
     workqueue::{
         impl_has_work,
@@ -45,6 +53,7 @@ use kernel::{
 };
 use kernel_ext::virtio::{
     self,
+    Adapter,
     QueueList, //
 };
 use virtio_transport_common::{
@@ -67,6 +76,9 @@ use vsock_proto::{
 
 /// `VIRTIO_ID_VSOCK`.
 const DEVICE_ID: u32 = 19;
+
+/// A device that breaks a queue again within this time stays broken, until its driver is bound again.
+const RESTART_INTERVAL: Delta = Delta::from_secs(1);
 
 /// Work items of [`Device`], by id.
 pub(crate) const RX_WORK: u64 = 0;
@@ -101,6 +113,10 @@ pub(crate) struct Device {
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
     broken: Atomic<bool>,
+    /// When it was started.
+    #[pin]
+    started: Mutex<Option<Instant<Monotonic>>>,
+    dev: ARef<virtio::Device>,
     #[pin]
     rx_work: Work<Device, RX_WORK>,
     #[pin]
@@ -185,6 +201,8 @@ impl Device {
                 max_parts: Atomic::new(0),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
+                started <- new_mutex!(None, "virtio_vsock::Device::started"),
+                dev: dev.counted(),
                 rx_work <- new_work!("virtio_vsock::Device::rx_work"),
                 tx_work <- new_work!("virtio_vsock::Device::tx_work"),
                 send_work <- new_work!("virtio_vsock::Device::send_work"),
@@ -218,16 +236,34 @@ impl Device {
         Ok(())
     }
 
-    /// The device broke a queue: gives it up, and ends all connections, once.
+    /// The device broke a queue: ends all connections, and starts the device anew, unless that was
+    /// done a moment ago.
     ///
-    /// Context: may sleep. No lock of a queue or a socket is held.
-    pub(crate) fn fail(&self, queue: &str) {
-        if !self.broken.xchg(true, Full) {
-            pr_err!("the device broke its {} queue, giving it up\n", queue);
-            self.stop_rx();
-            Guest::reset(|_| true);
+    /// Context: may sleep. No lock of a queue, a device or a socket is held.
+    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str) {
+        if self.broken.xchg(true, Full) {
+            self.send_queue.purge_all();
+            return;
         }
+        let again = self
+            .started
+            .lock()
+            .is_some_and(|started| started.elapsed() < RESTART_INTERVAL);
+        pr_err!(
+            "the device broke its {} queue, {} it\n",
+            queue,
+            if again { "giving up" } else { "restarting" }
+        );
+        self.stop_rx();
+        Guest::reset(|_| true);
         self.send_queue.purge_all();
+        if !again {
+            // Without a device to start there is nothing to tell.
+            match Adapter::<VsockDriver>::restart(&self.dev, &self.into()) {
+                Ok(()) | Err(ENODEV) => (),
+                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
+            }
+        }
     }
 
     /// Lets senders find the device, and fills the queues.
@@ -237,6 +273,7 @@ impl Device {
         DEVICE
             .compare_swap(None, Some(self.into()))
             .map_err(|_| EBUSY)?;
+        *self.started.lock() = Some(Instant::now());
         // Only now, since packets that arrive may have answers.
         self.start_rx()
             .and_then(|()| self.start_event())

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device that is reset under its driver, and goes on.
+//!
+//! Whoever resets the parent of the device, for example by `reset` in sysfs, causes it; a driver
+//! causes it by [`Adapter::restart`] when its device makes no sense any more. For the driver it is as
+//! if the machine had slept: [`Driver::freeze`], then [`Driver::restore`].
+
+use super::{
+    Adapter,
+    Binding,
+    Device,
+    Driver, //
+};
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::{
+    device,
+    error::{
+        from_result,
+        to_result, //
+    },
+    prelude::*,
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+
+// SAFETY: A device is counted by its `struct device`, which is released with the last reference.
+unsafe impl AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariants, the device is valid.
+        let dev = unsafe { &raw mut (*self.as_raw()).dev };
+        // SAFETY: As above; there is a reference, hence the count is not zero.
+        unsafe { bindings::get_device(dev) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        let vdev = obj.cast::<bindings::virtio_device>().as_ptr();
+        // SAFETY: By the safety requirements, the device is valid.
+        let dev = unsafe { &raw mut (*vdev).dev };
+        // SAFETY: By the safety requirements, the caller gives up a reference.
+        unsafe { bindings::put_device(dev) };
+    }
+}
+
+// SAFETY: A device is counted, and can be released by any thread.
+unsafe impl Send for Device {}
+// SAFETY: All that can be done with a `Device<Normal>` can be done by several threads at once.
+unsafe impl Sync for Device {}
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    /// A reference that outlives the driver's being bound to the device.
+    pub fn counted(&self) -> ARef<Device> {
+        // SAFETY: `Device` is the same type in all contexts, but for a marker without a size.
+        let this = unsafe { &*core::ptr::from_ref(self).cast::<Device>() };
+        this.into()
+    }
+}
+
+/// The lock of a device, held.
+///
+/// # Invariants
+///
+/// `0` is valid, and locked by this value.
+struct DeviceLock(*mut bindings::device);
+
+impl DeviceLock {
+    /// # Safety
+    ///
+    /// The device is valid for as long as the result exists.
+    unsafe fn new(dev: *mut bindings::device) -> Self {
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::device_lock(dev) };
+        // INVARIANT: It was just locked.
+        Self(dev)
+    }
+}
+
+impl Drop for DeviceLock {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::device_unlock(self.0) };
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    /// Resets a device and starts it anew, if its driver is bound to it with `shared`.
+    ///
+    /// Context: may sleep. No lock is held that the driver takes in [`Driver::freeze`] or
+    /// [`Driver::restore`], nor one that others hold while they bind, unbind, freeze or reset devices.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the driver is not bound any more, or the device sleeps, or the machine is being
+    /// switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
+    /// bound, and has no queues.
+    pub fn restart(dev: &Device, shared: &Arc<T::Shared>) -> Result {
+        let vdev = dev.as_raw();
+        // SAFETY: The device is valid, and so is its parent, to which it has a reference.
+        let parent = unsafe { (*vdev).dev.parent };
+        if parent.is_null() {
+            return Err(ENODEV);
+        }
+        // Under this lock devices are frozen, restored, reset and removed by their parents.
+        //
+        // SAFETY: As above; `dev` lives longer than the lock.
+        let _parent_lock = unsafe { DeviceLock::new(parent) };
+
+        // A device that was shut down must not be started again: the next kernel may be running.
+        //
+        // SAFETY: No preconditions.
+        if !unsafe { bindings::system_is_running() } {
+            return Err(ENODEV);
+        }
+        // SAFETY: The device is valid.
+        unsafe {
+            Self::with_binding(vdev, |_, binding| {
+                if Arc::ptr_eq(&binding.shared, shared) {
+                    Ok(())
+                } else {
+                    Err(ENODEV)
+                }
+            })
+        }?;
+        // If somebody unbinds the driver from here on, that is noticed in the callbacks.
+        //
+        // SAFETY: The device is valid, and nobody else resets it, as the parent is locked.
+        to_result(unsafe { bindings::virtio_device_reset_prepare(vdev) })?;
+        // SAFETY: As above.
+        to_result(unsafe { bindings::virtio_device_reset_done(vdev) })
+    }
+
+    /// Calls `f` if a driver of this type is bound to the device, which stays so meanwhile.
+    ///
+    /// # Safety
+    ///
+    /// The device is valid.
+    unsafe fn with_binding(
+        vdev: *mut bindings::virtio_device,
+        f: impl FnOnce(&Device<device::CoreInternal<'_>>, &Binding<T>) -> Result,
+    ) -> Result {
+        // SAFETY: By the safety requirements.
+        let dev = unsafe { &raw mut (*vdev).dev };
+        // SAFETY: By the safety requirements.
+        let _lock = unsafe { DeviceLock::new(dev) };
+        // SAFETY: The device is valid, and its driver does not change while it is locked.
+        let driver = unsafe { (*dev).driver };
+        if driver.is_null() {
+            return Err(ENODEV);
+        }
+        // SAFETY: All drivers of a virtio device are part of a `struct virtio_driver`.
+        let driver = unsafe { kernel::container_of!(driver, bindings::virtio_driver, driver) };
+        let ours: unsafe extern "C" fn(*mut bindings::virtio_device) -> c_int =
+            Self::probe_callback;
+        // SAFETY: A driver that is bound to a device is registered, and thus valid.
+        let probe = unsafe { (*driver).probe };
+        // SAFETY: The device is valid, and locked.
+        let bound = unsafe { !(*vdev).priv_.is_null() };
+        if !bound || !probe.is_some_and(|probe| core::ptr::fn_addr_eq(probe, ours)) {
+            return Err(ENODEV);
+        }
+
+        // INVARIANT: The device is valid for the duration of the call.
+        // SAFETY: By the safety requirements.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        // SAFETY: The device is bound to a driver of this type, and locked.
+        f(dev, unsafe { Self::binding(dev) })
+    }
+
+    /// # Safety
+    ///
+    /// Only called by the virtio core, with a valid device that nobody else resets.
+    pub(super) unsafe extern "C" fn reset_prepare_callback(
+        vdev: *mut bindings::virtio_device,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: By the safety requirements.
+            unsafe {
+                Self::with_binding(vdev, |dev, binding| {
+                    if !binding.started.load(Relaxed) {
+                        return Err(ENODEV);
+                    }
+                    T::freeze(dev, binding.shared.as_arc_borrow());
+                    binding.stop(dev);
+                    Ok(())
+                })
+            }?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`reset_prepare_callback`](Self::reset_prepare_callback), which was called before.
+    pub(super) unsafe extern "C" fn reset_done_callback(
+        vdev: *mut bindings::virtio_device,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: By the safety requirements.
+            unsafe {
+                Self::with_binding(vdev, |dev, binding| {
+                    if binding.started.load(Relaxed) {
+                        // Unbound and bound again meanwhile.
+                        return Ok(());
+                    }
+                    Self::resume(dev, binding)
+                })
+            }?;
+            Ok(0)
+        })
+    }
+}
