@@ -57,7 +57,7 @@ rust-analyzer clean:
 endif
 
 # --- the lab -----------------------------------------------------------------
-export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS
+export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG
 
 stock debug test-debug fuzz bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 
-from . import config, debugkernel, kselftest, ktap, logscan, vm, vmtests
+from . import config, debugkernel, kselftest, ktap, logscan, t5, vm, vmtests
 from .build import Builder, rust_files
 from .debugkernel import DebugBuilder, DebugKernel, DebugVM
 from .say import LabError, say
@@ -14,7 +14,8 @@ GROUPS = {
     "T1": ["debug_kunit"],
     "T2": ["debug_life", "loopback", "netns", "api"],
     "T3": ["t3", "device"],
-    "T4": ["ours_ours"],
+    "T4": ["ours_ours", "guest_life"],
+    "T5": [],
 }
 DEFAULT_TIERS = ["T1", "T2", "T3", "T4"]
 TIMEOUT = 2400
@@ -154,6 +155,11 @@ def run():
         if "t3" in groups and not vmtests.t3_programs(vm.Payload()):
             groups.remove("t3")
         Run(kernel, report, groups, guest).all()
+        if "T5" in tiers:
+            directory = t5.run(kernel, report, debugkernel.modules(), "test-debug-t5", patience=4.0,
+                               memory="1G", append="kasan_multi_shot")
+            if directory:
+                report_all(directory, report)
     except LabError as error:
         say(f"error: {error}")
         report.add("lab", "not ok", str(error).splitlines()[0])

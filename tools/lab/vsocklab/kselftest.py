@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel's own test programs for vsock, built unmodified and statically."""
+"""The kernel's own test programs for vsock, built unmodified and statically, and one of ours."""
 
 from . import cache, config
 from .chroot import Chroot
+from .cprogram import compile_c
 from .root import build_root
 from .say import step
 
@@ -18,8 +19,11 @@ cp PROGRAMS /out/
 """
 
 
+PEER = config.TESTING / "guest" / "vsock_peer.c"
+
+
 def programs(kernel):
-    """Paths of the built programs."""
+    """Paths of the built programs, for the host VM and the guest."""
     kdir, root = kernel.kdir(), build_root()
     script = SCRIPT.replace("PROGRAMS", " ".join(PROGRAMS)).replace("JOBS", str(config.JOBS))
 
@@ -29,4 +33,4 @@ def programs(kernel):
             place.run(script, "kselftest", "building the kernel's vsock tests")
 
     found = cache.entry("kselftest", [kdir.parent.name, root.parent.name, SCRIPT], build)
-    return [found / name for name in PROGRAMS]
+    return [*(found / name for name in PROGRAMS), compile_c(PEER)]

@@ -3,12 +3,12 @@
 
 import os
 
-from . import config, ktap, scale, t0, vm, vmtests
+from . import config, ktap, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
 
-KNOWN = ["T0", "T2", "T3", "T4", "LAB"]
+KNOWN = ["T0", "T2", "T3", "T4", "T5", "LAB", "VMM"]
 
 
 def run():
@@ -23,14 +23,16 @@ def run():
         print(f"# kernel {kernel.release} ({kernel.version}), tiers {' '.join(tiers)}", flush=True)
         if "T0" in tiers:
             t0.run(report)
-        if set(tiers) & {"T2", "T3", "T4", "LAB"}:
+        if set(tiers) & {"T2", "T3", "T4", "T5", "LAB", "VMM"}:
             modules = []
-            if set(tiers) & {"T2", "T3", "T4"}:
+            if set(tiers) & {"T2", "T3", "T4", "T5", "VMM"}:
                 Builder().make(quiet=True)
                 modules = vm.modules("ours")
             vmtests.run(kernel, report, tiers, modules)
             if "T3" in tiers:
                 scale.test(kernel, report, modules)
+            if "T5" in tiers:
+                t5.test(kernel, report, modules)
     except LabError as error:
         say(f"error: {error}")
         report.add("lab", "not ok", str(error).splitlines()[0])

@@ -5,22 +5,21 @@ import os
 import re
 import shlex
 
-from . import cache, cargo, config, kselftest, logscan, vm, vmtest
-from .chroot import Chroot
-from .root import build_root
+from . import cargo, config, kselftest, logscan, vm, vmtest
+from .cprogram import compile_c
 from .say import LabError, say
 
 GROUPS = {
     "T2": ["life", "loopback", "netns", "api", "api_c"],
     "T3": ["t3", "device", "t3_c"],
-    "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
+    "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "guest_life", "c_ours",
            "strace_c"],
-    "LAB": ["c_c"],
+    "LAB": ["c_c", "guest_life_c"],
     "VMM": ["iommu", "migrate", "iommu_c", "migrate_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
-         "strace_ours", "netns_guest", "vmtest", "api_c", "t3_c", "c_ours", "strace_c", "c_c",
-         "iommu_c", "migrate_c"]
+         "strace_ours", "netns_guest", "vmtest", "guest_life", "api_c", "t3_c", "c_ours", "strace_c",
+         "c_c", "guest_life_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash
@@ -66,26 +65,6 @@ def api_programs(payload):
     for source in sorted((config.TESTING / "api").glob("*.c")):
         payload.add(f"api/{source.stem}", compile_c(source))
     payload.add("api/differences", config.TESTING / "api" / "differences")
-
-
-def compile_c(source):
-    root = build_root()
-    siblings = sorted(source.parent.glob("*.[ch]"))
-    flags = ["-pthread"]
-    if source.stem.endswith("32"):
-        # A 32-bit program, for which there is no C library.
-        flags = ["-m32", "-ffreestanding", "-nostdlib", "-fno-stack-protector", "-fno-pie", "-no-pie",
-                 "-fno-tree-loop-distribute-patterns"]
-
-    def build(directory):
-        place = Chroot(root).bind(config.REPO, "/build/vsock", True).bind(directory, "/out")
-        relative = source.relative_to(config.REPO)
-        place.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-static", *flags,
-                   "-I/build/vsock/include", "-o", f"/out/{source.stem}", str(relative)],
-                  f"t3-{source.stem}", f"compiling {relative}", cwd="/build/vsock")
-
-    key = [root.parent.name, str(source), flags, [cache.file_digest(path) for path in siblings]]
-    return cache.entry(f"t3-{source.stem}", key, build) / source.stem
 
 
 class Run:

@@ -10,6 +10,7 @@
 . /lab/vm/vmtest.sh
 . /lab/vm/netns.sh
 . /lab/vm/vmm.sh
+. /lab/vm/guest_life.sh
 
 # ensure_host ours|c|none: those host modules and no others
 HOST_NOW=none
@@ -55,6 +56,9 @@ group_ours_ours() { ensure_host ours T4/host-ours-guest-ours && t4_pairing ours 
 group_ours_c() { ensure_host ours T4/host-ours-guest-c && t4_pairing ours c; }
 group_c_ours() { ensure_host c T4/host-c-guest-ours && t4_pairing c ours; }
 group_c_c() { ensure_host c T4/host-c-guest-c && t4_pairing c c; }
+
+group_guest_life() { ensure_host ours T4/guest-life && guest_life T4/guest-life ours; }
+group_guest_life_c() { ensure_host c T4/guest-life-c && guest_life T4/guest-life-c c; }
 
 group_strace_ours() {
 	want T4/qemu-ioctls/ours || want T4/qemu-ioctls/same || return 0

@@ -105,7 +105,7 @@ guest_qemu() {	# MODULES, to be run in the background
 	# One CPU for the guest: unpinned, nested SVM under TCG hangs now and then.
 	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 "${MACHINE[@]}" \
 		-chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
-		$GUEST_FIRST -device "vhost-vsock-pci,guest-cid=$GUEST_CID$GUEST_VSOCK" \
+		$GUEST_FIRST ${GUEST_DEVICE:--device vhost-vsock-pci,guest-cid=$GUEST_CID$GUEST_VSOCK} \
 		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
 		-device virtio-net-pci,netdev=n \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
