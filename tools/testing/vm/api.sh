@@ -18,17 +18,6 @@ api_unwatch() {
 	unload vsockmon
 }
 
-# A closed socket whose peer does not answer goes after 8 s, and keeps its module until then.
-api_idle() {
-	local n
-	for n in $(seq 120); do
-		[ "$(cat /sys/module/vsock_loopback/refcnt)" = 0 ] && return 0
-		sleep 0.1
-	done
-	echo "$(cat /sys/module/vsock_loopback/refcnt) sockets are left"
-	return 1
-}
-
 # api_run PROGRAM ours|c: all that it prints is in $API_OUT
 api_run() {
 	mkdir -p $API_OUT
@@ -62,7 +51,7 @@ group_api() {
 		api_verdicts "$program"
 	done
 	api_unwatch
-	check T2/api/nothing-left api_idle
+	check T2/api/nothing-left module_idle vsock_loopback
 }
 
 group_api_c() {
@@ -77,5 +66,5 @@ group_api_c() {
 			"$API_OUT/$program.ours" /lab/api/differences
 	done
 	api_unwatch
-	api_idle
+	module_idle vsock_loopback
 }

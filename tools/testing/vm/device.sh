@@ -17,6 +17,7 @@ device_load() {	# PARAMETERS of vhost_core
 # Parameters of vhost_core take effect when it is loaded, and wrong ones are refused.
 device_parameters() {
 	local wrong status=0
+	module_idle vhost_vsock || return 1
 	unload vhost_vsock vhost_core || return 1
 	for wrong in max_mem_regions=65536 max_iotlb_entries=many fork_from_owner_default=perhaps; do
 		if insmod "$OURS/vhost_core.ko" $wrong 2>/dev/null; then

@@ -72,6 +72,18 @@ unload() {
 	done
 }
 
+# module_idle NAME: waits until no socket and no open device has the module. A closed
+# socket whose peer does not answer keeps it for 8 s.
+module_idle() {
+	local n
+	for n in $(seq 120); do
+		[ "$(cat "/sys/module/$1/refcnt")" = 0 ] && return 0
+		sleep 0.1
+	done
+	echo "$1 is still used by $(cat "/sys/module/$1/refcnt")"
+	return 1
+}
+
 unload_host() {
 	unload vhost_vsock vhost_core vhost vhost_iotlb vsock_loopback \
 		vmw_vsock_virtio_transport vmw_vsock_virtio_transport_common \
