@@ -99,6 +99,17 @@ def static(report):
                    "files of the lab with more than 400 lines" if long else "", long)
 
 
+def checklist(report):
+    """Each pattern in Documentation/checklist.rst must name a test that passed."""
+    text = (config.REPO / "Documentation" / "checklist.rst").read_text()
+    passed = [name for name, verdict in report.verdicts.items() if verdict == "ok"]
+    patterns = dict.fromkeys(re.findall(r"``(T[0-9?]/[^`]+)``", text))
+    missing = [pattern for pattern in patterns if not fnmatch.filter(passed, pattern)]
+    report.add("T0/checklist", "not ok" if missing or not patterns else "ok",
+               f"{len(missing)} of {len(patterns)} patterns match no test that passed"
+               if missing else "", missing)
+
+
 def allowlist():
     entries = []
     for number, line in enumerate((config.TESTING / "panic-allowlist").read_text().splitlines(), 1):

@@ -3,7 +3,7 @@
 
 import os
 
-from . import config, ktap, scale, t0, t5, vm, vmtests
+from . import checks, config, ktap, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -33,6 +33,8 @@ def run():
                 scale.test(kernel, report, modules)
             if "T5" in tiers:
                 t5.test(kernel, report, modules)
+        if not report.glob and set(config.DEFAULT_TIERS) <= set(tiers):
+            checks.checklist(report)
     except LabError as error:
         say(f"error: {error}")
         report.add("lab", "not ok", str(error).splitlines()[0])
