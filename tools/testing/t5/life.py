@@ -7,7 +7,7 @@ import time
 
 from bench import DRIVER, PEER, RESET, case, skip
 from host import ECHO
-from vhost_user import (F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_SEQPACKET, F_VERSION_1, FEATURES)
+from vhost_user import (F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_SEQPACKET, FEATURES)
 
 
 def bound(b):
@@ -151,7 +151,7 @@ else:
 def features(b):
     for name, acked, more in (("plain", FEATURES & ~F_INDIRECT, {}),
                               ("event-idx", FEATURES | F_EVENT_IDX, {}),
-                              ("in-order", FEATURES | F_IN_ORDER, {"in_order": "on"}),
+                              ("in-order", FEATURES | F_IN_ORDER, {"in_order": True}),
                               ("no-seqpacket", FEATURES & ~F_SEQPACKET, {})):
         device = b.fresh(features=acked, **more)
         b.check(f"{name}/alive", b.alive())
@@ -161,17 +161,14 @@ def features(b):
         mask = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER | F_SEQPACKET
         b.equal(f"{name}/negotiated", device.acked & mask, acked & mask)
 
-    b.unplug()
-    begin = b.begin()
-    b.plug(features=FEATURES & ~F_VERSION_1, start=False)
-    said = b.machine.wait_for("VIRTIO_F_VERSION_1", 10 * b.patience, begin)
-    b.check("no-version-1/refused", said and bound(b) == 0)
     b.fresh()
     b.check("after", b.alive())
 
 
 skip("HH-22-needs-reset", "NEEDS_RESET in the status",
      "QEMU 10 sets it for no fault of a back end; the driver does not act on it, as C")
+skip("HH-24-no-version-1", "a device without VERSION_1",
+     "QEMU refuses to plug it: \"Device doesn't support modern mode\"")
 skip("HH-24-packed", "packed rings", "the back end of these tests has split rings; the layout is "
      "the business of virtio_ring.c, the driver's calls are the same")
 skip("HH-25", "queues of 1, 2, 3 and 32768 entries, no event queue",
