@@ -14,7 +14,7 @@ GROUPS = {
     "T1": ["debug_kunit"],
     "T2": ["debug_life", "loopback", "netns", "api"],
     "T3": ["t3", "device"],
-    "T4": ["ours_ours", "guest_life"],
+    "T4": ["ours_ours"],
     "T5": [],
 }
 DEFAULT_TIERS = ["T1", "T2", "T3", "T4"]

@@ -12,10 +12,10 @@ from .say import LabError, say
 GROUPS = {
     "T2": ["life", "loopback", "netns", "api", "api_c"],
     "T3": ["t3", "device", "t3_c"],
-    "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "guest_life", "c_ours",
+    "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
-    "LAB": ["c_c", "guest_life_c"],
-    "VMM": ["iommu", "migrate", "iommu_c", "migrate_c"],
+    "LAB": ["c_c"],
+    "VMM": ["guest_life", "iommu", "migrate", "guest_life_c", "iommu_c", "migrate_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
          "strace_ours", "netns_guest", "vmtest", "guest_life", "api_c", "t3_c", "c_ours", "strace_c",
