@@ -6,6 +6,8 @@
 //! This is the only place of the tree where `unsafe` lives. It knows nothing of the vsock protocol:
 //! that is in `vsock_proto` (wire format and decisions) and `virtio_transport_common` (sockets).
 
+#[path = "kernel_ext/clock.rs"]
+pub mod clock;
 #[path = "kernel_ext/eventfd.rs"]
 pub mod eventfd;
 #[path = "kernel_ext/gfp.rs"]

@@ -38,11 +38,6 @@ use kernel::{
         ArcBorrow,
         Mutex, //
     },
-    time::{
-        Delta,
-        Instant,
-        Monotonic, //
-    },
     workqueue::{
         impl_has_work,
         new_work,
@@ -51,10 +46,13 @@ use kernel::{
         WorkItem, //
     }, //
 };
-use kernel_ext::virtio::{
-    self,
-    Adapter,
-    QueueList, //
+use kernel_ext::{
+    clock::monotonic_nanos,
+    virtio::{
+        self,
+        Adapter,
+        QueueList, //
+    }, //
 };
 use virtio_transport_common::{
     Orphans,
@@ -78,7 +76,7 @@ use vsock_proto::{
 const DEVICE_ID: u32 = 19;
 
 /// A device that breaks a queue again within this time stays broken, until its driver is bound again.
-const RESTART_INTERVAL: Delta = Delta::from_secs(1);
+const RESTART_INTERVAL_NANOS: i64 = 1_000_000_000;
 
 /// Work items of [`Device`], by id.
 pub(crate) const RX_WORK: u64 = 0;
@@ -113,9 +111,9 @@ pub(crate) struct Device {
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
     broken: Atomic<bool>,
-    /// When it was started.
+    /// When it was started, by [`monotonic_nanos`].
     #[pin]
-    started: Mutex<Option<Instant<Monotonic>>>,
+    started: Mutex<Option<i64>>,
     dev: ARef<virtio::Device>,
     #[pin]
     rx_work: Work<Device, RX_WORK>,
@@ -245,10 +243,9 @@ impl Device {
             self.send_queue.purge_all();
             return;
         }
-        let again = self
-            .started
-            .lock()
-            .is_some_and(|started| started.elapsed() < RESTART_INTERVAL);
+        let again = self.started.lock().is_some_and(|started| {
+            monotonic_nanos().wrapping_sub(started) < RESTART_INTERVAL_NANOS
+        });
         pr_err!(
             "the device broke its {} queue, {} it\n",
             queue,
@@ -273,7 +270,7 @@ impl Device {
         DEVICE
             .compare_swap(None, Some(self.into()))
             .map_err(|_| EBUSY)?;
-        *self.started.lock() = Some(Instant::now());
+        *self.started.lock() = Some(monotonic_nanos());
         // Only now, since packets that arrive may have answers.
         self.start_rx()
             .and_then(|()| self.start_event())

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The time, without the checks of `kernel::time` that carry a panic.
+
+use crate::bindings;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+///
+/// Context: any, as long as timekeeping is not suspended.
+#[doc(alias = "ktime_get")]
+#[inline]
+pub fn monotonic_nanos() -> i64 {
+    // SAFETY: No preconditions.
+    unsafe { bindings::ktime_get() }
+}
