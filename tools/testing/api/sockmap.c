@@ -637,7 +637,11 @@ static void remove_during(int type, enum what what)
 	must(-pthread_create(&reader, NULL, receive_all, &b));
 	must(-pthread_create(&other, NULL, receive_all, &d));
 	for (int n = 0; n < 50; n++) {
-		must(map_insert(s.map, 0, b, BPF_ANY));
+		long ret;
+
+		/* The core may still use what was removed last, for a moment. */
+		wait_until((ret = map_insert(s.map, 0, b, BPF_ANY)) >= 0 || errno != EBUSY);
+		must(ret);
 		usleep(1000);
 		must(map_delete(s.map, 0));
 		usleep(500);
