@@ -104,6 +104,7 @@ pub const CASES: &[Case] = &[
         |_| {
             let mut dev = setup().open()?;
             send(&mut dev, 1 << 40);
+            dev.settle()?;
             let Some(bytes) = dev.ask()? else {
                 return Ok("no question".to_owned());
             };
