@@ -15,11 +15,12 @@ GROUPS = {
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
     "LAB": ["c_c"],
-    "VMM": ["guest_life", "iommu", "migrate", "guest_life_c", "iommu_c", "migrate_c"],
+    "VMM": ["guest_life", "options", "iommu", "migrate", "guest_life_c", "options_c", "iommu_c",
+            "migrate_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
-         "strace_ours", "netns_guest", "vmtest", "guest_life", "api_c", "t3_c", "c_ours", "strace_c",
-         "c_c", "guest_life_c", "iommu_c", "migrate_c"]
+         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "api_c", "t3_c", "c_ours", "strace_c",
+         "c_c", "guest_life_c", "options_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash
@@ -82,6 +83,7 @@ class Run:
         payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
         t3_programs(payload)
         api_programs(payload)
+        payload.add("modules/vsock_place.ko", testmodule.module(self.kernel, "place"))
         if "vmtest" in self.left:
             vmtest.add_to(payload, self.kernel)
         payload.text("vm/main", MAIN.format(tests=shlex.quote(self.report.glob),

@@ -9,8 +9,10 @@
 . /lab/vm/t4.sh
 . /lab/vm/vmtest.sh
 . /lab/vm/netns.sh
+. /lab/vm/qmp.sh
 . /lab/vm/vmm.sh
 . /lab/vm/guest_life.sh
+. /lab/vm/options.sh
 
 # ensure_host ours|c|none: those host modules and no others
 HOST_NOW=none
@@ -72,6 +74,8 @@ group_strace_c() {
 	check T4/qemu-ioctls/same t4_strace_compare
 }
 
+group_options() { ensure_host ours T4/options-host-ours-guest-ours && options_tests ours ours; }
+group_options_c() { ensure_host c T4/options-host-c-guest-c && options_tests c c; }
 group_iommu() { ensure_host ours T4/iommu-host-ours-guest-ours && iommu_tests ours ours; }
 group_migrate() { ensure_host ours T4/migrate-host-ours-guest-c && migrate_tests ours c; }
 group_iommu_c() { ensure_host c T4/iommu-host-c-guest-c && iommu_tests c c; }

@@ -10,52 +10,16 @@ LIFE_ECHO=7000 LIFE_HOLD=7002 LIFE_GUEST=5000
 # A machine that there is not: who connects to it waits.
 LIFE_NOBODY=77
 
-# --- QEMU's monitor --------------------------------------------------------------
-
-qmp_open() {
-	local n
-	for n in $(seq 50); do
-		[ -S /tmp/qmp ] && break
-		sleep 0.1
-	done
-	# Of its own, for functions that run in a subshell use it as well.
-	coproc QMP { exec socat - UNIX-CONNECT:/tmp/qmp; }
-	exec 7<&"${QMP[0]}" 8>&"${QMP[1]}"
-	qmp qmp_capabilities
-}
-
-qmp_close() {
-	exec 7<&- 8>&-
-	[ -z "$QMP_PID" ] || kill "$QMP_PID" 2>/dev/null
-	rm -f /tmp/qmp
-}
-
-# qmp COMMAND [ARGUMENTS]: the answer is in QMP_ANSWER, events before it in QMP_EVENTS
-qmp() {
-	local line
-	QMP_ANSWER=
-	printf '{"execute":"%s","arguments":{%s}}\n' "$1" "$2" >&8
-	while IFS= read -r -t 60 line <&7; do
-		case $line in
-		*'"return"'*) QMP_ANSWER=$line; return 0 ;;
-		*'"error"'*) echo "QEMU: $1: $line"; return 1 ;;
-		*'"event"'*) QMP_EVENTS="$QMP_EVENTS $line" ;;
-		esac
-	done
-	echo "QEMU does not answer to $1"
-	return 1
-}
-
 # --- the guest -------------------------------------------------------------------
 
 life_device() {
 	echo "-device pcie-root-port,id=slot0,chassis=1 -device vhost-vsock-pci,id=vsock,bus=slot0,guest-cid=$1"
 }
 
-LIFE_EXTRA="-qmp unix:/tmp/qmp,server=on,wait=off -global ICH9-LPC.disable_s3=0"
+LIFE_EXTRA="$QMP_EXTRA -global ICH9-LPC.disable_s3=0"
 
 life_start() {	# MODULES
-	rm -f /tmp/qmp
+	rm -f $QMP_SOCKET
 	GUEST_DEVICE=$(life_device $GUEST_CID) GUEST_EXTRA="$GUEST_EXTRA $LIFE_EXTRA" guest_start "$1" &&
 		qmp_open && life_listen
 }
@@ -137,7 +101,7 @@ life_traffic_good() {
 life_sleep() {
 	local n
 	QMP_EVENTS=
-	guest_sh '(sleep 0.3; echo mem >/sys/power/state) >/dev/null 2>&1 &'
+	guest_sh '(sleep 0.3; echo mem >/sys/power/state) >/tmp/sleep 2>&1 &'
 	for n in $(seq 150); do
 		qmp query-status || return 1
 		# Now and then it wakes up by itself.
@@ -147,7 +111,11 @@ life_sleep() {
 		esac
 		sleep 0.2
 	done
-	[ "$n" != 150 ] || { echo "the guest does not go to sleep"; return 1; }
+	if [ "$n" = 150 ]; then
+		guest_sh 'cat /tmp/sleep; dmesg | tail -n 12'
+		echo "the guest does not go to sleep"
+		return 1
+	fi
 	guest_agent_wait
 }
 
@@ -208,17 +176,7 @@ life_load() {
 
 # The guest's state goes to a file, and a QEMU with another CID goes on from there.
 life_move() {
-	local n
-	qmp migrate '"uri":"file:/tmp/state"' || return 1
-	for n in $(seq 300); do
-		qmp query-migrate || return 1
-		case $QMP_ANSWER in
-		*'"status": "completed"'*) break ;;
-		*'"status": "failed"'*) echo "$QMP_ANSWER"; return 1 ;;
-		esac
-		sleep 0.2
-	done
-	qmp quit
+	qmp migrate '"uri":"file:/tmp/state"' && qmp_migrated 60 && qmp quit
 }
 
 life_arrive() {	# MODULES: not in a subshell, for GUEST_PID

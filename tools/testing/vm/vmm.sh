@@ -63,9 +63,6 @@ qemu_says_nothing() {
 
 MIGRATE_BYTES=$((256 << 20))
 MIGRATE_STATE=/tmp/migrate.state
-MIGRATE_QMP=/tmp/migrate.qmp
-
-qmp() { python3 /lab/vm/qmp.py $MIGRATE_QMP "$@"; }
 
 # Streams in both directions that never end; what the host sends is never the same.
 migrate_traffic() {
@@ -81,6 +78,11 @@ migrate_traffic() {
 	done
 }
 
+# migrate_save FILE: the guest's memory, which does not run
+migrate_save() {
+	qmp pmemsave "\"val\":0,\"size\":$MIGRATE_BYTES,\"filename\":\"$1\""
+}
+
 # migrate_out: the guest goes to a file while data flows; its memory is saved as it is in the end
 migrate_out() {
 	local n
@@ -92,10 +94,11 @@ migrate_out() {
 		kill -0 "$n" 2>/dev/null || { echo "a stream does not run"; return 1; }
 	done
 	rm -f $MIGRATE_STATE
-	qmp migrate-set-parameters '{"max-bandwidth": 4000000000, "downtime-limit": 3000}' >/dev/null || return 1
-	qmp migrate "{\"uri\": \"file:$MIGRATE_STATE\"}" >/dev/null || return 1
-	qmp wait completed 180 >$LAB/out/migrate.json || return 1
-	qmp pmemsave "{\"val\": 0, \"size\": $MIGRATE_BYTES, \"filename\": \"/tmp/memory.out\"}" >/dev/null || return 1
+	qmp migrate-set-parameters '"max-bandwidth":4000000000,"downtime-limit":3000' || return 1
+	qmp migrate "\"uri\":\"file:$MIGRATE_STATE\"" || return 1
+	qmp_migrated 180 || return 1
+	migrate_save /tmp/memory.out || return 1
+	qmp_close
 	for n in $MIGRATE_PIDS; do kill "$n" 2>/dev/null; done
 	guest_kill
 	# The device and its CID are free now.
@@ -107,16 +110,11 @@ migrate_out() {
 migrate_in() {
 	guest_log_begin "$1 from a file"
 	GUEST_MEMORY=$((MIGRATE_BYTES >> 20))M \
-		GUEST_EXTRA="$GUEST_EXTRA -S -qmp unix:$MIGRATE_QMP,server=on,wait=off -incoming file:$MIGRATE_STATE" \
+		GUEST_EXTRA="$GUEST_EXTRA -S $QMP_EXTRA -incoming file:$MIGRATE_STATE" \
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
 	GUEST_PID=$!
-	local n
-	for n in $(seq 50); do
-		[ -S $MIGRATE_QMP ] && qmp query-status >/dev/null 2>&1 && break
-		sleep 0.2
-	done
-	qmp wait completed 120 >/dev/null || { cat $LAB/out/guest-qemu.log; return 1; }
-	qmp pmemsave "{\"val\": 0, \"size\": $MIGRATE_BYTES, \"filename\": \"/tmp/memory.in\"}" >/dev/null
+	qmp_open && qmp_migrated 120 || { cat $LAB/out/guest-qemu.log; return 1; }
+	migrate_save /tmp/memory.in
 }
 
 # Not a byte of the guest's memory is other than it was: what the device wrote was seen.
@@ -130,7 +128,7 @@ migrate_same_memory() {
 
 migrate_resume() {
 	local n
-	qmp cont >/dev/null || return 1
+	qmp cont || return 1
 	for n in $(seq 50); do
 		guest_sh true && return 0
 		sleep 0.2
@@ -156,16 +154,15 @@ migrate_tests() {
 	local name=T4/migrate-host-$1-guest-$2
 	want_group "$name" || return 0
 	mark "$name/boot"
-	rm -f $MIGRATE_QMP
-	if ! GUEST_MEMORY=$((MIGRATE_BYTES >> 20))M \
-			GUEST_EXTRA="$GUEST_EXTRA -qmp unix:$MIGRATE_QMP,server=on,wait=off" guest_start "$2"; then
+	rm -f $QMP_SOCKET
+	if ! GUEST_MEMORY=$((MIGRATE_BYTES >> 20))M GUEST_EXTRA="$GUEST_EXTRA $QMP_EXTRA" guest_start "$2" ||
+			! qmp_open; then
 		not_ok "$name/boot" "the guest did not start"
 		guest_kill
 		return 1
 	fi
 	want "$name/boot" && ok "$name/boot"
 	step "$name/out-under-traffic" migrate_out || { guest_kill; return 1; }
-	rm -f $MIGRATE_QMP
 	step "$name/in" migrate_in "$2" || { guest_kill; return 1; }
 	check "$name/memory-is-the-same" migrate_same_memory
 	rm -f /tmp/memory.out /tmp/memory.in
@@ -175,5 +172,6 @@ migrate_tests() {
 	check "$name/file-host-to-guest" to_guest
 	check "$name/switch-off" guest_stop
 	rm -f $MIGRATE_STATE
+	qmp_close
 	guest_kill
 }
