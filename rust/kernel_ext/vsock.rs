@@ -4,10 +4,15 @@
 //!
 //! C header: [`include/net/af_vsock.h`](srctree/include/net/af_vsock.h).
 
+#[path = "vsock/holder.rs"]
+mod holder;
 #[path = "vsock/shim.rs"]
 mod shim;
 
-use self::shim::Shim;
+use self::{
+    holder::Holder,
+    shim::Shim, //
+};
 use crate::{
     bindings,
     iov::{
@@ -73,21 +78,27 @@ impl Kind {
 }
 
 impl Kind {
-    /// Says who may have the place of a transport, and how to free it.
+    /// Says who has the place of a transport, and how to free it.
+    ///
+    /// Context: process context, may sleep.
     fn explain_busy(self) {
-        match self {
-            Kind::HostToGuest => pr_err!(
-                "there is another transport to guests; find it by 'lsmod | grep vsock' (the C module \
-                 is vhost_vsock), end its VMs and sockets, and type 'modprobe -r' and its name\n"
+        let (what, who, first) = match self {
+            Kind::HostToGuest => ("to guests", "vhost_vsock", "end its VMs and sockets"),
+            Kind::GuestToHost => (
+                "to the host",
+                "vmw_vsock_virtio_transport, vmw_vsock_vmci_transport or hv_sock",
+                "close its sockets",
             ),
-            Kind::GuestToHost => pr_err!(
-                "there is another transport to the host; find it by 'lsmod | grep vsock' \
-                 (vmw_vsock_virtio_transport, vmw_vsock_vmci_transport, hv_sock), close its sockets, \
-                 and type 'modprobe -r' and its name\n"
+            Kind::Local => ("of loopback", "vsock_loopback", "close its sockets"),
+        };
+        let holder = Holder::of(self);
+        match holder.as_ref().and_then(Holder::module) {
+            Some(name) => pr_err!(
+                "the vsock transport {what} is {name} already: {first}, then 'modprobe -r {name}'\n"
             ),
-            Kind::Local => pr_err!(
-                "there is another loopback transport; close its sockets and type \
-                 'modprobe -r vsock_loopback'\n"
+            None => pr_err!(
+                "there is another vsock transport {what}, perhaps {who} ('lsmod | grep vsock'): \
+                 {first}, then type 'modprobe -r' and its name\n"
             ),
         }
     }

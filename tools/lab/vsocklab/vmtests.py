@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 
-from . import cargo, config, kselftest, logscan, vm, vmtest
+from . import cargo, config, kselftest, logscan, testmodule, vm, vmtest
 from .cprogram import compile_c
 from .say import LabError, say
 

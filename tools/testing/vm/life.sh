@@ -98,6 +98,33 @@ refused_by_fd() {
 	return $status
 }
 
+# life_place KINDS MODULE...: the place of the last module's transport is taken. It must not
+# load, it must say who is there, and after the command that it tells it must load.
+life_place() {
+	local kinds=$1 name status=0 said
+	shift
+	insmod $LAB/modules/vsock_place.ko kinds=$kinds || return 1
+	insert_ours ${@:1:$#-1} || status=1
+	dmesg -C
+	for name; do :; done
+	if insmod "$OURS/$name.ko" 2>/tmp/insmod; then
+		echo "$name loads"
+		status=1
+	elif ! grep -q 'resource busy' /tmp/insmod; then
+		cat /tmp/insmod
+		status=1
+	fi
+	said=$(dmesg -t | grep 'vsock transport')
+	case $said in
+	*" is vsock_place already: "*" then 'modprobe -r vsock_place'") ;;
+	*) echo "the log says: $said"; status=1 ;;
+	esac
+	rmmod vsock_place || status=1
+	insert_ours "$name" || status=1
+	unload $LIFE_UNLOAD || status=1
+	return $status
+}
+
 life_tests() {
 	want_group T2/life || return 0
 	insert "$KMODS/net/vmw_vsock/vsock.ko"
@@ -110,4 +137,8 @@ life_tests() {
 		check T2/life/unload-refused-open-device refused_by_fd
 	fi
 	check T2/life/unload-after-use unload $LIFE_UNLOAD
+	check T2/life/place-taken/loopback life_place 8 vmw_vsock_virtio_transport_common vsock_loopback
+	check T2/life/place-taken/host life_place 1 vmw_vsock_virtio_transport_common vhost_core vhost_vsock
+	check T2/life/place-taken/guest life_place 2 vmw_vsock_virtio_transport_common \
+		vmw_vsock_virtio_transport
 }
