@@ -13,13 +13,13 @@ GROUPS = {
     "T2": ["life", "loopback", "netns", "api", "api_c"],
     "T3": ["t3", "device", "t3_c"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
-           "strace_c"],
+           "session_c", "strace_c"],
     "LAB": ["c_c"],
     "VMM": ["guest_life", "options", "iommu", "migrate", "guest_life_c", "options_c", "iommu_c",
             "migrate_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
-         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "api_c", "t3_c", "c_ours", "strace_c",
+         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "api_c", "t3_c", "c_ours", "session_c", "strace_c",
          "c_c", "guest_life_c", "options_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 
@@ -79,7 +79,8 @@ class Run:
 
     def payload(self):
         programs = kselftest.programs(self.kernel)
-        payload = vm.base_payload(self.kernel, self.modules, programs, programs)
+        payload = vm.base_payload(self.kernel, self.modules,
+                                  [*programs, compile_c(config.TESTING / "api" / "session.c")], programs)
         payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
         t3_programs(payload)
         api_programs(payload)

@@ -59,6 +59,20 @@ group_ours_c() { ensure_host ours T4/host-ours-guest-c && t4_pairing ours c; }
 group_c_ours() { ensure_host c T4/host-c-guest-ours && t4_pairing c ours; }
 group_c_c() { ensure_host c T4/host-c-guest-c && t4_pairing c c; }
 
+group_session_c() {
+	want_group T4/session-as-c || return 0
+	ensure_host c T4/session-as-c || return 1
+	if guest_start c; then
+		t4_session c c
+		guest_stop
+	else
+		not_ok T4/session-as-c/boot "the guest did not start"
+	fi
+	guest_kill
+	t4_session_compare ours c
+	t4_session_compare c ours
+}
+
 group_guest_life() { ensure_host ours T4/guest-life && guest_life T4/guest-life ours; }
 group_guest_life_c() { ensure_host c T4/guest-life-c && guest_life T4/guest-life-c c; }
 

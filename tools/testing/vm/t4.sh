@@ -57,10 +57,32 @@ guest_driver_refused() {
 	return $status
 }
 
+# t4_session HOST GUEST: the session of tools/testing/api with the server in the guest; all
+# that is seen of it here is in $API_OUT/session.HOST-GUEST, for t4_session_compare.
+t4_session() {
+	want_group T4/session-as-c || return 0
+	mark "T4/session-as-c/host-$1-guest-$2"
+	mkdir -p $API_OUT
+	api_watch || { not_ok T4/session-as-c/watch "there is no vsockmon0"; return 1; }
+	guest_sh 'session server >/dev/null 2>&1 &
+		sleep 0.5'
+	timeout 120 /lab/api/session client "$GUEST_CID" >"$API_OUT/session.$1-$2" 2>&1 ||
+		echo "not ok T4/session-as-c/host-$1-guest-$2/exit # status $?"
+	guest_sh 'killall session'
+	api_unwatch
+}
+
+# t4_session_compare HOST GUEST: with what was seen of two that are C
+t4_session_compare() {
+	want_group T4/session-as-c || return 0
+	python3 /lab/vm/same.py "T4/session-as-c/host-$1-guest-$2" session "$API_OUT/session.c-c" \
+		"$API_OUT/session.$1-$2" /lab/api/differences
+}
+
 # t4_pairing HOST GUEST: ours|c each; our or C host modules are loaded already
 t4_pairing() {
 	local name=T4/host-$1-guest-$2 program direction
-	want_group "$name" || return 0
+	want_group "$name" || want_group T4/session-as-c || return 0
 	mark "$name/boot"
 	if ! guest_start "$2"; then
 		not_ok "$name/boot" "the guest did not start"
@@ -75,6 +97,7 @@ t4_pairing() {
 			pair "$name/$direction" $program $direction
 		done
 	done
+	[ "$1-$2" = ours-ours ] || t4_session "$1" "$2"
 	check "$name/file-guest-to-host" to_host
 	check "$name/file-host-to-guest" to_guest
 	if [ "$1" = ours ]; then
