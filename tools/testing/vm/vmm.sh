@@ -64,17 +64,36 @@ qemu_says_nothing() {
 MIGRATE_BYTES=$((256 << 20))
 MIGRATE_STATE=/tmp/migrate.state
 
-# Streams in both directions that never end; what the host sends is never the same.
+# migrate_stream PORT: what the host sends to the guest's reader is never the same. The
+# reader may not listen yet.
+migrate_stream() {
+	local n
+	for n in $(seq 50); do
+		socat -u OPEN:/dev/urandom "VSOCK-CONNECT:$GUEST_CID:$1" 2>/dev/null &
+		sleep 0.3
+		if kill -0 $! 2>/dev/null; then
+			MIGRATE_PIDS="$MIGRATE_PIDS $!"
+			return 0
+		fi
+	done
+	echo "the stream to port $1 does not run"
+	return 1
+}
+
+# Streams in both directions that never end.
 migrate_traffic() {
+	local port
+	socat -u VSOCK-LISTEN:6003 /dev/null 2>/dev/null &
+	MIGRATE_PIDS=$!
+	sleep 0.5
 	guest_sh 'for p in 6000 6001 6002; do
 			(socat -u VSOCK-LISTEN:$p /dev/null; echo "reader $p: $?" >>/tmp/streams) >/dev/null 2>&1 &
 		done
-		(socat -u OPEN:/dev/urandom VSOCK-CONNECT:2:6003; echo "writer: $?" >>/tmp/streams) >/dev/null 2>&1 &
-		sleep 1'
-	local port
-	for port in 6000 6001 6002; do
-		socat -u OPEN:/dev/urandom VSOCK-CONNECT:$GUEST_CID:$port 2>/dev/null &
-		MIGRATE_PIDS="$MIGRATE_PIDS $!"
+		(socat -u OPEN:/dev/urandom VSOCK-CONNECT:2:6003; echo "writer: $?" >>/tmp/streams) >/dev/null 2>&1 &'
+	for port in 6000 6001 6002; do migrate_stream $port || return 1; done
+	sleep 1
+	for port in $MIGRATE_PIDS; do
+		kill -0 "$port" 2>/dev/null || { echo "a stream does not run"; return 1; }
 	done
 }
 
@@ -86,13 +105,7 @@ migrate_save() {
 # migrate_out: the guest goes to a file while data flows; its memory is saved as it is in the end
 migrate_out() {
 	local n
-	socat -u VSOCK-LISTEN:6003 /dev/null 2>/dev/null &
-	MIGRATE_PIDS=$!
-	migrate_traffic
-	sleep 1
-	for n in $MIGRATE_PIDS; do
-		kill -0 "$n" 2>/dev/null || { echo "a stream does not run"; return 1; }
-	done
+	migrate_traffic || return 1
 	rm -f $MIGRATE_STATE
 	qmp migrate-set-parameters '"max-bandwidth":4000000000,"downtime-limit":3000' || return 1
 	qmp migrate "\"uri\":\"file:$MIGRATE_STATE\"" || return 1
