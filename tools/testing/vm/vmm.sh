@@ -132,10 +132,11 @@ migrate_in() {
 
 # Not a byte of the guest's memory is other than it was: what the device wrote was seen.
 migrate_same_memory() {
-	local pages
 	cmp -s /tmp/memory.out /tmp/memory.in && return 0
-	pages=$(cmp -l /tmp/memory.out /tmp/memory.in | awk '{ p = int(($1 - 1) / 4096); if (p != last) n++; last = p } END { print n }')
-	echo "$pages pages of the guest are out of date"
+	cmp -l /tmp/memory.out /tmp/memory.in | awk '
+		{ page = int(($1 - 1) / 4096); bytes[page]++; if (!(page in first)) first[page] = ($1 - 1) % 4096; last[page] = ($1 - 1) % 4096 }
+		END { for (page in bytes) { printf "page %#x: %d bytes differ, from %#x to %#x\n", page, bytes[page], first[page], last[page]; n++ }
+			print n " pages of the guest are out of date" }'
 	return 1
 }
 
