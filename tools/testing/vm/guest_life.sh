@@ -98,25 +98,25 @@ life_traffic_good() {
 
 # --- sleep ------------------------------------------------------------------------
 
+# life_sleep: the guest sleeps, and is awake again. QEMU tells of both by events, which may
+# come long after the answer to a command.
 life_sleep() {
-	local n
+	local n woken=
 	QMP_EVENTS=
-	guest_sh '(sleep 0.3; echo mem >/sys/power/state) >/tmp/sleep 2>&1 &'
-	for n in $(seq 150); do
+	guest_sh '(sleep 0.3; echo mem >/sys/power/state; echo "status $?") >/tmp/sleep 2>&1 &'
+	for n in $(seq 300); do
 		qmp query-status || return 1
-		# Now and then it wakes up by itself.
-		case $QMP_ANSWER$QMP_EVENTS in
-		*suspended*) qmp system_wakeup || return 1; break ;;
-		*WAKEUP*) break ;;
+		case $QMP_EVENTS in
+		*'"SUSPEND"'*'"WAKEUP"'*) guest_agent_wait; return ;;
+		*'"SUSPEND"'*) [ -n "$woken" ] || { woken=1; qmp system_wakeup || return 1; } ;;
 		esac
-		sleep 0.2
+		sleep 0.1
 	done
-	if [ "$n" = 150 ]; then
-		guest_sh 'cat /tmp/sleep; dmesg | tail -n 12'
-		echo "the guest does not go to sleep"
-		return 1
-	fi
-	guest_agent_wait
+	echo "events of QEMU: $QMP_EVENTS; its state: $QMP_ANSWER"
+	[ -n "$woken" ] || timeout 20 bash -c '. /lab/vm/lib.sh; guest_sh "cat /tmp/sleep
+		grep . /sys/power/suspend_stats/*; dmesg | tail -n 12"'
+	if [ -n "$woken" ]; then echo "the guest does not wake up"; else echo "the guest does not go to sleep"; fi
+	return 1
 }
 
 life_sleep_reset() { life_block && life_sleep && life_blocked; }
