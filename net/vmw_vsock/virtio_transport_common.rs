@@ -60,7 +60,10 @@ pub use packet::{
     TxControl,
     TxPacket, //
 };
-pub use recv::receive;
+pub use recv::{
+    payload_lost,
+    receive, //
+};
 pub use reset::reset_connections;
 pub use send_queue::SendQueue;
 

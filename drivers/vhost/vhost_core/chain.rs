@@ -216,7 +216,8 @@ impl<'a> Active<'a> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        if !self.used {
+        // Without anybody to be signalled nothing may be noted as signalled either.
+        if !self.used || self.inner.call.is_none() {
             return;
         }
         // If the queue just broke, the driver gets what was completed before, and a signal: it may
@@ -258,13 +259,13 @@ impl Chain<'_, '_> {
         self.active.inner.writable.bytes()
     }
 
-    /// Says whether there is anything that the device may read, even if it has no bytes.
+    /// Says whether there is anything that the device may read. Descriptors without bytes do not count.
     #[inline]
     pub fn has_readable(&self) -> bool {
         !self.active.inner.readable.is_empty()
     }
 
-    /// Says whether there is anything that the device may write, even if it has no bytes.
+    /// Says whether there is anything that the device may write. Descriptors without bytes do not count.
     #[inline]
     pub fn has_writable(&self) -> bool {
         !self.active.inner.writable.is_empty()

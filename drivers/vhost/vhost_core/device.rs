@@ -423,7 +423,7 @@ impl Device {
         self.stop_queues();
         for queue in &self.queues {
             // Taking it away does not fail.
-            let _ = queue.set_kick(None);
+            let _: (bool, Result) = queue.set_kick(None);
         }
         // Nobody queues a work now but those who found the device before it was hidden.
         self.flush();

@@ -2,11 +2,44 @@
 
 //! The state of a device, as `/proc/<pid>/fdinfo/<fd>` shows it.
 
-use crate::{device::Device, state::State, virtqueue::Virtqueue};
+use crate::{
+    device::Device,
+    state::{
+        Inner,
+        State, //
+    },
+    virtqueue::Virtqueue, //
+};
 use kernel::{
     seq_file::SeqFile,
-    seq_print, //
+    seq_print,
+    sync::lock::{
+        mutex::MutexBackend,
+        Guard, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
+
+/// How often, and how long, to wait for a queue that is being worked on.
+const TRIES: u32 = 50;
+const WAIT: Delta = Delta::from_millis(1);
+
+/// Takes the lock of a queue, unless that takes long.
+///
+/// Whoever works on the queue may wait for the guest's memory for as long as the owner likes, which
+/// is no reason for others to wait.
+fn lock(queue: &Virtqueue) -> Option<Guard<'_, Inner, MutexBackend>> {
+    for _ in 0..TRIES {
+        if let Some(inner) = queue.try_lock_inner() {
+            return Some(inner);
+        }
+        fsleep(WAIT);
+    }
+    None
+}
 
 impl Device {
     /// Prints the state of the device and its queues.
@@ -32,7 +65,10 @@ impl Device {
     fn state_name(&self) -> &'static str {
         let (mut running, mut broken) = (true, false);
         for queue in &self.queues {
-            let inner = queue.lock_inner();
+            let Some(inner) = lock(queue) else {
+                running &= queue.is_running();
+                continue;
+            };
             running &= inner.is_started();
             broken |= matches!(inner.state, State::Broken(..));
         }
@@ -45,7 +81,10 @@ impl Device {
 }
 
 fn show_queue(queue: &Virtqueue, index: usize, m: &SeqFile) {
-    let inner = queue.lock_inner();
+    let Some(inner) = lock(queue) else {
+        seq_print!(m, "queue{index}:\tbusy\n");
+        return;
+    };
     let size = inner.size.get();
     match &inner.state {
         State::Unset => seq_print!(m, "queue{index}:\tunset\n"),

@@ -120,6 +120,9 @@ struct Question {
     version: u32,
     /// Whether user space has read it.
     read: bool,
+    /// Nobody waits for the answer any more. It stays to be read only because a reader may have been
+    /// told of it by `poll()`, as in C.
+    void: bool,
 }
 
 /// What the lock protects.
@@ -135,10 +138,20 @@ struct State {
 
 impl State {
     /// The question that was not read for longest, and its queue.
-    fn next_unread(&mut self) -> Option<&mut Question> {
-        let open = self.questions.iter_mut().flatten();
-        open.filter(|question| !question.read)
-            .min_by_key(|question| question.number)
+    fn next_unread(&mut self) -> Option<&mut Option<Question>> {
+        let unread = |slot: &&mut Option<Question>| slot.is_some_and(|question| !question.read);
+        self.questions
+            .iter_mut()
+            .filter(unread)
+            .min_by_key(|slot| slot.map(|question| question.number))
+    }
+
+    /// The queue does not wait for the answer to its question, if it has one: it can ask another.
+    fn withdraw(slot: &mut Option<Question>) {
+        match slot {
+            Some(question) if !question.read => question.void = true,
+            _ => *slot = None,
+        }
     }
 }
 
@@ -178,8 +191,12 @@ impl Messages {
     pub(crate) fn set_open(&self, open: bool) {
         let mut state = self.state.lock();
         state.open = open;
-        if !open {
-            state.questions.iter_mut().for_each(|slot| *slot = None);
+        for slot in state.questions.iter_mut() {
+            if open {
+                State::withdraw(slot);
+            } else {
+                *slot = None;
+            }
         }
         drop(state);
         self.changed.notify_all();
@@ -192,9 +209,6 @@ impl Messages {
 
     /// Somebody answered a question, or will not: lets the queues go on that asked for something in
     /// a range.
-    ///
-    /// A question that was not read yet stays to be read, as in C: a reader may have been told of
-    /// it by `poll()`.
     #[doc(alias = "vhost_iotlb_notify_vq")]
     fn answer(&self, start: Gpa, last: Gpa, mut resume: impl FnMut(usize)) {
         let mut state = self.state.lock();
@@ -203,9 +217,7 @@ impl Messages {
                 continue;
             };
             if (start..=last).contains(&question.miss.at) {
-                if question.read {
-                    *slot = None;
-                }
+                State::withdraw(slot);
                 resume(queue);
             }
         }
@@ -226,9 +238,15 @@ impl Messages {
         }
         let mut state = self.state.lock();
         let question = loop {
-            if let Some(question) = state.next_unread() {
-                question.read = true;
-                break *question;
+            if let Some(slot) = state.next_unread() {
+                // One that nobody waits for is over when it was read, whatever the answer.
+                break match slot {
+                    Some(question) if !question.void => {
+                        question.read = true;
+                        Some(*question)
+                    }
+                    _ => slot.take(),
+                };
             }
             if nonblocking {
                 return Err(EAGAIN);
@@ -243,6 +261,7 @@ impl Messages {
             let _: bool = self.changed.wait_interruptible(&mut state);
         };
         drop(state);
+        let question = question.ok_or(EAGAIN)?;
 
         let msg = Msg::miss(question.miss, question.version);
         if iov.copy_to_iter(msg.as_bytes()) == size_of::<Msg>() {
@@ -310,6 +329,7 @@ impl Asker {
         match slot {
             Some(question) if !question.read => {
                 (question.miss, question.version) = (miss, version);
+                question.void = false;
                 return;
             }
             Some(_) => return,
@@ -320,6 +340,7 @@ impl Asker {
                     miss,
                     version,
                     read: false,
+                    void: false,
                 });
             }
         }
@@ -332,10 +353,7 @@ impl Asker {
     pub(crate) fn forget(&self) {
         let mut state = self.messages.state.lock();
         if let Some(slot) = state.questions.get_mut(self.queue) {
-            // What was not read stays to be read, see `answer()`, until it is replaced.
-            if slot.is_some_and(|question| question.read) {
-                *slot = None;
-            }
+            State::withdraw(slot);
         }
     }
 }

@@ -49,10 +49,11 @@ impl Device {
             }
             uapi::SET_VRING_KICK => {
                 let file = optional(arg, EventFdFile::from_fd)?;
-                if queue.set_kick(file)? {
+                let (had_one, result) = queue.set_kick(file);
+                if had_one {
                     self.flush();
                 }
-                Ok(())
+                result
             }
             uapi::SET_VRING_CALL => {
                 let mut new = optional(arg, EventFd::from_fd)?;

@@ -237,7 +237,8 @@ impl Virtqueue {
         self.asker.ask(miss);
     }
 
-    /// Breaks a queue that runs; does nothing otherwise.
+    /// Breaks a queue that runs; does nothing otherwise. The work of the queue is queued, as the place
+    /// where what depends on the queue is cleaned up.
     pub(crate) fn set_broken(&self, inner: &mut Inner, why: Why) {
         if !inner.set_broken(why) {
             return;
@@ -247,6 +248,8 @@ impl Virtqueue {
         if let Some(err) = &inner.err {
             err.signal();
         }
+        // Without a worker that was done when it died.
+        let _ = self.queue_work();
     }
 
     /// Takes the lock of the queue, whatever its state is.
@@ -254,25 +257,31 @@ impl Virtqueue {
         self.inner.lock()
     }
 
-    /// Replaces the eventfd that the driver kicks with. The result says that there was another one,
-    /// whose kicks may still have an effect: flush.
+    /// As [`lock_inner`](Self::lock_inner), if nobody else has it.
+    pub(crate) fn try_lock_inner(&self) -> Option<Guard<'_, Inner, MutexBackend>> {
+        self.inner.try_lock()
+    }
+
+    /// Replaces the eventfd that the driver kicks with. The first part of the result says that there
+    /// was another one, whose kicks may still have an effect: flush.
     ///
     /// # Errors
     ///
     /// Those of [`KickPoll::start`]; the queue has no such eventfd then.
     #[doc(alias = "VHOST_SET_VRING_KICK")]
-    pub(crate) fn set_kick(&self, file: Option<EventFdFile>) -> Result<bool> {
+    pub(crate) fn set_kick(&self, file: Option<EventFdFile>) -> (bool, Result) {
         let mut inner = self.inner.lock();
         if let (Some(old), Some(new)) = (&inner.kick, &file) {
             if old.file().same_file(new) {
-                return Ok(false);
+                return (false, Ok(()));
             }
         }
         let had_one = inner.kick.take().is_some();
-        if let Some(file) = file {
-            inner.kick = Some(KickPoll::start(file, self.kick_work.clone())?);
-        }
-        Ok(had_one)
+        let Some(file) = file else {
+            return (had_one, Ok(()));
+        };
+        let started = KickPoll::start(file, self.kick_work.clone());
+        (had_one, started.map(|kick| inner.kick = Some(kick)))
     }
 
     /// Allocates what work on the queue will need, so that it does not fail later.

@@ -152,8 +152,9 @@ impl Shared {
             // `run_pending()` begins with a `Full` exchange of the same word. The exchange is not
             // skipped if the bit is set already: the same holds then.
             match self.pending.cmpxchg(old, old | bits, Full) {
-                // Who made the word non-zero wakes the thread up; it takes all.
-                Ok(_) => return Ok(old == 0),
+                // Whoever queued something wakes the thread up, so that nobody has to wait for another
+                // one that was interrupted between the two.
+                Ok(_) => return Ok(old & bits != bits),
                 Err(now) => old = now,
             }
         }

@@ -103,7 +103,8 @@ pub(crate) struct VhostVsock {
     /// What closed sockets leave behind for the guest.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) stats: Stats,
-    /// Buffers in a row that were of no use; only the work for `rx` changes it.
+    /// Buffers in a row that were of no use, since the device was started; only the work for `rx`
+    /// adds to it.
     pub(crate) bad_buffers: Atomic<u32>,
     /// The namespace of whoever opened the device.
     net: ARef<Net>,
@@ -308,28 +309,37 @@ impl VhostVsock {
     /// The file was closed, by the owner or by whoever had it last.
     ///
     /// The order matters: first nobody finds the device any more, then sockets learn of it, then
-    /// the queues and the worker end, then what was left is dropped.
+    /// the queues and the worker end, then what was left is dropped. A connection that the worker
+    /// was just about to make is reset in the end.
     ///
     /// Context: sleeps.
     pub(crate) fn release(&self) {
-        let member = core::mem::replace(&mut *self.member.lock(), Member::new());
+        let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
         let had_cid = member.now.is_some();
         // This waits until those who found the device are done with it.
-        drop(member.now);
+        member.now = None;
+        if had_cid {
+            self.reset_gone(&member);
+        }
+        self.core.release();
+        if had_cid {
+            self.reset_gone(&member);
+        }
+        self.queue.purge_all();
+    }
+
+    /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
+    fn reset_gone(&self, member: &Member) {
         let gone = |sock: &LockedSock<'_>| {
             with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
         };
         if member.before_is_full {
-            reset(None, gone);
-        } else if had_cid {
-            // Also those of a CID that the guest had before, and that nobody has now.
-            for cid in member.before {
-                reset(Some(cid), gone);
-            }
-            reset(Some(Cid::new(self.cid())), gone);
+            return reset(None, gone);
         }
-        self.core.release();
-        self.queue.purge_all();
+        for cid in &member.before {
+            reset(Some(*cid), gone);
+        }
+        reset(Some(Cid::new(self.cid())), gone);
     }
 }
 

@@ -17,6 +17,7 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     sync::{
+        atomic::Relaxed,
         poll::PollTable,
         Arc,
         ArcBorrow, //
@@ -56,7 +57,10 @@ impl MiscDevice for VhostVsock {
             SET_GUEST_CID => Arc::from(me).set_cid(arg.read()?)?,
             SET_RUNNING => match arg.read::<i32>()? {
                 0 => me.core.stop()?,
-                _ => me.core.start()?,
+                _ => {
+                    me.core.start()?;
+                    me.bad_buffers.store(0, Relaxed);
+                }
             },
             _ => {
                 me.core.ioctl(cmd, arg, &|| Arc::<Self>::from(me))?;

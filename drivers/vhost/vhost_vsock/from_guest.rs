@@ -30,6 +30,7 @@ use vhost_core::{
     virtqueue::Idle,
 };
 use virtio_transport_common::{
+    payload_lost,
     receive,
     RxPacket, //
 };
@@ -54,6 +55,8 @@ const RETRY: Delta = Delta::from_millis(1);
 enum Refused {
     /// It is none.
     Malformed,
+    /// Its payload cannot be read. The header is that of the packet.
+    Unreadable(Header),
     /// There is no memory for it now.
     NoMemory,
 }
@@ -96,13 +99,20 @@ impl VhostVsock {
     fn drain(&self, mm: &InOwnerMm) -> core::result::Result<Run, Broken> {
         let mut tx = match self.tx.lock(mm) {
             Ok(tx) => tx,
-            // If it broke before, what depends on it was cleaned up.
-            Err(Idle::Stopped | Idle::Waiting | Idle::Broken) => return Ok(Run::Done),
+            Err(Idle::Stopped | Idle::Waiting) => return Ok(Run::Done),
+            // It may have broken where nobody could clean up.
+            Err(Idle::Broken) => return Err(Broken),
         };
         tx.disable_notify()?;
 
         let mut budget = Budget::new(PACKETS, BYTES);
         loop {
+            if !self.is_reachable() {
+                // The guest could not be answered: its packets wait until it can. If the other queue
+                // is broken, its work cleans up after what this one did in the meantime.
+                let _ = self.rx.queue_work();
+                return Ok(Run::Done);
+            }
             if self.throttle.hold(&self.queue, tx.size()) {
                 // Whoever sends the replies queues this work again: the guest need not kick.
                 return Ok(Run::Done);
@@ -112,9 +122,14 @@ impl VhostVsock {
             };
             let packet = match take(&chain) {
                 Ok(packet) => packet,
-                Err(Refused::Malformed) => {
+                Err(refused @ (Refused::Malformed | Refused::Unreadable(_))) => {
                     self.stats.malformed.add(1);
                     chain.complete(0)?;
+                    if let Refused::Unreadable(header) = refused {
+                        if self.is_addressed(&header) {
+                            payload_lost::<Host>(&header, Some(self.net()));
+                        }
+                    }
                     if tx.spend(&mut budget, HEADER_LEN) {
                         continue;
                     }
@@ -141,14 +156,17 @@ impl VhostVsock {
     /// Gives a packet to the socket that it is for, if it comes from where it says and is for us.
     fn accept(&self, mut packet: RxPacket) {
         packet.deliver_tap();
-        let header = packet.header();
-        if header.src_cid_raw() != u64::from(self.cid())
-            || header.dst_cid_raw() != u64::from(Cid::HOST.get())
-        {
+        if self.is_addressed(packet.header()) {
+            receive::<Host>(packet, Some(self.net()));
+        } else {
             self.stats.misaddressed.add(1);
-            return;
         }
-        receive::<Host>(packet, Some(self.net()));
+    }
+
+    /// Says whether a packet comes from the guest, and is for the host.
+    fn is_addressed(&self, header: &Header) -> bool {
+        header.src_cid_raw() == u64::from(self.cid())
+            && header.dst_cid_raw() == u64::from(Cid::HOST.get())
     }
 }
 
@@ -176,7 +194,7 @@ fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
     } else {
         let mut skb = SkBuff::alloc(0, payload, Gfp::Kernel, ()).map_err(|_| Refused::NoMemory)?;
         skb.fill_from_iter(&mut source, payload)
-            .map_err(|_| Refused::Malformed)?;
+            .map_err(|_| Refused::Unreadable(header))?;
         Some(skb)
     };
     RxPacket::new(header, skb).map_err(|_| Refused::Malformed)

@@ -46,6 +46,7 @@ use vsock_proto::{
         State, //
     },
     header::{
+        Header,
         Op,
         SeqFlags,
         ShutdownFlags,
@@ -198,6 +199,33 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
         }
         Reaction::Close => close::do_close::<C>(&mut sock),
         Reaction::Ignore => (),
+    }
+}
+
+/// The payload of a packet could not be read: its connection, if it has one, is reset, so that no byte
+/// is lost in silence. The user gets `EIO`, the peer a RST.
+///
+/// Checked before, and context: as for [`receive`].
+pub fn payload_lost<C: Carrier>(header: &Header, net: Option<&Net>) {
+    let (Ok(src), Ok(dst), Op::Rw) = (header.src(), header.dst(), header.op()) else {
+        return;
+    };
+    let src = sock_addr(src);
+    let key = Key {
+        remote_cid: src.cid,
+        remote_port: src.port,
+        local_port: dst.port.get(),
+    };
+    let Some(sock) = vsock::find_connection::<Over<C>>(key, net) else {
+        return;
+    };
+    let mut sock = sock.lock();
+    if sock.state() == SockState::Established
+        && !sock.is_done()
+        && Some(wire_type(sock.ty())) == header.ty()
+        && sock.check_source::<Over<C>>(src)
+    {
+        abort::<C>(&mut sock, EIO);
     }
 }
 
