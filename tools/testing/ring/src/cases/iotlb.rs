@@ -138,6 +138,36 @@ pub const CASES: &[Case] = &[
         observe(&mut dev)
     })
     .only_full(),
+    case(
+        "IOT-12/answered-before-it-was-read",
+        "RST; read: a miss; then a miss",
+        |_| {
+            let mut dev = setup().open()?;
+            dev.tell(&Message::invalidate(LARGE, 4096))?;
+            send(&mut dev, LARGE);
+            dev.settle()?;
+            dev.tell(&Message::update(LARGE, 4096, dev.mem.addr() + LARGE))?;
+            let answer = observe(&mut dev)?;
+            let late = question(&dev)?;
+            send(&mut dev, 1 << 40);
+            Ok(format!("{answer}; read: {late}; then {}", question(&dev)?))
+        },
+    ),
+    case(
+        "IOT-13/stopped-before-it-was-read",
+        "alive; read: a miss; then a miss",
+        |_| {
+            let mut dev = setup().open()?;
+            send(&mut dev, 1 << 40);
+            dev.settle()?;
+            dev.run(false)?;
+            dev.q[TX].set(0, Desc::default());
+            let alive = repair(&mut dev)?;
+            let late = question(&dev)?;
+            send(&mut dev, 1 << 41);
+            Ok(format!("{alive}; read: {late}; then {}", question(&dev)?))
+        },
+    ),
     case("IOT-11/buffer-that-must-not-be-read", "a miss", |_| {
         let mut dev = setup().open()?;
         dev.tell(&Message::invalidate(LARGE, 4096))?;

@@ -6,7 +6,7 @@ use super::{case, rx, Case};
 use crate::{
     abi::{feature, Region},
     device::{Device, Setup, DATA, LARGE, MEMORY, RX, TX},
-    host::{errno, Socket},
+    host::{connect_stream, errno, Socket},
     observe::{answers, observe, NOBODY},
     packet::{self, HEADER_LEN},
     ring::{Desc, Queue, WRITE},
@@ -135,6 +135,32 @@ pub const CASES: &[Case] = &[
         mem.advise(0, mem.len(), libc::MADV_HUGEPAGE)?;
         mem.fill(0, mem.len(), 0);
         in_memory(mem)
+    }),
+    case("N27/payload-that-cannot-be-read", "RET0; RST, EIO", |_| {
+        let mut dev = Setup::default().open()?;
+        let peer = connect_stream(&mut dev)?;
+        dev.recv_all()?;
+        let len = 100;
+        let header = peer.header(&dev, packet::RW).with(|h| h.len = len);
+        // The header is at the end of a page, behind which there is none.
+        let at = LARGE + 4096 - HEADER_LEN as u64;
+        dev.mem.write(at as usize, &header.bytes());
+        dev.mem.unmap(LARGE as usize + 4096, 4096)?;
+        dev.q[TX].set(0, Desc::new(at, HEADER_LEN as u32 + len));
+        dev.q[TX].offer(0);
+        dev.kick(TX);
+        dev.settle()?;
+        let used = match dev.q[TX].take_all().as_slice() {
+            [] => "nothing".to_owned(),
+            [used] => format!("RET{}", used.len),
+            more => format!("{} chains", more.len()),
+        };
+        let replies: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
+        Ok(format!(
+            "{used}; {}, {}",
+            replies.join(" "),
+            peer.socket.state()
+        ))
     }),
     case("N25/packed-rings", "EOPNOTSUPP", |_| {
         offered(feature::PACKED)
