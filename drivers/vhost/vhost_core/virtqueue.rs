@@ -136,6 +136,8 @@ pub struct Virtqueue {
     asker: Asker,
     /// Whether the state is Running: a hint for those who do not take the lock.
     running: Atomic<bool>,
+    /// Whether the state is Broken; likewise.
+    broken: Atomic<bool>,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -168,6 +170,7 @@ impl Virtqueue {
                 kick_work,
                 asker,
                 running: Atomic::new(false),
+                broken: Atomic::new(false),
                 inner <- Mutex::new(inner, name, key),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -181,6 +184,12 @@ impl Virtqueue {
     #[inline]
     pub fn is_running(&self) -> bool {
         self.running.load(Relaxed)
+    }
+
+    /// Says whether the queue is not in use because it was found to be wrong, at this moment.
+    #[inline]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
     }
 
     /// Says whether there is a worker for the queue, which was not killed.
@@ -243,6 +252,7 @@ impl Virtqueue {
         if !inner.set_broken(why) {
             return;
         }
+        self.broken.store(true, Relaxed);
         self.running.store(false, Relaxed);
         self.asker.forget();
         if let Some(err) = &inner.err {
@@ -335,6 +345,7 @@ impl Virtqueue {
         let mut inner = self.inner.lock();
         inner.stop();
         self.running.store(false, Relaxed);
+        self.broken.store(false, Relaxed);
         drop(inner);
         self.asker.forget();
     }

@@ -53,9 +53,12 @@ use virtio_transport_common::{
     SendQueue,
     TxPacket, //
 };
-use vsock_proto::addr::{
-    Cid,
-    GuestCid, //
+use vsock_proto::{
+    addr::{
+        Cid,
+        GuestCid, //
+    },
+    header::Op,
 };
 
 /// Sockets of type `SOCK_SEQPACKET`.
@@ -217,6 +220,21 @@ impl VhostVsock {
             .all(|queue| queue.is_running() && queue.has_worker())
     }
 
+    /// Says whether a packet waits for the guest that cannot take it now.
+    ///
+    /// A VMM stops the device of a guest that pauses. Whoever sends data, or connects, is told so; but
+    /// what a connection has to say once only (how much room there is, that it ends) would be missed
+    /// for ever. There is at most one packet of each kind for a connection.
+    fn waits_for_start(&self, packet: &TxPacket) -> bool {
+        let ends = matches!(
+            packet.header().op(),
+            Op::Rst | Op::Shutdown | Op::CreditUpdate
+        );
+        ends && [&self.rx, &self.tx]
+            .iter()
+            .all(|queue| !queue.is_broken() && queue.has_worker())
+    }
+
     /// Gives the guest a CID, or another one. Connections of the old one stay, but have nobody to
     /// send to.
     ///
@@ -281,7 +299,7 @@ impl VhostVsock {
     /// `EHOSTUNREACH` if the guest does not take packets.
     #[inline]
     pub(crate) fn send(&self, packet: TxPacket) -> Result {
-        if !self.is_reachable() {
+        if !self.is_reachable() && !self.waits_for_start(&packet) {
             return Err(EHOSTUNREACH);
         }
         self.queue.push_back(packet);

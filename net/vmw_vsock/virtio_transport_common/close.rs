@@ -53,19 +53,23 @@ pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
     }
 }
 
+/// By what packets of the peer find the socket.
+fn key_of<C: Carrier>(sock: &LockedSock<'_>) -> Key {
+    let remote = sock.remote_addr();
+    Key {
+        remote_cid: C::peer_cid(Cid::new(remote.cid)).get(),
+        remote_port: remote.port,
+        local_port: sock.local_addr().port,
+    }
+}
+
 /// Lets packets of the peer find the socket.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
 pub(crate) fn join_tables<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
-    let remote = sock.remote_addr();
-    let key = Key {
-        remote_cid: C::peer_cid(Cid::new(remote.cid)).get(),
-        remote_port: remote.port,
-        local_port: sock.local_addr().port,
-    };
-    let membership = vsock::join::<Over<C>>(sock, key)?;
+    let membership = vsock::join::<Over<C>>(sock, key_of::<C>(sock))?;
     send::conn_of::<C>(sock)?.set_membership(sock, Some(membership));
     Ok(())
 }
@@ -83,13 +87,24 @@ pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
     sock.remove_from_tables();
 }
 
-/// Forgets what nobody will read, and leaves the tables.
-fn remove<C: Carrier>(sock: &mut LockedSock<'_>) {
+/// Whether packets of the peer find another socket, that of the next connection between the ports.
+pub(crate) fn is_replaced<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
+    let is_member = send::conn_of::<C>(sock).is_ok_and(|conn| conn.is_member(sock));
+    !is_member && vsock::find_connection::<Over<C>>(key_of::<C>(sock), Some(sock.net())).is_some()
+}
+
+/// Forgets what nobody will read. The peer does not get its credit back: there is nobody to send to.
+pub(crate) fn purge_unread<C: Carrier>(sock: &mut LockedSock<'_>) {
     if let Some(conn) = sock.conn::<Over<C>>() {
         if let Ok(rx) = conn.rx(sock) {
             rx.purge();
         }
     }
+}
+
+/// Forgets what nobody will read, and leaves the tables.
+fn remove<C: Carrier>(sock: &mut LockedSock<'_>) {
+    purge_unread::<C>(sock);
     leave_tables::<C>(sock);
 }
 
@@ -108,7 +123,10 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
             }
         }
         CloseAction::ResetAndRemove => {
-            let _ = send::control::<C>(sock, Control::Rst, false);
+            // Since the peer has ended the connection, there may be another one between the ports.
+            if !is_replaced::<C>(sock) {
+                let _ = send::control::<C>(sock, Control::Rst, false);
+            }
         }
         CloseAction::ShutdownThenWait { send_shutdown } => {
             if send_shutdown {
@@ -117,6 +135,7 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
             }
             sock.linger();
             if !sock.is_done() && leave_behind::<C>(sock) {
+                purge_unread::<C>(sock);
                 sock.schedule_close::<CloseTimer<C>>(CLOSE_TIMEOUT);
                 return;
             }

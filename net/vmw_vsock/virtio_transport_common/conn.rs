@@ -156,6 +156,12 @@ impl Conn {
         }
     }
 
+    /// Whether packets of the peer find the socket.
+    pub(crate) fn is_member(&self, sock: &mut LockedSock<'_>) -> bool {
+        let owned = self.owned.get(sock);
+        owned.is_some_and(|owned| owned.membership.is_some())
+    }
+
     /// Notes that the user closed the socket, unless that is known, and says whether there is room
     /// for what it leaves behind.
     pub(crate) fn set_orphan(

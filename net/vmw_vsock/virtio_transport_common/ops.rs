@@ -177,7 +177,7 @@ impl<C: Carrier> Transport for Over<C> {
         let freed = u32::try_from(read).unwrap_or(u32::MAX);
         if conn.release(freed, low) {
             // Without it the peer waits, until there is another packet for it.
-            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+            let _ = send::credit_update::<C>(sock);
         }
         Ok(read)
     }
@@ -223,7 +223,7 @@ impl<C: Carrier> Transport for Over<C> {
             return Ok(0);
         };
         if conn.release(freed, true) {
-            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+            let _ = send::credit_update::<C>(sock);
         }
         ret
     }
@@ -247,7 +247,7 @@ impl<C: Carrier> Transport for Over<C> {
         let conn = send::conn_of::<C>(sock)?;
         let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)??;
         if conn.release(freed, true) {
-            let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+            let _ = send::credit_update::<C>(sock);
         }
         Ok(skb)
     }
@@ -266,14 +266,14 @@ impl<C: Carrier> Transport for Over<C> {
             return;
         };
         conn.set_buf_alloc(u32::try_from(*size).unwrap_or(MAX_BUF_SIZE));
-        let _ = send::control::<C>(sock, Control::CreditUpdate, false);
+        let _ = send::credit_update::<C>(sock);
     }
 
     fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result {
         let conn = send::conn_of::<C>(sock)?;
         // The peer may wait for room that it does not know of, while the reader waits for more.
         if conn.rx(sock)?.bytes() < lowat && conn.has_news() {
-            send::control::<C>(sock, Control::CreditUpdate, false)?;
+            send::credit_update::<C>(sock)?;
         }
         Ok(())
     }

@@ -265,6 +265,10 @@ fn deliver<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, ty: SocketType, p
     let pushed = conn
         .accept(header.len())
         .and_then(|buf_alloc| conn.rx(sock)?.push(packet.into_payload(), flags, buf_alloc));
+    if pushed.is_ok() && sock.close_is_scheduled() {
+        // There is no reader any more, and no reason to keep it until the peer has answered.
+        return close::purge_unread::<C>(sock);
+    }
     match pushed {
         Ok(()) => sock.data_ready(),
         // Data would be lost: the connection cannot go on.

@@ -23,7 +23,7 @@ use vsock_proto::addr::Cid;
 /// Resets the connections of carrier `C` to `peer`, or to anybody, for which `gone` is true; their
 /// users get `ECONNRESET`. So do those who are still trying to connect.
 ///
-/// What a user has received can still be read. Connections to other peers are not touched.
+/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are not touched.
 ///
 /// Context: locks sockets, may sleep.
 ///
@@ -45,8 +45,9 @@ pub fn reset_connections<C: Carrier>(
     Ok(())
 }
 
-/// Ends a connection, or the attempt to make one, with an error that its user gets after what was
-/// received.
+/// Ends a connection, or the attempt to make one, with an error. A user of a `SOCK_STREAM` socket gets
+/// it after what was received; the core gives it to one of a `SOCK_SEQPACKET` socket instead of each
+/// message.
 pub(crate) fn fail<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     match sock.state() {
         // It stays established for the core, which would tell a reader of an orderly end otherwise.
@@ -59,6 +60,8 @@ pub(crate) fn fail<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
         SockState::SynSent => {
             sock.set_state(SockState::Close);
             close::leave_tables::<C>(sock);
+            // Or the next attempt would find its REQUEST sent already, to where this one was for.
+            let _ = C::cancel(sock);
         }
         SockState::Listen | SockState::Close => return,
     }

@@ -3,6 +3,7 @@
 //! The way out: from a user's message, or a decision of the protocol, to a packet for the carrier.
 
 use crate::{
+    close,
     conn::{
         has_memory,
         Conn,
@@ -94,6 +95,17 @@ pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, repl
     }
     let packet = TxPacket::control(sock, conn, what, &header, reply)?;
     C::send(packet, Some(sock.net()))
+}
+
+/// Tells the peer how much room there is, unless the connection is over and the next one between the
+/// same ports is there: its credit is another.
+///
+/// Context: may sleep.
+pub(crate) fn credit_update<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
+    if close::is_replaced::<C>(sock) {
+        return Ok(());
+    }
+    control::<C>(sock, Control::CreditUpdate, false)
 }
 
 /// What the packets of one message of a user have in common.

@@ -120,9 +120,45 @@ pub const CASES: &[Case] = &[
         passed_on()
     }),
     case("LC-13/owner-cid-and-close-race", "alive", race).parallel(),
+    case(
+        "LC-15/read-while-the-guest-pauses",
+        "send: EHOSTUNREACH; read 200000; CREDIT_UPDATE",
+        |_| {
+            let (mut dev, peer) = rx::connected(Setup::default())?;
+            for _ in 0..20 {
+                let header = peer.header(&dev, packet::RW);
+                dev.send_rw(header, &[0x42; 10_000])?;
+            }
+            dev.recv_all()?;
+            dev.run(false)?;
+            let send = host::amount(peer.socket.send(b"x"));
+            let read = peer.socket.drain().0.len();
+            dev.run(true)?;
+            Ok(format!("send: {send}; read {read}; {}", next(&mut dev)?))
+        },
+    ),
+    case("LC-15/closed-while-the-guest-pauses", "SHUTDOWN", |_| {
+        let (mut dev, peer) = rx::connected(Setup::default())?;
+        dev.recv_all()?;
+        dev.run(false)?;
+        drop(peer.socket);
+        dev.run(true)?;
+        next(&mut dev)
+    }),
 ];
 
 /// Connects, and says how that ended.
+/// What the guest gets next.
+fn next(dev: &mut Device) -> Try<String> {
+    let packets = dev.recv_all()?;
+    let names: Vec<_> = packets.iter().map(|p| p.name()).collect();
+    Ok(if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(" ")
+    })
+}
+
 fn connect(cid: u64) -> Try<String> {
     let socket = Socket::stream()?;
     socket.set_connect_timeout(Duration::from_millis(500))?;

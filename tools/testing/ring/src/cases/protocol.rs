@@ -161,6 +161,11 @@ pub const CASES: &[Case] = &[
         "2 RESPONSE, 48 RST; close: 2 SHUTDOWN",
         |_| backlog(),
     ),
+    case(
+        "P33/next-connection-with-the-same-ports",
+        "1000 read; nothing sent; next one: 10 read",
+        |_| same_ports(),
+    ),
     case("P25/data-before-response", "RST, EPROTO", |_| {
         before_response(packet::RW)
     }),
@@ -472,6 +477,31 @@ fn backlog() -> Try<String> {
         "{}; close: {shutdowns} SHUTDOWN",
         counts.join(", ")
     ))
+}
+
+/// The guest ends a connection and makes the next one, before the host has read all of the first.
+fn same_ports() -> Try<String> {
+    let mut dev = Setup::default().open()?;
+    let listener = Socket::listener(libc::SOCK_STREAM, PORT, 8)?;
+    let first = host::accept(&mut dev, &listener, libc::SOCK_STREAM, 7000)?;
+    let data = first.header(&dev, packet::RW);
+    dev.send_rw(data, &[0x42; 1000])?;
+    let end = first.header(&dev, packet::SHUTDOWN).with(|h| h.flags = 3);
+    dev.send(end, &[])?;
+    dev.recv_all()?;
+    let second = host::accept(&mut dev, &listener, libc::SOCK_STREAM, 7000)?;
+    let read = first.socket.drain().0.len();
+    drop(first.socket);
+    let sent: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
+    let sent = if sent.is_empty() {
+        "nothing".to_owned()
+    } else {
+        sent.join(" ")
+    };
+    let data = second.header(&dev, packet::RW);
+    dev.send_rw(data, &[0x43; 10])?;
+    let next = second.socket.drain().0.len();
+    Ok(format!("{read} read; {sent} sent; next one: {next} read"))
 }
 
 fn before_response(op: u16) -> Try<String> {
