@@ -223,9 +223,11 @@ fn long_chains() -> Try<String> {
         .collect();
     dev.mem.write(TABLE as usize, &table(&chained(&pieces)));
     dev.post_desc(41, Desc::new(TABLE, 1024 * 16).flags(INDIRECT));
+    // The device may look at them now, and say how far it has seen.
+    dev.kick(RX);
+    dev.settle()?;
     clear(&bitmap);
     let before = dev.mem.read(0, MEMORY);
-    dev.kick(RX);
     peer.socket.send(&rx::pattern(100))?;
     dev.settle()?;
     let after = dev.mem.read(0, MEMORY);
