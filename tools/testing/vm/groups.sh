@@ -76,7 +76,6 @@ group_session_c() {
 }
 
 group_guest_life() { ensure_host ours T4/guest-life-ours && guest_life T4/guest-life-ours ours; }
-group_guest_life_c() { ensure_host c T4/guest-life-c && guest_life T4/guest-life-c c; }
 
 group_strace_ours() {
 	want T4/qemu-ioctls/ours || want T4/qemu-ioctls/same || return 0

@@ -63,15 +63,13 @@ poll ECONNRESET
 recv ECONNRESET
 send ECONNRESET
 seqpacket ECONNRESET'
-# The C driver knows nothing of sockets that are still connecting.
-LIFE_RESET_C=${LIFE_RESET/connect ECONNRESET/connect ETIMEDOUT}
 
 # life_blocked [SECONDS]: all of them must have been told, soon
 life_blocked() {
 	local text
 	text=$(guest_sh "n=0; while ! grep -q done /tmp/block && [ \$n -lt $((${1:-5} * 10)) ]; do sleep 0.1; n=\$((n+1)); done
 		grep ' ' /tmp/block | sort")
-	[ "$text" = "$LIFE_EXPECTED" ] || { echo "waiting calls ended so:" $text; return 1; }
+	[ "$text" = "$LIFE_RESET" ] || { echo "waiting calls ended so:" $text; return 1; }
 }
 
 # life_traffic SECONDS: both ways, verified byte by byte
@@ -120,7 +118,6 @@ life_sleep() {
 }
 
 life_sleep_reset() { life_block && life_sleep && life_blocked; }
-life_sleep_again() { life_sleep && life_reachable; }
 
 # --- unbind, unplug, unload --------------------------------------------------------
 
@@ -198,9 +195,6 @@ guest_life() {
 	want_group "$name" || return 0
 	mark "$name/boot"
 	LIFE_CID=$GUEST_CID
-	LIFE_EXPECTED=$LIFE_RESET
-	LIFE_SECONDS=5
-	[ "$2" = ours ] || LIFE_EXPECTED=$LIFE_RESET_C
 	life_host_peers
 	if ! life_start "$2"; then
 		not_ok "$name/boot" "the guest did not start"
@@ -210,12 +204,6 @@ guest_life() {
 	fi
 	check "$name/boot" life_reachable
 	exec 3>&1
-
-	check "$name/sleep/sockets" life_sleep_reset
-	check "$name/sleep/listener" life_reachable
-	life_traffic 15
-	for n in 1 2; do check "$name/sleep/round-$n" life_sleep_again; done
-	check "$name/sleep/traffic" life_traffic_good
 
 	check "$name/unbind/sockets" life_rebind_reset
 	check "$name/unbind/listener" life_reachable
@@ -248,7 +236,11 @@ guest_life() {
 	check "$name/unload" life_unload
 	check "$name/load-again" life_load "$2"
 	check "$name/unload-again" life_unload
-	check "$name/switch-off" guest_stop
+	# Last, and once: in a guest in a VM that TCG emulates, timers are late after that, for a minute
+	# and with the C modules as well. T5 does it again and again.
+	step "$name/load-for-sleep" life_load "$2"
+	check "$name/sleep/sockets" life_sleep_reset
+	check "$name/sleep/listener" life_reachable
 	exec 3>&-
 	qmp_close
 	guest_kill
