@@ -70,6 +70,8 @@ mod carrier;
 mod device;
 #[path = "virtio_vsock/event.rs"]
 mod event;
+#[path = "virtio_vsock/params.rs"]
+mod params;
 #[path = "virtio_vsock/rx.rs"]
 mod rx;
 #[path = "virtio_vsock/tx.rs"]
