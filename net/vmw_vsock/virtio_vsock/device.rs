@@ -78,6 +78,12 @@ const DEVICE_ID: u32 = 19;
 /// A device that breaks a queue again within this time stays broken, until its driver is bound again.
 const RESTART_INTERVAL_NANOS: i64 = 1_000_000_000;
 
+/// Which start of the device something belongs to.
+///
+/// Who finds a queue broken takes it with the queue locked, and says it in [`Device::fail`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(u64);
+
 /// Work items of [`Device`], by id.
 pub(crate) const RX_WORK: u64 = 0;
 pub(crate) const TX_WORK: u64 = 1;
@@ -111,7 +117,9 @@ pub(crate) struct Device {
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
     broken: Atomic<bool>,
-    /// When it was started, by [`monotonic_nanos`].
+    /// How often it was started. Changes only with `started` locked.
+    epoch: Atomic<u64>,
+    /// When it was started, by [`monotonic_nanos`]. It is not started again while this is locked.
     #[pin]
     started: Mutex<Option<i64>>,
     dev: ARef<virtio::Device>,
@@ -199,6 +207,7 @@ impl Device {
                 max_parts: Atomic::new(0),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
+                epoch: Atomic::new(0),
                 started <- new_mutex!(None, "virtio_vsock::Device::started"),
                 dev: dev.counted(),
                 rx_work <- new_work!("virtio_vsock::Device::rx_work"),
@@ -227,6 +236,20 @@ impl Device {
         self.broken.load(Relaxed)
     }
 
+    /// The start that this is, to be read with the lock of the queue that it is read for.
+    #[inline]
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Relaxed))
+    }
+
+    /// Whether senders find this device, and no other one.
+    fn is_current(&self) -> bool {
+        let guard = rcu::read_lock();
+        DEVICE
+            .load(&guard)
+            .is_some_and(|dev| core::ptr::eq::<Self>(&*dev, self))
+    }
+
     /// Takes our address from the configuration space again; a bad one is not taken.
     pub(crate) fn update_cid(&self, dev: &virtio::Device<Bound>) -> Result {
         let cid = read_cid(dev)?;
@@ -234,16 +257,39 @@ impl Device {
         Ok(())
     }
 
-    /// The device broke a queue: ends all connections, and starts the device anew, unless that was
-    /// done a moment ago.
+    /// The device broke a queue in `epoch`: ends all connections, and starts the device anew, unless
+    /// that was done a moment ago. Nothing is done if the device was started again since.
     ///
     /// Context: may sleep. No lock of a queue, a device or a socket is held.
-    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str) {
+    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str, epoch: Epoch) {
+        let Some(again) = self.disconnect(queue, epoch) else {
+            return;
+        };
+        if !again {
+            let ret = Adapter::<VsockDriver>::restart(&self.dev, &self.into(), |dev| {
+                dev.epoch() == epoch
+            });
+            // Without a device to start there is nothing to tell.
+            match ret {
+                Ok(()) | Err(ENODEV) => (),
+                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
+            }
+        }
+    }
+
+    /// Ends all connections, unless somebody else did, since a queue was broken in `epoch`. Returns
+    /// whether the device had only just been started.
+    fn disconnect(&self, queue: &str, epoch: Epoch) -> Option<bool> {
+        // A device that starts meanwhile waits, and what is ended here belongs to `epoch`.
+        let started = self.started.lock();
+        if self.epoch() != epoch {
+            return None;
+        }
         if self.broken.xchg(true, Full) {
             self.send_queue.purge_all();
-            return;
+            return None;
         }
-        let again = self.started.lock().is_some_and(|started| {
+        let again = started.is_some_and(|started| {
             monotonic_nanos().wrapping_sub(started) < RESTART_INTERVAL_NANOS
         });
         pr_err!(
@@ -252,25 +298,30 @@ impl Device {
             if again { "giving up" } else { "restarting" }
         );
         self.stop_rx();
-        Guest::reset(|_| true);
+        Guest::reset(|_| self.is_current());
         self.send_queue.purge_all();
-        if !again {
-            // Without a device to start there is nothing to tell.
-            match Adapter::<VsockDriver>::restart(&self.dev, &self.into()) {
-                Ok(()) | Err(ENODEV) => (),
-                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
-            }
-        }
+        Some(again)
     }
 
     /// Lets senders find the device, and fills the queues.
     fn start(self: ArcBorrow<'_, Self>) -> Result {
-        let parts = self.tx.lock().ok_or(ENODEV)?.size();
-        self.max_parts.store(parts, Relaxed);
+        let mut started = self.started.lock();
+        *started = Some(monotonic_nanos());
+        let epoch = self.epoch.load(Relaxed).wrapping_add(1);
+        self.epoch.store(epoch, Relaxed);
+        self.broken.store(false, Relaxed);
+        drop(started);
+
+        let queue = self.tx.lock().ok_or(ENODEV)?;
+        // Who breaks it from here on knows the new epoch.
+        if queue.is_broken() {
+            return Err(EIO);
+        }
+        self.max_parts.store(queue.size(), Relaxed);
+        drop(queue);
         DEVICE
             .compare_swap(None, Some(self.into()))
             .map_err(|_| EBUSY)?;
-        *self.started.lock() = Some(monotonic_nanos());
         // Only now, since packets that arrive may have answers.
         self.start_rx()
             .and_then(|()| self.start_event())
@@ -356,7 +407,6 @@ impl virtio::Driver for VsockDriver {
         shared
             .seqpacket
             .store(dev.has_feature(F_SEQPACKET), Relaxed);
-        shared.broken.store(false, Relaxed);
         shared.rx_paused.store(false, Relaxed);
         shared
             .update_cid(dev)

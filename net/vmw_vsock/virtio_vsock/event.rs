@@ -83,11 +83,11 @@ impl Device {
         if found.reset && self.update_cid(queue.device()).is_err() {
             pr_err_once!("the device has no valid CID for us, the old one is kept\n");
         }
-        let broken = queue.is_broken();
+        let (broken, epoch) = (queue.is_broken(), self.epoch());
         drop(queue);
 
         if broken {
-            self.fail("event");
+            self.fail("event", epoch);
             return;
         }
         if found.reset {

@@ -200,12 +200,12 @@ impl Device {
             fill(&mut queue);
         }
         tell(&mut queue);
-        let broken = queue.is_broken();
+        let (broken, epoch) = (queue.is_broken(), self.epoch());
         let starved = queue.posted() == 0;
         drop(queue);
 
         if broken {
-            self.fail("receive");
+            self.fail("receive", epoch);
         } else if starved {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);

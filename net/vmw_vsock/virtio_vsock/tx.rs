@@ -7,6 +7,7 @@ use crate::{
     device::{
         queue_work,
         Device,
+        Epoch,
         SEND_WORK, //
     }, //
 };
@@ -55,7 +56,7 @@ enum Outcome {
     /// Memory is short.
     Retry,
     /// The device broke the queue.
-    Broken,
+    Broken(Epoch),
     /// The queue is empty, and cannot take this packet nevertheless.
     Unfit(TxPacket),
 }
@@ -157,7 +158,7 @@ impl Device {
                 Err(failure) => failure,
             };
             if queue.is_broken() {
-                break Outcome::Broken;
+                break Outcome::Broken(self.epoch());
             }
             if queue.posted() == 0 && e != ENOMEM {
                 break Outcome::Unfit(packet);
@@ -174,7 +175,7 @@ impl Device {
             queue.kick();
         }
         if queue.is_broken() {
-            return Outcome::Broken;
+            return Outcome::Broken(self.epoch());
         }
         outcome
     }
@@ -186,7 +187,7 @@ impl Device {
                 fsleep(NO_MEMORY_DELAY);
                 queue_work::<SEND_WORK>(self);
             }
-            Outcome::Broken => self.fail("send"),
+            Outcome::Broken(epoch) => self.fail("send", epoch),
             Outcome::Unfit(packet) => {
                 pr_warn_once!("a packet does not fit the device's queue\n");
                 // Its bytes are lost, hence its connection is.

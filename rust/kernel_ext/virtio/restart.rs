@@ -90,17 +90,22 @@ impl Drop for DeviceLock {
 }
 
 impl<T: Driver> Adapter<T> {
-    /// Resets a device and starts it anew, if its driver is bound to it with `shared`.
+    /// Resets a device and starts it anew, if its driver is bound to it with `shared`, and `still`
+    /// wants that. While `still` is called, the device is neither bound, unbound nor restored.
     ///
     /// Context: may sleep. No lock is held that the driver takes in [`Driver::freeze`] or
     /// [`Driver::restore`], nor one that others hold while they bind, unbind, freeze or reset devices.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the driver is not bound any more, or the device sleeps, or the machine is being
-    /// switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
+    /// `ENODEV` if the driver is not bound any more, `still` is false, the device sleeps, or the
+    /// machine is being switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
     /// bound, and has no queues.
-    pub fn restart(dev: &Device, shared: &Arc<T::Shared>) -> Result {
+    pub fn restart(
+        dev: &Device,
+        shared: &Arc<T::Shared>,
+        still: impl FnOnce(&T::Shared) -> bool,
+    ) -> Result {
         let vdev = dev.as_raw();
         // SAFETY: The device is valid, and so is its parent, to which it has a reference.
         let parent = unsafe { (*vdev).dev.parent };
@@ -121,7 +126,7 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The device is valid.
         unsafe {
             Self::with_binding(vdev, |_, binding| {
-                if Arc::ptr_eq(&binding.shared, shared) {
+                if Arc::ptr_eq(&binding.shared, shared) && still(shared) {
                     Ok(())
                 } else {
                     Err(ENODEV)
