@@ -75,7 +75,8 @@ use vsock_proto::{
 /// `VIRTIO_ID_VSOCK`.
 const DEVICE_ID: u32 = 19;
 
-/// A device that breaks a queue again within this time stays broken, until its driver is bound again.
+/// A device that breaks a queue again within this time is not used any more, until its driver is
+/// bound again, the machine has slept, or its parent is reset.
 const RESTART_INTERVAL_NANOS: i64 = 1_000_000_000;
 
 /// Which start of the device something belongs to.
@@ -265,14 +266,23 @@ impl Device {
         let Some(again) = self.disconnect(queue, epoch) else {
             return;
         };
-        if !again {
-            let ret = Adapter::<VsockDriver>::restart(&self.dev, &self.into(), |dev| {
-                dev.epoch() == epoch
-            });
-            // Without a device to start there is nothing to tell.
-            match ret {
-                Ok(()) | Err(ENODEV) => (),
-                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
+        let this = Arc::from(self);
+        let still = |dev: &Self| dev.epoch() == epoch;
+        if again {
+            // What the device has been given is taken from it: it would have access to it forever,
+            // and sockets wait for what they sent.
+            if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
+                // What a work put back while the queue was taken from it.
+                self.send_queue.purge_all();
+            }
+            return;
+        }
+        // Without a device to start there is nothing to tell.
+        match Adapter::<VsockDriver>::restart(&self.dev, &this, still) {
+            Ok(()) | Err(ENODEV) => (),
+            Err(e) => {
+                self.send_queue.purge_all();
+                pr_err!("the device does not start again ({:?})\n", e);
             }
         }
     }
@@ -408,6 +418,8 @@ impl virtio::Driver for VsockDriver {
             .seqpacket
             .store(dev.has_feature(F_SEQPACKET), Relaxed);
         shared.rx_paused.store(false, Relaxed);
+        // What a work put back while the queue was taken from it.
+        shared.send_queue.purge_all();
         shared
             .update_cid(dev)
             .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;

@@ -116,11 +116,11 @@ class Bench:
         self.sh(f"d=$(basename {DRIVER}/virtio*); echo $d >{DRIVER}/unbind; echo $d >{DRIVER}/bind")
         return self.up(self.device)
 
-    def unload(self, *modules):
+    def unload(self, *modules, seconds=15):
         """Unloads modules; a socket that was closed keeps them until its timers ran out. Says why not."""
         return self.sh(
             f"killall vsock_peer; for m in {' '.join(modules)}; do n=0; "
-            f"while ! rmmod $m 2>/tmp/rmmod && [ $n -lt {int(75 * self.patience)} ]; do "
+            f"while ! rmmod $m 2>/tmp/rmmod && [ $n -lt {int(5 * seconds * self.patience)} ]; do "
             "sleep 0.2; n=$((n+1)); done; [ ! -d /sys/module/$m ] || cat /tmp/rmmod; done").strip()
 
     def load(self, parameters=""):
