@@ -61,7 +61,10 @@ pub use packet::{
     TxPacket, //
 };
 pub use recv::receive;
-pub use reset::reset_connections;
+pub use reset::{
+    abort_connection,
+    reset_connections, //
+};
 pub use send_queue::SendQueue;
 
 struct Common;

@@ -466,6 +466,18 @@ impl<C> SkBuff<C> {
         core::ptr::eq(self.owner_raw(), sock.as_sock())
     }
 
+    /// The owner, unless it is being freed.
+    pub fn owner(&self) -> Option<ARef<VsockSock>> {
+        let sk = NonNull::new(self.owner_raw())?;
+        // SAFETY: The owner is allocated for as long as the buffer refers to it.
+        if !unsafe { bindings::sk_get_unless_zero(sk.as_ptr()) } {
+            return None;
+        }
+        // SAFETY: The reference is ours, and by the type invariants the owner is a vsock socket, whose
+        // first field is a `struct sock`.
+        Some(unsafe { ARef::from_raw(sk.cast()) })
+    }
+
     /// The namespace of the owner.
     #[inline]
     pub fn owner_net(&self) -> Option<ARef<Net>> {

@@ -33,6 +33,7 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
+    abort_connection,
     TxControl,
     TxPacket, //
 };
@@ -53,16 +54,20 @@ pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
 enum Outcome {
     /// All are sent, or the device will say when it has room for more.
     Done,
-    /// Memory is short.
+    /// Memory is short, or what a device needs to get at it is.
     Retry,
     /// The device broke the queue.
     Broken(Epoch),
-    /// The queue is empty, and cannot take this packet nevertheless.
+    /// The packet has more parts than the queue has descriptors. It was cut.
     Unfit(TxPacket),
 }
 
-/// Gives a packet to the device, or back. The device is not told.
+/// Gives a packet to the device, or back. The device is not told. What comes after a packet that was
+/// cut is dropped.
 fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (Error, TxPacket)> {
+    if packet.is_cut() {
+        return Ok(());
+    }
     packet.stamp();
     packet.deliver_tap();
     queue
@@ -160,7 +165,9 @@ impl Device {
             if queue.is_broken() {
                 break Outcome::Broken(self.epoch());
             }
-            if queue.posted() == 0 && e != ENOMEM {
+            if e == EMSGSIZE {
+                // Now, as long as nobody else can send what comes after it.
+                packet.cut();
                 break Outcome::Unfit(packet);
             }
             self.send_queue.push_front(packet);
@@ -191,7 +198,7 @@ impl Device {
             Outcome::Unfit(packet) => {
                 pr_warn_once!("a packet does not fit the device's queue\n");
                 // Its bytes are lost, hence its connection is.
-                Guest::reset(|sock| packet.is_of(sock));
+                abort_connection::<Guest>(packet);
                 queue_work::<SEND_WORK>(self);
             }
         }
