@@ -572,12 +572,35 @@ impl ReceiveBuffer {
         self.0.capacity()
     }
 
-    /// The bytes of the head, as the device wrote them.
+    /// A copy of the first `N` bytes, a number of words, as the device wrote them.
     ///
-    /// A hostile device may still write: copy what is needed, once.
+    /// A hostile device may still write: copy once what is needed.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not so many.
     #[inline]
-    pub fn head(&self) -> &[u8] {
-        self.0.head()
+    pub fn copy_head<const N: usize>(&self) -> Result<[u8; N]> {
+        const { assert!(N % size_of::<u32>() == 0) };
+
+        let (head, size) = self.0.linear_raw();
+        let head = head.cast::<u32>();
+        // The kernel aligns it to more than that.
+        if N > size || !head.is_aligned() {
+            return Err(EINVAL);
+        }
+        let mut copy = [0; N];
+        for (n, bytes) in copy.chunks_exact_mut(size_of::<u32>()).enumerate() {
+            // SAFETY: The linear part has `N` bytes or more.
+            let word = unsafe { head.add(n) };
+            // SAFETY: The word is aligned, in the linear part, and initialized by the type invariants.
+            // There is no reference to it, and the read is volatile: the device may write it.
+            let word = unsafe { word.read_volatile() };
+            for (to, from) in bytes.iter_mut().zip(word.to_ne_bytes()) {
+                *to = from;
+            }
+        }
+        Ok(copy)
     }
 
     /// Makes the first `len` bytes behind the head the payload.

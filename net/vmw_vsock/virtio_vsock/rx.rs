@@ -138,7 +138,8 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
         .at_most(buf.capacity())?
         .checked_sub(HEADER_LEN)
         .ok_or(EBADMSG)?;
-    let (header, _) = Header::read_from_prefix(buf.head()).map_err(|_| EBADMSG)?;
+    let header: [u8; HEADER_LEN] = buf.copy_head()?;
+    let header = Header::read_from_bytes(&header).map_err(|_| EBADMSG)?;
     match usize::try_from(header.len()) {
         Ok(payload) if payload <= room => Ok(Checked { header, payload }),
         _ => Err(EBADMSG),
