@@ -28,16 +28,12 @@ use vsock_proto::addr::Cid;
 ///
 /// What a user has received can still be read. Connections to other peers are not touched.
 ///
-/// Context: locks sockets, may sleep.
-///
-/// # Errors
-///
-/// `ENOMEM`: no connection was reset.
+/// Context: locks sockets, may sleep. Needs no memory.
 pub fn reset_connections<C: Carrier>(
     peer: Option<Cid>,
     mut gone: impl FnMut(&LockedSock<'_>) -> bool,
-) -> Result {
-    for sock in vsock::connections::<Over<C>>(peer.map(Cid::get))? {
+) {
+    for sock in vsock::connections::<Over<C>>(peer.map(Cid::get)) {
         let mut sock = sock.lock();
         // It may have changed until it was locked.
         if !sock.is_on::<Over<C>>() || sock.is_done() || !gone(&sock) {
@@ -45,7 +41,6 @@ pub fn reset_connections<C: Carrier>(
         }
         fail::<C>(&mut sock, ECONNRESET);
     }
-    Ok(())
 }
 
 /// Resets the connection of a packet that cannot be sent, and tells the peer. The user gets
