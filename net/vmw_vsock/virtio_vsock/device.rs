@@ -90,6 +90,7 @@ pub(crate) const RX_WORK: u64 = 0;
 pub(crate) const TX_WORK: u64 = 1;
 pub(crate) const SEND_WORK: u64 = 2;
 pub(crate) const EVENT_WORK: u64 = 3;
+pub(crate) const RESET_WORK: u64 = 4;
 
 /// The device, as far as interrupts, works and senders see it.
 ///
@@ -132,6 +133,8 @@ pub(crate) struct Device {
     send_work: Work<Device, SEND_WORK>,
     #[pin]
     event_work: Work<Device, EVENT_WORK>,
+    #[pin]
+    reset_work: Work<Device, RESET_WORK>,
 }
 
 impl_has_work! {
@@ -139,6 +142,7 @@ impl_has_work! {
     impl HasWork<Device, TX_WORK> for Device { self.tx_work }
     impl HasWork<Device, SEND_WORK> for Device { self.send_work }
     impl HasWork<Device, EVENT_WORK> for Device { self.event_work }
+    impl HasWork<Device, RESET_WORK> for Device { self.reset_work }
 }
 
 impl WorkItem<RX_WORK> for Device {
@@ -170,6 +174,14 @@ impl WorkItem<EVENT_WORK> for Device {
 
     fn run(this: Arc<Self>) {
         this.as_arc_borrow().handle_events();
+    }
+}
+
+impl WorkItem<RESET_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.reset_transport();
     }
 }
 
@@ -215,6 +227,7 @@ impl Device {
                 tx_work <- new_work!("virtio_vsock::Device::tx_work"),
                 send_work <- new_work!("virtio_vsock::Device::send_work"),
                 event_work <- new_work!("virtio_vsock::Device::event_work"),
+                reset_work <- new_work!("virtio_vsock::Device::reset_work"),
             }? Error))
         })
     }
@@ -244,7 +257,7 @@ impl Device {
     }
 
     /// Whether senders find this device, and no other one.
-    fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         let guard = rcu::read_lock();
         DEVICE
             .load(&guard)
