@@ -64,7 +64,10 @@ pub use recv::{
     payload_lost,
     receive, //
 };
-pub use reset::reset_connections;
+pub use reset::{
+    abort_connection,
+    reset_connections, //
+};
 pub use send_queue::SendQueue;
 
 struct Common;

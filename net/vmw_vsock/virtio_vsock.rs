@@ -29,12 +29,13 @@
 //!
 //! Lock order, outer to inner:
 //!
-//! 1. the lock of the receive queue ([`Device::rx`]), held while packets are received,
-//! 2. the socket lock of a listener, and that of its child,
-//! 3. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
-//! 4. the lock of [`SendQueue`], and that of the books of a connection, of which no two are held.
+//! 1. the lock of the device's start ([`Device::fail`]), under that of the bus's device if both are,
+//! 2. the lock of the receive queue ([`Device::rx`]), held while packets are received,
+//! 3. the socket lock of a listener, and that of its child,
+//! 4. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
+//! 5. the lock of [`SendQueue`], and that of the books of a connection, of which no two are held.
 //!
-//! The lock of the event queue ([`Device::event`]) is held together with none of them.
+//! The lock of the event queue ([`Device::event`]) is held together with none of these.
 //!
 //! # Ownership
 //!
@@ -46,6 +47,7 @@
 //! [`receive`]: virtio_transport_common::receive
 //! [`SendQueue`]: virtio_transport_common::SendQueue
 //! [`Device`]: device::Device
+//! [`Device::fail`]: device::Device::fail
 //! [`Device::rx`]: device::Device::rx
 //! [`Device::tx`]: device::Device::tx
 //! [`Device::event`]: device::Device::event
@@ -70,6 +72,8 @@ mod carrier;
 mod device;
 #[path = "virtio_vsock/event.rs"]
 mod event;
+#[path = "virtio_vsock/params.rs"]
+mod params;
 #[path = "virtio_vsock/rx.rs"]
 mod rx;
 #[path = "virtio_vsock/tx.rs"]

@@ -466,6 +466,18 @@ impl<C> SkBuff<C> {
         core::ptr::eq(self.owner_raw(), sock.as_sock())
     }
 
+    /// The owner, unless it is being freed.
+    pub fn owner(&self) -> Option<ARef<VsockSock>> {
+        let sk = NonNull::new(self.owner_raw())?;
+        // SAFETY: The owner is allocated for as long as the buffer refers to it.
+        if !unsafe { bindings::sk_get_unless_zero(sk.as_ptr()) } {
+            return None;
+        }
+        // SAFETY: The reference is ours, and by the type invariants the owner is a vsock socket, whose
+        // first field is a `struct sock`.
+        Some(unsafe { ARef::from_raw(sk.cast()) })
+    }
+
     /// The namespace of the owner.
     #[inline]
     pub fn owner_net(&self) -> Option<ARef<Net>> {
@@ -560,12 +572,35 @@ impl ReceiveBuffer {
         self.0.capacity()
     }
 
-    /// The bytes of the head, as the device wrote them.
+    /// A copy of the first `N` bytes, a number of words, as the device wrote them.
     ///
-    /// A hostile device may still write: copy what is needed, once.
+    /// A hostile device may still write: copy once what is needed.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not so many.
     #[inline]
-    pub fn head(&self) -> &[u8] {
-        self.0.head()
+    pub fn copy_head<const N: usize>(&self) -> Result<[u8; N]> {
+        const { assert!(N % size_of::<u32>() == 0) };
+
+        let (head, size) = self.0.linear_raw();
+        let head = head.cast::<u32>();
+        // The kernel aligns it to more than that.
+        if N > size || !head.is_aligned() {
+            return Err(EINVAL);
+        }
+        let mut copy = [0; N];
+        for (n, bytes) in copy.chunks_exact_mut(size_of::<u32>()).enumerate() {
+            // SAFETY: The linear part has `N` bytes or more.
+            let word = unsafe { head.add(n) };
+            // SAFETY: The word is aligned, in the linear part, and initialized by the type invariants.
+            // There is no reference to it, and the read is volatile: the device may write it.
+            let word = unsafe { word.read_volatile() };
+            for (to, from) in bytes.iter_mut().zip(word.to_ne_bytes()) {
+                *to = from;
+            }
+        }
+        Ok(copy)
     }
 
     /// Makes the first `len` bytes behind the head the payload.

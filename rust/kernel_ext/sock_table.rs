@@ -44,6 +44,9 @@ use kernel::{
 /// Buckets by connection: about one connection each for ten thousand of them.
 const TUPLE_BUCKETS: usize = 8192;
 
+/// How many sockets [`Members`] takes out of the table at a time.
+const BATCH: usize = 32;
+
 /// What a connection is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -67,10 +70,12 @@ struct Node {
     by_peer: bindings::hlist_node,
     rcu: bindings::kvfree_rcu_head,
     key: Key,
+    /// The larger, the later it joined.
+    number: u64,
     sock: *mut bindings::vsock_sock,
 }
 
-/// The connections with one peer.
+/// The connections with one peer, the latest first.
 ///
 /// # Invariants
 ///
@@ -93,6 +98,13 @@ impl Peer {
     }
 }
 
+/// What the lock of the table protects.
+struct Peers {
+    by_cid: RBTree<u32, Peer>,
+    /// The number of the next one to join.
+    next: u64,
+}
+
 /// The table.
 ///
 /// Readers ([`find`](Self::find)) are in an RCU read section and take no lock. Writers take the
@@ -105,7 +117,7 @@ impl Peer {
 #[pin_data]
 pub struct SockTable {
     #[pin]
-    peers: SpinLockBh<RBTree<u32, Peer>>,
+    peers: SpinLockBh<Peers>,
     seed: u32,
     tuples: Buckets<TUPLE_BUCKETS>,
 }
@@ -182,7 +194,10 @@ impl SockTable {
         let seed = unsafe { bindings::random_u32() };
         Arc::pin_init(
             try_pin_init!(Self {
-                peers <- new_spinlock_bh!(RBTree::new(), "kernel_ext::SockTable::peers"),
+                peers <- new_spinlock_bh!(
+                    Peers { by_cid: RBTree::new(), next: 0 },
+                    "kernel_ext::SockTable::peers"
+                ),
                 seed,
                 tuples: Buckets::new()?,
             }),
@@ -230,37 +245,18 @@ impl SockTable {
         None
     }
 
-    /// The sockets with a connection to `peer`, or to anybody, as counted references.
+    /// The sockets with a connection to `peer`, or to anybody, as counted references: those that are
+    /// there now, and do not leave before they are met.
     ///
-    /// Context: may sleep. Sockets that join meanwhile may be missing.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn members(&self, peer: Option<u32>) -> Result<KVec<ARef<VsockSock>>> {
-        let mut socks = KVec::new();
-        loop {
-            let mut found = 0usize;
-            let peers = self.peers.lock();
-            match peer {
-                Some(cid) => {
-                    if let Some(peer) = peers.get(&cid) {
-                        collect(peer, &mut socks, &mut found);
-                    }
-                }
-                None => {
-                    for peer in peers.values() {
-                        collect(peer, &mut socks, &mut found);
-                    }
-                }
-            }
-            drop(peers);
-            if found <= socks.capacity() {
-                return Ok(socks);
-            }
-            // Some more, since others may join now.
-            let room = found.saturating_add(found / 8).saturating_add(8);
-            socks = KVec::with_capacity(room, GFP_KERNEL)?;
+    /// Needs no memory. The sockets may be locked meanwhile, and may leave the table.
+    pub fn members(self: &Arc<Self>, peer: Option<u32>) -> Members {
+        let limit = self.peers.lock().next;
+        Members {
+            table: self.clone(),
+            peer,
+            limit,
+            at: Some((peer.unwrap_or(0), limit)),
+            batch: [const { None }; BATCH],
         }
     }
 
@@ -283,14 +279,15 @@ impl SockTable {
                 by_peer: pin_init::zeroed(),
                 rcu: pin_init::zeroed(),
                 key,
+                number: 0,
                 sock: sock.as_raw(),
             },
             GFP_KERNEL,
         )?;
         let mut room = None;
-        let (peers, head) = loop {
+        let (mut peers, head) = loop {
             let mut peers = self.peers.lock();
-            let head = match peers.entry(key.remote_cid) {
+            let head = match peers.by_cid.entry(key.remote_cid) {
                 Entry::Occupied(peer) => Some(peer.get().head()),
                 Entry::Vacant(place) => room
                     .take()
@@ -304,6 +301,9 @@ impl SockTable {
         };
         let node = NonNull::from(KBox::leak(node));
         let raw = node.as_ptr();
+        // SAFETY: The node is valid, and nobody else knows it yet.
+        unsafe { (*raw).number = peers.next };
+        peers.next = peers.next.wrapping_add(1);
         // SAFETY: The node is valid and in no list; the lock is held.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_peer, head) };
         // SAFETY: As above.
@@ -330,21 +330,79 @@ impl SockTable {
     }
 }
 
-/// Adds the connections with a peer to `socks` as long as there is room, and counts them.
-fn collect(peer: &Peer, socks: &mut KVec<ARef<VsockSock>>, found: &mut usize) {
-    let offset = core::mem::offset_of!(Node, by_peer);
-    // SAFETY: The list is one of a peer, and who has a `&Peer` has the lock.
-    for node in unsafe { nodes(peer.head(), offset) } {
-        *found = found.saturating_add(1);
-        if socks.len() >= socks.capacity() {
-            continue;
+/// The sockets of a table, see [`SockTable::members`].
+pub struct Members {
+    table: Arc<SockTable>,
+    /// Only those with a connection to this one.
+    peer: Option<u32>,
+    /// Only those with a smaller number, which joined before.
+    limit: u64,
+    /// Where to go on: at the sockets of this peer with smaller numbers, and then at the next peer.
+    at: Option<(u32, u64)>,
+    batch: [Option<ARef<VsockSock>>; BATCH],
+}
+
+impl Members {
+    /// Fills the batch, which is empty, and says whether there was anything to look at.
+    ///
+    /// Each time it goes on behind those that it met before, whether they left the table or not.
+    fn fill(&mut self) -> bool {
+        let Some((first, below_at_first)) = self.at.take() else {
+            return false;
+        };
+        let mut room = self.batch.iter_mut();
+        let mut peers = self.table.peers.lock();
+        let mut cursor = peers.by_cid.cursor_lower_bound_mut(&first);
+        while let Some(here) = cursor {
+            let (&cid, peer) = here.current();
+            if self.peer.is_some_and(|only| only != cid) {
+                break;
+            }
+            let below = if cid == first {
+                below_at_first
+            } else {
+                self.limit
+            };
+            let offset = core::mem::offset_of!(Node, by_peer);
+            // SAFETY: The list is one of a peer, and the lock is held.
+            for node in unsafe { nodes(peer.head(), offset) } {
+                // SAFETY: The lock keeps the node linked.
+                let number = unsafe { (*node).number };
+                if number >= below {
+                    continue;
+                }
+                // SAFETY: As above.
+                let sock = unsafe { (*node).sock };
+                // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
+                let Some(sock) = (unsafe { get(sock) }) else {
+                    continue;
+                };
+                // There is room, see below.
+                if let Some(place) = room.next() {
+                    *place = Some(sock);
+                }
+                if room.len() == 0 {
+                    self.at = Some((cid, number));
+                    return true;
+                }
+            }
+            cursor = here.move_next();
         }
-        // SAFETY: The lock keeps the node linked.
-        let sock = unsafe { (*node).sock };
-        // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
-        if let Some(sock) = unsafe { get(sock) } {
-            // There is room, see above.
-            let _ = socks.push_within_capacity(sock);
+        true
+    }
+}
+
+impl Iterator for Members {
+    type Item = ARef<VsockSock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(sock) = self.batch.iter_mut().find_map(Option::take) {
+                return Some(sock);
+            }
+            if !self.fill() {
+                return None;
+            }
         }
     }
 }
@@ -392,7 +450,7 @@ impl Drop for Membership {
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_peer) };
         // SAFETY: The node is valid, and its key never changes.
         let cid = unsafe { (*node).key.remote_cid };
-        let unused = match peers.find_mut(&cid) {
+        let unused = match peers.by_cid.find_mut(&cid) {
             Some(peer) if peer.get().is_empty() => Some(peer.remove_node()),
             _ => None,
         };

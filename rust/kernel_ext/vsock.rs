@@ -428,18 +428,10 @@ pub fn find_bound(addr: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> 
 }
 
 /// The sockets with a connection on transport `T` to `peer`, or to anybody; also those that only try
-/// to connect. Counted references.
-///
-/// Context: may sleep. Sockets that connect meanwhile may be missing.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub fn connections<T: Transport>(peer: Option<u32>) -> Result<KVec<ARef<VsockSock>>> {
-    match T::slot().table.get() {
-        Some(table) => table.members(peer),
-        None => Ok(KVec::new()),
-    }
+/// to connect. Counted references, to sockets that are there when this is called.
+pub fn connections<T: Transport>(peer: Option<u32>) -> impl Iterator<Item = ARef<VsockSock>> {
+    let table = T::slot().table.get();
+    table.into_iter().flat_map(move |table| table.members(peer))
 }
 
 /// Makes the socket found by [`find_connection`], until the membership is dropped.

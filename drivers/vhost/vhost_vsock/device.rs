@@ -14,7 +14,7 @@ use crate::{
     throttle::Throttle,
 };
 use kernel::{
-    new_mutex, new_spinlock, pr_warn_once,
+    new_mutex, new_spinlock,
     prelude::*,
     static_lock_class,
     sync::{
@@ -363,10 +363,7 @@ impl VhostVsock {
 
 /// Resets connections of the host with guests that are gone.
 fn reset(peer: Option<Cid>, gone: impl FnMut(&LockedSock<'_>) -> bool) {
-    if reset_connections::<Host>(peer, gone).is_err() {
-        // They notice when they send something.
-        pr_warn_once!("not enough memory to reset the connections of a guest\n");
-    }
+    reset_connections::<Host>(peer, gone);
 }
 
 impl Works for VhostVsock {

@@ -9,7 +9,13 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 use kernel_ext::{
     lock::SpinLockBh,
@@ -99,6 +105,8 @@ struct Owned {
 pub struct Conn {
     #[pin]
     books: SpinLockBh<Books>,
+    /// See [`TxPacket::cut`](crate::TxPacket::cut).
+    cut: Atomic<bool>,
     owned: SockLocked<Owned>,
 }
 
@@ -120,6 +128,7 @@ impl Conn {
                     },
                     "virtio_transport_common::Conn::books"
                 ),
+                cut: Atomic::new(false),
                 owned: SockLocked::new(
                     sock,
                     Owned {
@@ -176,6 +185,17 @@ impl Conn {
             owned.orphan = adopt();
         }
         owned.orphan.is_some()
+    }
+
+    /// From here on, the peer gets nothing but a RST.
+    pub(crate) fn cut(&self) {
+        // Relaxed: see `TxPacket::cut`, whoever has to know of it has a lock.
+        self.cut.store(true, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
     }
 
     /// Changes the size of the buffers.

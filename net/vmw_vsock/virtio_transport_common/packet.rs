@@ -262,6 +262,28 @@ impl TxPacket {
         self.0.is_owned_by(sock)
     }
 
+    /// The socket that sent the packet, unless it is being freed.
+    pub(crate) fn sender(&self) -> Option<ARef<VsockSock>> {
+        self.0.owner()
+    }
+
+    /// The peer will never get this packet: of its connection, it is to get nothing after it but a
+    /// RST, or there would be a hole in what it reads. See [`abort_connection`](crate::abort_connection).
+    ///
+    /// To be called under the lock under which packets are handed over, as [`is_cut`](Self::is_cut).
+    pub fn cut(&self) {
+        if let Some(conn) = &self.0.cb().conn {
+            conn.cut();
+        }
+    }
+
+    /// Whether the packet must not be handed over, because one before it was [`cut`](Self::cut).
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        let cb = self.0.cb();
+        cb.conn.as_ref().is_some_and(|conn| conn.is_cut()) && cb.control != Some(Control::Rst)
+    }
+
     /// The namespace of the sender, if a socket sent the packet.
     pub fn net(&self) -> Option<ARef<Net>> {
         self.0.owner_net()

@@ -4,10 +4,13 @@
 
 use crate::{
     close,
+    conn::Control,
     ops::{
         Carrier,
         Over, //
-    }, //
+    },
+    packet::TxPacket,
+    send, //
 };
 use kernel::prelude::*;
 use kernel_ext::{
@@ -25,16 +28,12 @@ use vsock_proto::addr::Cid;
 ///
 /// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are not touched.
 ///
-/// Context: locks sockets, may sleep.
-///
-/// # Errors
-///
-/// `ENOMEM`: no connection was reset.
+/// Context: locks sockets, may sleep. Needs no memory.
 pub fn reset_connections<C: Carrier>(
     peer: Option<Cid>,
     mut gone: impl FnMut(&LockedSock<'_>) -> bool,
-) -> Result {
-    for sock in vsock::connections::<Over<C>>(peer.map(Cid::get))? {
+) {
+    for sock in vsock::connections::<Over<C>>(peer.map(Cid::get)) {
         let mut sock = sock.lock();
         // It may have changed until it was locked.
         if !sock.is_on::<Over<C>>() || sock.is_done() || !gone(&sock) {
@@ -42,7 +41,25 @@ pub fn reset_connections<C: Carrier>(
         }
         fail::<C>(&mut sock, ECONNRESET);
     }
-    Ok(())
+}
+
+/// Resets the connection of a packet that cannot be sent, and tells the peer. The user gets
+/// `ECONNRESET`.
+///
+/// The packet was [`cut`](TxPacket::cut) before.
+///
+/// Context: locks the socket, may sleep.
+pub fn abort_connection<C: Carrier>(packet: TxPacket) {
+    let Some(sock) = packet.sender() else {
+        return;
+    };
+    let mut sock = sock.lock();
+    if !sock.is_on::<Over<C>>() || sock.is_done() {
+        return;
+    }
+    // Without memory for it, the peer learns it when it sends something.
+    let _ = send::control::<C>(&mut sock, Control::Rst, false);
+    fail::<C>(&mut sock, ECONNRESET);
 }
 
 /// Ends a connection, or the attempt to make one, with an error. A user of a `SOCK_STREAM` socket gets

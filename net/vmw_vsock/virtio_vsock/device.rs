@@ -75,14 +75,22 @@ use vsock_proto::{
 /// `VIRTIO_ID_VSOCK`.
 const DEVICE_ID: u32 = 19;
 
-/// A device that breaks a queue again within this time stays broken, until its driver is bound again.
+/// A device that breaks a queue again within this time is not used any more, until its driver is
+/// bound again, the machine has slept, or its parent is reset.
 const RESTART_INTERVAL_NANOS: i64 = 1_000_000_000;
+
+/// Which start of the device something belongs to.
+///
+/// Who finds a queue broken takes it with the queue locked, and says it in [`Device::fail`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(u64);
 
 /// Work items of [`Device`], by id.
 pub(crate) const RX_WORK: u64 = 0;
 pub(crate) const TX_WORK: u64 = 1;
 pub(crate) const SEND_WORK: u64 = 2;
 pub(crate) const EVENT_WORK: u64 = 3;
+pub(crate) const RESET_WORK: u64 = 4;
 
 /// The device, as far as interrupts, works and senders see it.
 ///
@@ -111,7 +119,9 @@ pub(crate) struct Device {
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
     broken: Atomic<bool>,
-    /// When it was started, by [`monotonic_nanos`].
+    /// How often it was started. Changes only with `started` locked.
+    epoch: Atomic<u64>,
+    /// When it was started, by [`monotonic_nanos`]. It is not started again while this is locked.
     #[pin]
     started: Mutex<Option<i64>>,
     dev: ARef<virtio::Device>,
@@ -123,6 +133,8 @@ pub(crate) struct Device {
     send_work: Work<Device, SEND_WORK>,
     #[pin]
     event_work: Work<Device, EVENT_WORK>,
+    #[pin]
+    reset_work: Work<Device, RESET_WORK>,
 }
 
 impl_has_work! {
@@ -130,6 +142,7 @@ impl_has_work! {
     impl HasWork<Device, TX_WORK> for Device { self.tx_work }
     impl HasWork<Device, SEND_WORK> for Device { self.send_work }
     impl HasWork<Device, EVENT_WORK> for Device { self.event_work }
+    impl HasWork<Device, RESET_WORK> for Device { self.reset_work }
 }
 
 impl WorkItem<RX_WORK> for Device {
@@ -161,6 +174,14 @@ impl WorkItem<EVENT_WORK> for Device {
 
     fn run(this: Arc<Self>) {
         this.as_arc_borrow().handle_events();
+    }
+}
+
+impl WorkItem<RESET_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.reset_transport();
     }
 }
 
@@ -199,12 +220,14 @@ impl Device {
                 max_parts: Atomic::new(0),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
+                epoch: Atomic::new(0),
                 started <- new_mutex!(None, "virtio_vsock::Device::started"),
                 dev: dev.counted(),
                 rx_work <- new_work!("virtio_vsock::Device::rx_work"),
                 tx_work <- new_work!("virtio_vsock::Device::tx_work"),
                 send_work <- new_work!("virtio_vsock::Device::send_work"),
                 event_work <- new_work!("virtio_vsock::Device::event_work"),
+                reset_work <- new_work!("virtio_vsock::Device::reset_work"),
             }? Error))
         })
     }
@@ -227,6 +250,20 @@ impl Device {
         self.broken.load(Relaxed)
     }
 
+    /// The start that this is, to be read with the lock of the queue that it is read for.
+    #[inline]
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Relaxed))
+    }
+
+    /// Whether senders find this device, and no other one.
+    pub(crate) fn is_current(&self) -> bool {
+        let guard = rcu::read_lock();
+        DEVICE
+            .load(&guard)
+            .is_some_and(|dev| core::ptr::eq::<Self>(&*dev, self))
+    }
+
     /// Takes our address from the configuration space again; a bad one is not taken.
     pub(crate) fn update_cid(&self, dev: &virtio::Device<Bound>) -> Result {
         let cid = read_cid(dev)?;
@@ -234,16 +271,48 @@ impl Device {
         Ok(())
     }
 
-    /// The device broke a queue: ends all connections, and starts the device anew, unless that was
-    /// done a moment ago.
+    /// The device broke a queue in `epoch`: ends all connections, and starts the device anew, unless
+    /// that was done a moment ago. Nothing is done if the device was started again since.
     ///
     /// Context: may sleep. No lock of a queue, a device or a socket is held.
-    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str) {
-        if self.broken.xchg(true, Full) {
-            self.send_queue.purge_all();
+    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str, epoch: Epoch) {
+        let Some(again) = self.disconnect(queue, epoch) else {
+            return;
+        };
+        let this = Arc::from(self);
+        let still = |dev: &Self| dev.epoch() == epoch;
+        if again {
+            // What the device has been given is taken from it: it would have access to it forever,
+            // and sockets wait for what they sent.
+            if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
+                // What a work put back while the queue was taken from it.
+                self.send_queue.purge_all();
+            }
             return;
         }
-        let again = self.started.lock().is_some_and(|started| {
+        // Without a device to start there is nothing to tell.
+        match Adapter::<VsockDriver>::restart(&self.dev, &this, still) {
+            Ok(()) | Err(ENODEV) => (),
+            Err(e) => {
+                self.send_queue.purge_all();
+                pr_err!("the device does not start again ({:?})\n", e);
+            }
+        }
+    }
+
+    /// Ends all connections, unless somebody else did, since a queue was broken in `epoch`. Returns
+    /// whether the device had only just been started.
+    fn disconnect(&self, queue: &str, epoch: Epoch) -> Option<bool> {
+        // A device that starts meanwhile waits, and what is ended here belongs to `epoch`.
+        let started = self.started.lock();
+        if self.epoch() != epoch {
+            return None;
+        }
+        if self.broken.xchg(true, Full) {
+            self.send_queue.purge_all();
+            return None;
+        }
+        let again = started.is_some_and(|started| {
             monotonic_nanos().wrapping_sub(started) < RESTART_INTERVAL_NANOS
         });
         pr_err!(
@@ -252,25 +321,30 @@ impl Device {
             if again { "giving up" } else { "restarting" }
         );
         self.stop_rx();
-        Guest::reset(|_| true);
+        Guest::reset(|_| self.is_current());
         self.send_queue.purge_all();
-        if !again {
-            // Without a device to start there is nothing to tell.
-            match Adapter::<VsockDriver>::restart(&self.dev, &self.into()) {
-                Ok(()) | Err(ENODEV) => (),
-                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
-            }
-        }
+        Some(again)
     }
 
     /// Lets senders find the device, and fills the queues.
     fn start(self: ArcBorrow<'_, Self>) -> Result {
-        let parts = self.tx.lock().ok_or(ENODEV)?.size();
-        self.max_parts.store(parts, Relaxed);
+        let mut started = self.started.lock();
+        *started = Some(monotonic_nanos());
+        let epoch = self.epoch.load(Relaxed).wrapping_add(1);
+        self.epoch.store(epoch, Relaxed);
+        self.broken.store(false, Relaxed);
+        drop(started);
+
+        let queue = self.tx.lock().ok_or(ENODEV)?;
+        // Who breaks it from here on knows the new epoch.
+        if queue.is_broken() {
+            return Err(EIO);
+        }
+        self.max_parts.store(queue.size(), Relaxed);
+        drop(queue);
         DEVICE
             .compare_swap(None, Some(self.into()))
             .map_err(|_| EBUSY)?;
-        *self.started.lock() = Some(monotonic_nanos());
         // Only now, since packets that arrive may have answers.
         self.start_rx()
             .and_then(|()| self.start_event())
@@ -356,8 +430,9 @@ impl virtio::Driver for VsockDriver {
         shared
             .seqpacket
             .store(dev.has_feature(F_SEQPACKET), Relaxed);
-        shared.broken.store(false, Relaxed);
         shared.rx_paused.store(false, Relaxed);
+        // What a work put back while the queue was taken from it.
+        shared.send_queue.purge_all();
         shared
             .update_cid(dev)
             .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;

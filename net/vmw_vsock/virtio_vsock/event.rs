@@ -7,7 +7,8 @@ use crate::{
     device::{
         queue_work,
         Device,
-        EVENT_WORK, //
+        EVENT_WORK,
+        RESET_WORK, //
     }, //
 };
 use kernel::{
@@ -16,6 +17,10 @@ use kernel::{
     sync::{
         Arc,
         ArcBorrow, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 use kernel_ext::{
@@ -38,6 +43,9 @@ const BUFFERS: usize = 8;
 
 /// Most events that one run of the work takes.
 const BUDGET: usize = 64;
+
+/// How long the connections are left alone after they were reset, whatever the device says.
+const RESET_INTERVAL: Delta = Delta::from_millis(10);
 
 /// The event queue.
 pub(crate) type EventQueue = Virtqueue<InBox<Event>>;
@@ -83,19 +91,28 @@ impl Device {
         if found.reset && self.update_cid(queue.device()).is_err() {
             pr_err_once!("the device has no valid CID for us, the old one is kept\n");
         }
-        let broken = queue.is_broken();
+        let (broken, epoch) = (queue.is_broken(), self.epoch());
         drop(queue);
 
         if broken {
-            self.fail("event");
+            self.fail("event", epoch);
             return;
         }
         if found.reset {
-            Guest::reset(|_| true);
+            queue_work::<RESET_WORK>(self);
         }
         if found.more {
             queue_work::<EVENT_WORK>(self);
         }
+    }
+
+    /// The work that ends all connections, after events that said so.
+    ///
+    /// An event that comes while it runs queues it again, for when it is done: the first of many is
+    /// obeyed at once, and the last one within an interval.
+    pub(crate) fn reset_transport(&self) {
+        Guest::reset(|_| self.is_current());
+        fsleep(RESET_INTERVAL);
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
         queue_work,
         Device,
         RX_WORK, //
-    }, //
+    },
+    params, //
 };
 use kernel::{
     pr_warn_once,
@@ -57,14 +58,6 @@ const BUDGET: usize = 256;
 
 /// How long to wait for memory when the device has no buffer at all.
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
-
-/// Whether machines other than the host may open connections to this one.
-///
-/// A host may forward packets between its guests, if both sides ask for it with
-/// `VMADDR_FLAG_TO_HOST`. It is not needed for that to take their requests from anybody: a program
-/// that trusts a peer because its CID is not the host's would trust whatever the host claims. The C
-/// driver takes them.
-const ACCEPT_SIBLINGS: bool = false;
 
 /// The receive queue: full of empty buffers, most of the time.
 pub(crate) type RxQueue = Virtqueue<ReceiveBuffer, RxState>;
@@ -145,7 +138,8 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
         .at_most(buf.capacity())?
         .checked_sub(HEADER_LEN)
         .ok_or(EBADMSG)?;
-    let (header, _) = Header::read_from_prefix(buf.head()).map_err(|_| EBADMSG)?;
+    let header: [u8; HEADER_LEN] = buf.copy_head()?;
+    let header = Header::read_from_bytes(&header).map_err(|_| EBADMSG)?;
     match usize::try_from(header.len()) {
         Ok(payload) if payload <= room => Ok(Checked { header, payload }),
         _ => Err(EBADMSG),
@@ -155,8 +149,9 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
 /// Says whether a packet is for the machine with the address `own`, and from a machine that may send
 /// it.
 ///
-/// The host, and whom the user connected to by way of the host: the connection is looked up by all
-/// four parts of its addresses, hence only new connections are a question of policy.
+/// That is the host, and with the parameter `siblings` any other machine. A connection is looked up by
+/// all four parts of its addresses, hence without the parameter only requests are refused: whom a user
+/// of this machine connected to may answer.
 fn is_acceptable(header: &Header, own: Cid) -> bool {
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
         return false;
@@ -167,7 +162,7 @@ fn is_acceptable(header: &Header, own: Cid) -> bool {
     match src.cid {
         Cid::HOST => true,
         Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => false,
-        _ => ACCEPT_SIBLINGS || header.op() != Op::Request,
+        _ => params::siblings() || header.op() != Op::Request,
     }
 }
 
@@ -206,12 +201,12 @@ impl Device {
             fill(&mut queue);
         }
         tell(&mut queue);
-        let broken = queue.is_broken();
+        let (broken, epoch) = (queue.is_broken(), self.epoch());
         let starved = queue.posted() == 0;
         drop(queue);
 
         if broken {
-            self.fail("receive");
+            self.fail("receive", epoch);
         } else if starved {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);

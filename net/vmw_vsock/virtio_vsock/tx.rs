@@ -7,6 +7,7 @@ use crate::{
     device::{
         queue_work,
         Device,
+        Epoch,
         SEND_WORK, //
     }, //
 };
@@ -32,6 +33,7 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
+    abort_connection,
     TxControl,
     TxPacket, //
 };
@@ -52,16 +54,20 @@ pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
 enum Outcome {
     /// All are sent, or the device will say when it has room for more.
     Done,
-    /// Memory is short.
+    /// Memory is short, or what a device needs to get at it is.
     Retry,
     /// The device broke the queue.
-    Broken,
-    /// The queue is empty, and cannot take this packet nevertheless.
+    Broken(Epoch),
+    /// The packet has more parts than the queue has descriptors. It was cut.
     Unfit(TxPacket),
 }
 
-/// Gives a packet to the device, or back. The device is not told.
+/// Gives a packet to the device, or back. The device is not told. What comes after a packet that was
+/// cut is dropped.
 fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (Error, TxPacket)> {
+    if packet.is_cut() {
+        return Ok(());
+    }
     packet.stamp();
     packet.deliver_tap();
     queue
@@ -157,9 +163,11 @@ impl Device {
                 Err(failure) => failure,
             };
             if queue.is_broken() {
-                break Outcome::Broken;
+                break Outcome::Broken(self.epoch());
             }
-            if queue.posted() == 0 && e != ENOMEM {
+            if e == EMSGSIZE {
+                // Now, as long as nobody else can send what comes after it.
+                packet.cut();
                 break Outcome::Unfit(packet);
             }
             self.send_queue.push_front(packet);
@@ -174,7 +182,7 @@ impl Device {
             queue.kick();
         }
         if queue.is_broken() {
-            return Outcome::Broken;
+            return Outcome::Broken(self.epoch());
         }
         outcome
     }
@@ -186,11 +194,11 @@ impl Device {
                 fsleep(NO_MEMORY_DELAY);
                 queue_work::<SEND_WORK>(self);
             }
-            Outcome::Broken => self.fail("send"),
+            Outcome::Broken(epoch) => self.fail("send", epoch),
             Outcome::Unfit(packet) => {
                 pr_warn_once!("a packet does not fit the device's queue\n");
                 // Its bytes are lost, hence its connection is.
-                Guest::reset(|sock| packet.is_of(sock));
+                abort_connection::<Guest>(packet);
                 queue_work::<SEND_WORK>(self);
             }
         }

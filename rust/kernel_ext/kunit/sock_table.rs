@@ -37,8 +37,8 @@ mod tests {
         found.map(|found| found.as_raw()) == sock.map(|sock| sock.sock().as_raw())
     }
 
-    fn members(table: &SockTable, peer: Option<u32>) -> Result<usize> {
-        Ok(table.members(peer)?.len())
+    fn members(table: &Arc<SockTable>, peer: Option<u32>) -> usize {
+        table.members(peer).count()
     }
 
     #[test]
@@ -91,22 +91,52 @@ mod tests {
     fn members_by_peer() -> Result {
         let table = SockTable::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
-        assert_eq!(members(&table, None)?, 0);
+        assert_eq!(members(&table, None), 0);
         let mut joined = KVec::new();
         for remote_cid in [3, 4, 4, 5, 5, 5, 5 + 256] {
             let key = Key { remote_cid, ..KEY };
             joined.push(join(&table, &sock, key)?, GFP_KERNEL)?;
         }
         for (cid, count) in [(3, 1), (4, 2), (5, 3), (5 + 256, 1), (6, 0)] {
-            assert_eq!(members(&table, Some(cid))?, count);
+            assert_eq!(members(&table, Some(cid)), count);
         }
-        assert_eq!(members(&table, None)?, 7);
+        assert_eq!(members(&table, None), 7);
 
         drop(joined.pop());
-        assert_eq!(members(&table, Some(5 + 256))?, 0);
-        assert_eq!(members(&table, Some(5))?, 3);
+        assert_eq!(members(&table, Some(5 + 256)), 0);
+        assert_eq!(members(&table, Some(5)), 3);
         drop(joined);
-        assert_eq!(members(&table, None)?, 0);
+        assert_eq!(members(&table, None), 0);
+        Ok(())
+    }
+
+    /// Whether they leave or stay when they are met, and whoever joins meanwhile.
+    #[test]
+    fn each_member_is_met_once() -> Result {
+        let sock = KernelSock::new(SockType::Stream)?;
+        for leave in [true, false] {
+            let table = SockTable::new()?;
+            let mut joined = KVec::new();
+            for n in 0..1000 {
+                let key = Key {
+                    remote_cid: 3 + n % 7,
+                    ..KEY
+                };
+                joined.push(join(&table, &sock, key)?, GFP_KERNEL)?;
+            }
+            let mut met = 0;
+            let mut late = KVec::new();
+            for _ in table.members(None) {
+                met += 1;
+                late.push(join(&table, &sock, KEY)?, GFP_KERNEL)?;
+                if leave {
+                    drop(joined.pop());
+                }
+            }
+            // Who left before is not met.
+            assert!(met == 1000 || leave && met < 1000);
+            assert_eq!(members(&table, None), joined.len() + late.len());
+        }
         Ok(())
     }
 
@@ -140,11 +170,11 @@ mod tests {
         }
         // A bucket of a good hash has one or two.
         assert!(table.longest_bucket() < 16);
-        assert_eq!(members(&table, Some(KEY.remote_cid))?, 10_000);
+        assert_eq!(members(&table, Some(KEY.remote_cid)), 10_000);
         while let Some(member) = joined.pop() {
             drop(member);
         }
-        assert_eq!(members(&table, None)?, 0);
+        assert_eq!(members(&table, None), 0);
         assert_eq!(table.longest_bucket(), 0);
         Ok(())
     }

@@ -4,7 +4,8 @@
 //!
 //! Whoever resets the parent of the device, for example by `reset` in sysfs, causes it; a driver
 //! causes it by [`Adapter::restart`] when its device makes no sense any more. For the driver it is as
-//! if the machine had slept: [`Driver::freeze`], then [`Driver::restore`].
+//! if the machine had slept: [`Driver::freeze`], then [`Driver::restore`]. [`Adapter::halt`] is the
+//! first half of that.
 
 use super::{
     Adapter,
@@ -90,50 +91,113 @@ impl Drop for DeviceLock {
 }
 
 impl<T: Driver> Adapter<T> {
-    /// Resets a device and starts it anew, if its driver is bound to it with `shared`.
+    /// Resets a device and starts it anew, if its driver is bound to it with `shared`, and `still`
+    /// wants that. While `still` is called, the device is neither bound, unbound nor restored.
     ///
     /// Context: may sleep. No lock is held that the driver takes in [`Driver::freeze`] or
     /// [`Driver::restore`], nor one that others hold while they bind, unbind, freeze or reset devices.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the driver is not bound any more, or the device sleeps, or the machine is being
-    /// switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
+    /// `ENODEV` if the driver is not bound any more, `still` is false, the device sleeps, or the
+    /// machine is being switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
     /// bound, and has no queues.
-    pub fn restart(dev: &Device, shared: &Arc<T::Shared>) -> Result {
+    pub fn restart(
+        dev: &Device,
+        shared: &Arc<T::Shared>,
+        still: impl FnOnce(&T::Shared) -> bool,
+    ) -> Result {
         let vdev = dev.as_raw();
-        // SAFETY: The device is valid, and so is its parent, to which it has a reference.
-        let parent = unsafe { (*vdev).dev.parent };
-        if parent.is_null() {
-            return Err(ENODEV);
-        }
-        // Under this lock devices are frozen, restored, reset and removed by their parents.
-        //
-        // SAFETY: As above; `dev` lives longer than the lock.
-        let _parent_lock = unsafe { DeviceLock::new(parent) };
-
-        // A device that was shut down must not be started again: the next kernel may be running.
-        //
-        // SAFETY: No preconditions.
-        if !unsafe { bindings::system_is_running() } {
-            return Err(ENODEV);
-        }
         // SAFETY: The device is valid.
-        unsafe {
-            Self::with_binding(vdev, |_, binding| {
-                if Arc::ptr_eq(&binding.shared, shared) {
-                    Ok(())
-                } else {
-                    Err(ENODEV)
-                }
-            })
-        }?;
+        let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
+        // SAFETY: The device is valid.
+        unsafe { Self::with_started(vdev, shared, still, |_, _| Ok(())) }?;
         // If somebody unbinds the driver from here on, that is noticed in the callbacks.
         //
         // SAFETY: The device is valid, and nobody else resets it, as the parent is locked.
         to_result(unsafe { bindings::virtio_device_reset_prepare(vdev) })?;
         // SAFETY: As above.
         to_result(unsafe { bindings::virtio_device_reset_done(vdev) })
+    }
+
+    /// Resets a device and takes its queues away, under the conditions of
+    /// [`restart`](Self::restart): it has no access to memory any more, and all that it had is given
+    /// back. The driver stays bound. It gets the device back, by [`Driver::restore`], when the machine
+    /// has slept or the device's parent is reset.
+    ///
+    /// Context: as for [`restart`](Self::restart), but for [`Driver::restore`].
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, as for [`restart`](Self::restart).
+    pub fn halt(
+        dev: &Device,
+        shared: &Arc<T::Shared>,
+        still: impl FnOnce(&T::Shared) -> bool,
+    ) -> Result {
+        let vdev = dev.as_raw();
+        // SAFETY: The device is valid.
+        let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
+        // SAFETY: The device is valid.
+        unsafe {
+            Self::with_started(vdev, shared, still, |dev, binding| {
+                T::freeze(dev, binding.shared.as_arc_borrow());
+                binding.stop(dev);
+                Ok(())
+            })
+        }
+    }
+
+    /// Locks the parent of a device: under this lock devices are frozen, restored, reset and removed
+    /// by their parents.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it has none, or the machine is being switched off.
+    ///
+    /// # Safety
+    ///
+    /// The device is valid for as long as the result exists.
+    unsafe fn lock_parent(vdev: *mut bindings::virtio_device) -> Result<DeviceLock> {
+        // SAFETY: By the safety requirements.
+        let parent = unsafe { (*vdev).dev.parent };
+        if parent.is_null() {
+            return Err(ENODEV);
+        }
+        // SAFETY: A device has a reference to its parent.
+        let lock = unsafe { DeviceLock::new(parent) };
+        // A device that was shut down must not be started again: the next kernel may be running.
+        //
+        // SAFETY: No preconditions.
+        if !unsafe { bindings::system_is_running() } {
+            return Err(ENODEV);
+        }
+        Ok(lock)
+    }
+
+    /// Calls `f` if the driver is bound to the device with `shared`, has queues, and `still` wants it.
+    ///
+    /// # Safety
+    ///
+    /// The device is valid, and its parent is locked.
+    unsafe fn with_started(
+        vdev: *mut bindings::virtio_device,
+        shared: &Arc<T::Shared>,
+        still: impl FnOnce(&T::Shared) -> bool,
+        f: impl FnOnce(&Device<device::CoreInternal<'_>>, &Binding<T>) -> Result,
+    ) -> Result {
+        // SAFETY: By the safety requirements.
+        unsafe {
+            Self::with_binding(vdev, |dev, binding| {
+                if !Arc::ptr_eq(&binding.shared, shared)
+                    || !binding.started.load(Relaxed)
+                    || !still(shared)
+                {
+                    return Err(ENODEV);
+                }
+                f(dev, binding)
+            })
+        }
     }
 
     /// Calls `f` if a driver of this type is bound to the device, which stays so meanwhile.
@@ -183,11 +247,10 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: By the safety requirements.
             unsafe {
                 Self::with_binding(vdev, |dev, binding| {
-                    if !binding.started.load(Relaxed) {
-                        return Err(ENODEV);
+                    if binding.started.load(Relaxed) {
+                        T::freeze(dev, binding.shared.as_arc_borrow());
+                        binding.stop(dev);
                     }
-                    T::freeze(dev, binding.shared.as_arc_borrow());
-                    binding.stop(dev);
                     Ok(())
                 })
             }?;

@@ -13,6 +13,8 @@
  *                                            system calls that wait until the peer is gone
  *   vsock_peer traffic CID PORT SECONDS N    N connections that verify what is echoed
  *   vsock_peer fill CID PORT SECONDS         writes to a peer that does not read
+ *   vsock_peer zerocopy CID PORT SECONDS     the same with MSG_ZEROCOPY, and waits for
+ *                                            its pages when the peer is gone
  *
  * TYPE is stream or seqpacket. A listener takes streams on PORT, and sequenced
  * packets on the port after it.
@@ -32,6 +34,7 @@
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <linux/errqueue.h>
 #include <linux/vm_sockets.h>
 
 #define CHUNK 8192
@@ -492,27 +495,60 @@ static int traffic(unsigned int cid, unsigned int port, double seconds, unsigned
 	return traffic_state.damaged || !traffic_state.bytes;
 }
 
-/* How much the kernel takes for a peer that does not read. */
-static int fill(unsigned int cid, unsigned int port, double seconds)
+/* How many sends the kernel has finished, of those whose end was not seen before. */
+static unsigned int completed(int fd)
 {
-	static char data[CHUNK];
+	char control[256];
+	unsigned int count = 0;
+
+	for (;;) {
+		struct msghdr msg = { .msg_control = control, .msg_controllen = sizeof(control) };
+		struct sock_extended_err *done;
+		struct cmsghdr *cm;
+
+		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return count;
+		cm = CMSG_FIRSTHDR(&msg);
+		if (!cm)
+			continue;
+		done = (struct sock_extended_err *)CMSG_DATA(cm);
+		count += done->ee_data - done->ee_info + 1;
+	}
+}
+
+/* How much the kernel takes for a peer that does not read. */
+static int fill(unsigned int cid, unsigned int port, double seconds, int zerocopy)
+{
+	static char data[CHUNK] __attribute__((aligned(4096)));
 	double end = now() + seconds;
 	unsigned long taken = 0;
+	unsigned int sends = 0, done = 0;
 	int fd = new_socket(SOCK_STREAM);
 	int err = connect_to(fd, cid, port);
 
+	if (zerocopy && setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &(int){ 1 }, sizeof(int)))
+		die("SO_ZEROCOPY");
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (!err && now() < end) {
-		ssize_t n = send(fd, data, sizeof(data), MSG_NOSIGNAL);
+		ssize_t n = send(fd, data, sizeof(data),
+				 MSG_NOSIGNAL | (zerocopy ? MSG_ZEROCOPY : 0));
 
-		if (n > 0)
+		if (n > 0) {
 			taken += n;
-		else if (errno == EAGAIN)
+			sends++;
+		} else if (errno == EAGAIN) {
 			usleep(10000);
-		else
+		} else {
 			err = errno;
+		}
 	}
-	printf("fill %lu %s\n", taken, name_of(err));
+	if (!zerocopy) {
+		printf("fill %lu %s\n", taken, name_of(err));
+		return 0;
+	}
+	for (end = now() + 5; done < sends && now() < end; usleep(10000))
+		done += completed(fd);
+	printf("zerocopy %lu %s %u %u\n", taken, name_of(err), sends, done);
 	return 0;
 }
 
@@ -548,7 +584,9 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "traffic") && argc == 6)
 		return traffic(number(argv[2]), number(argv[3]), atof(argv[4]), number(argv[5]));
 	if (!strcmp(command, "fill") && argc == 5)
-		return fill(number(argv[2]), number(argv[3]), atof(argv[4]));
+		return fill(number(argv[2]), number(argv[3]), atof(argv[4]), 0);
+	if (!strcmp(command, "zerocopy") && argc == 5)
+		return fill(number(argv[2]), number(argv[3]), atof(argv[4]), 1);
 	fprintf(stderr, "usage: see the top of vsock_peer.c\n");
 	return 2;
 }

@@ -12,7 +12,8 @@ import vhost_user
 from machine import GuestError
 
 PEER = "/lab/bin/vsock_peer"
-DRIVER = "/sys/bus/virtio/drivers/vmw_vsock_virtio_transport"
+DRIVER_MODULE = "vmw_vsock_virtio_transport"
+DRIVER = f"/sys/bus/virtio/drivers/{DRIVER_MODULE}"
 # What vsock_peer's waiting calls must say when their peer is gone.
 RESET = {kind: "ECONNRESET" for kind in ("recv", "seqpacket", "send", "poll", "connect", "idle")}
 CASES = []
@@ -113,6 +114,19 @@ class Bench:
     def rebind(self):
         """Takes the driver from the device and gives it back."""
         self.sh(f"d=$(basename {DRIVER}/virtio*); echo $d >{DRIVER}/unbind; echo $d >{DRIVER}/bind")
+        return self.up(self.device)
+
+    def unload(self, *modules, seconds=15):
+        """Unloads modules; a socket that was closed keeps them until its timers ran out. Says why not."""
+        return self.sh(
+            f"killall vsock_peer; for m in {' '.join(modules)}; do n=0; "
+            f"while ! rmmod $m 2>/tmp/rmmod && [ $n -lt {int(5 * seconds * self.patience)} ]; do "
+            "sleep 0.2; n=$((n+1)); done; [ ! -d /sys/module/$m ] || cat /tmp/rmmod; done").strip()
+
+    def load(self, parameters=""):
+        """Loads the driver, and starts who listens."""
+        self.sh(f"insmod /modules/ours/{DRIVER_MODULE}.ko {parameters}")
+        self.listen()
         return self.up(self.device)
 
     def scan(self):

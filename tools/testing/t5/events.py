@@ -159,6 +159,19 @@ def storm(b):
     b.equal("sockets", b.blocked(), RESET)
     time.sleep(0.1 * b.patience)
     b.check("alive", b.alive())
+    # The guest does not look at its sockets for each of them, but does so after the last one.
+    survived = 0
+    for _ in range(20):
+        events.say(reset())
+        events.notify()
+        conn = Conn(b.device)
+        conn.connect()
+        events.say(reset())
+        events.notify()
+        time.sleep(0.05 * b.patience)
+        survived += conn.alive()
+    b.equal("last", survived, 0)
+    b.check("after", b.alive())
 
 
 @case("HH-23-broken", "an event in a buffer that the device does not have")

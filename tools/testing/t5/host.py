@@ -76,23 +76,24 @@ class Host:
 
     def answer(self, p, op, data=b"", flags=0):
         self.device.outbox.append(header(
-            op, (HOST, p.dport), (p.src_cid, p.sport), len(data), p.ty, flags, self.alloc,
+            op, (p.dst_cid, p.dport), (p.src_cid, p.sport), len(data), p.ty, flags, self.alloc,
             self.open.get((p.sport, p.dport), 0)) + data)
 
 
 class Conn:
-    """A connection of ours to a port of the guest."""
+    """A connection of ours, or of another guest, to a port of the guest."""
 
     port = 20000
 
-    def __init__(self, device, dport=GUEST_ECHO, ty=STREAM):
+    def __init__(self, device, dport=GUEST_ECHO, ty=STREAM, cid=HOST):
         Conn.port += 1
         self.device, self.port, self.dport, self.ty, self.fwd = device, Conn.port, dport, ty, 0
+        self.cid = cid
 
     def header(self, op, length=0, **more):
         more.setdefault("fwd", self.fwd)
         more.setdefault("ty", self.ty)
-        return header(op, (HOST, self.port), (self.device.cid, self.dport), length, **more)
+        return header(op, (self.cid, self.port), (self.device.cid, self.dport), length, **more)
 
     def tell(self, op, length=0, **more):
         return self.device.send(self.header(op, length, **more))
@@ -105,7 +106,7 @@ class Conn:
     def take(self, *ops, wait=3.0):
         """The next packet of this connection with one of these operations."""
         return take(self.device, lambda p: p.dport == self.port and p.sport == self.dport and
-                    (not ops or p.op in ops), wait)
+                    p.dst_cid == self.cid and (not ops or p.op in ops), wait)
 
     def connect(self):
         self.tell(REQUEST)

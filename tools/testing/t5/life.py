@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-from bench import DRIVER, PEER, RESET, case, skip
+from bench import DRIVER, DRIVER_MODULE, PEER, RESET, case, skip
 from host import ECHO
 from vhost_user import (F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_SEQPACKET, FEATURES)
 
@@ -194,19 +194,11 @@ def reports(b):
 def unload(b):
     b.good()
     traffic(b, 30)
-    busy = b.sh("sleep 1; rmmod vmw_vsock_virtio_transport 2>/dev/null; echo $?").strip()
+    busy = b.sh(f"sleep 1; rmmod {DRIVER_MODULE} 2>/dev/null; echo $?").strip()
     b.check("refused-with-sockets", busy != "0")
-    b.equal("unloaded", gone(b, "vmw_vsock_virtio_transport"), "")
-    b.sh("insmod /modules/ours/vmw_vsock_virtio_transport.ko")
-    b.listen()
-    b.check("loaded-again", b.up(b.device) and b.alive())
+    b.equal("unloaded", b.unload(DRIVER_MODULE), "")
+    b.check("loaded-again", b.load() and b.alive())
     b.unplug()
-    b.equal("all-unloaded", gone(b, "vmw_vsock_virtio_transport", "vsock_loopback",
-                                 "vmw_vsock_virtio_transport_common"), "")
+    b.equal("all-unloaded", b.unload(DRIVER_MODULE, "vsock_loopback",
+                                      "vmw_vsock_virtio_transport_common"), "")
 
-
-def gone(b, *modules):
-    """Unloads modules; a socket that was closed keeps them until its timers ran out."""
-    return b.sh(f"killall vsock_peer; for m in {' '.join(modules)}; do n=0; "
-                f"while ! rmmod $m 2>/tmp/rmmod && [ $n -lt {int(75 * b.patience)} ]; do "
-                "sleep 0.2; n=$((n+1)); done; [ ! -d /sys/module/$m ] || cat /tmp/rmmod; done").strip()

@@ -159,16 +159,29 @@ class Machine:
     def suspend(self, seconds=60):
         """Sends it to sleep (S3), and wakes it up again."""
         self.events.clear()
-        self.sh("(sleep 0.2; echo mem >/sys/power/state) >/dev/null 2>&1 &")
+        self.sh("(sleep 0.2; echo mem >/sys/power/state) >/tmp/sleep 2>&1 &")
         end = time.monotonic() + seconds
         # Now and then it does not sleep for long by itself.
-        while self.qmp("query-status")["status"] != "suspended" and "WAKEUP" not in self.events:
+        while not self.woke_up():
+            if self.qmp("query-status")["status"] == "suspended":
+                with contextlib.suppress(GuestError):       # it woke up just now
+                    self.qmp("system_wakeup")
             if time.monotonic() > end:
-                raise GuestError("the guest does not go to sleep")
+                if "SUSPEND" in self.events:
+                    raise GuestError("the guest does not wake up")
+                why = self.sh("cat /tmp/sleep; dmesg | grep -E 'PM:|reez' | tail -n 6")
+                raise GuestError(f"the guest does not go to sleep: {why}")
             time.sleep(0.05)
-        if "WAKEUP" not in self.events:
-            self.qmp("system_wakeup")
         self.agent(seconds)
+
+    def woke_up(self):
+        """Whether it slept, and woke up again, as far as events were read since they were cleared.
+
+        QEMU tells of the latter after it has answered `system_wakeup`: who does not wait for that
+        takes it for that of the next sleep.
+        """
+        return "SUSPEND" in self.events and \
+            "WAKEUP" in self.events[self.events.index("SUSPEND"):]
 
     def stop(self):
         try:

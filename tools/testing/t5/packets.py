@@ -4,8 +4,8 @@
 import threading
 import time
 
-from bench import PEER, case
-from host import (BUFFER, CREDIT_REQUEST, CREDIT_UPDATE, GUEST_ECHO, HOST, PAYLOAD, REQUEST,
+from bench import DRIVER_MODULE, PEER, case
+from host import (BUFFER, CREDIT_REQUEST, CREDIT_UPDATE, ECHO, GUEST_ECHO, HOST, PAYLOAD, REQUEST,
                   RESPONSE, RST, RW, SEQPACKET, SHUTDOWN, SILENT, STREAM, Conn, Packet, drain,
                   header, take)
 from vhost_user import RX
@@ -47,16 +47,36 @@ def wide_source(b):
     b.check("alive", b.alive())
 
 
-@case("HH-04", "a request of another machine")
+SIBLING = 7
+
+
+@case("HH-04", "another machine, by way of the host")
 def sibling(b):
+    """`siblings`, a parameter of the driver, says whether it may open connections."""
     device = b.good()
-    for op in (REQUEST, RW, CREDIT_REQUEST):
+    parameter = f"/sys/module/{DRIVER_MODULE}/parameters/siblings"
+    b.equal("default", b.sh(f"cat {parameter}").strip(), "Y")
+    conn = Conn(device, cid=SIBLING)
+    b.check("Y/accepted", conn.connect() and conn.alive())
+    conn.reset()
+    b.equal("Y/connect", b.sh(f"{PEER} try {SIBLING} {ECHO}").strip(), "OK")
+
+    b.equal("unloaded", b.unload(DRIVER_MODULE), "")
+    b.check("N/loaded", b.load("siblings=N") and b.sh(f"cat {parameter}").strip() == "N")
+    for ty in (STREAM, SEQPACKET):
         drain(device, 0.05)
-        device.send(header(op, (7, 6001), (device.cid, GUEST_ECHO)))
-        got = drain(device)
-        # There is no connection with it; of those, only a request is a question of policy.
-        b.check(f"op-{op}", not any(p.op == RESPONSE for p in got) and (op != REQUEST or not got), got)
-    b.check("alive", b.alive())
+        device.send(header(REQUEST, (SIBLING, 6001), (device.cid, GUEST_ECHO), ty=ty))
+        b.equal(f"N/request-type-{ty}", drain(device), [])
+    # There is no connection with it: what is no request is answered, but not as that of a friend.
+    for op in (RW, CREDIT_REQUEST):
+        device.send(header(op, (SIBLING, 6001), (device.cid, GUEST_ECHO)))
+        b.equal(f"N/op-{op}", [p.op for p in drain(device)], [RST])
+    # Whom a user of this machine asked may answer.
+    b.equal("N/connect", b.sh(f"{PEER} try {SIBLING} {ECHO}").strip(), "OK")
+    b.check("N/host", b.alive())
+
+    b.equal("unloaded-again", b.unload(DRIVER_MODULE), "")
+    b.check("after", b.load() and b.alive())
 
 
 @case("HH-05", "used lengths too short for a header")

@@ -4,8 +4,8 @@
 import threading
 import time
 
-from bench import DRIVER, PEER, RESET, case, skip
-from host import ECHO, RW, Conn
+from bench import DRIVER, DRIVER_MODULE, PEER, RESET, case, skip
+from host import ECHO, HOLD, RW, Conn
 from vhost_user import RX, TX
 
 BROKE = "the device broke its"
@@ -104,6 +104,53 @@ def again(b):
     b.equal("no-way", b.sh(f"{PEER} try 2 {ECHO}").strip(), "connect ENODEV")
     b.equal("lines", len(b.lines(begin, BROKE)), 2)
     b.check("rebind", b.rebind() and b.alive())
+
+
+def broken_again(b, name):
+    """A device that keeps what two programs send, and breaks a queue twice in a second."""
+    device = settled(b)
+    begin, starts = b.begin(), device.starts
+    device.keep = True
+    entry(60000)(device, None)
+    device.rings[RX].notify()
+    while device.starts == starts and b.machine.wait_for(BROKE, 5 * b.patience, begin):
+        time.sleep(0.001)
+    if not b.check(f"{name}/started", b.up(device)):
+        return False
+    device.kept = 0
+    b.sh(f"for how in fill zerocopy; do {PEER} $how 2 {HOLD} {int(20 * b.patience)} >/tmp/$how 2>&1 & done")
+    end = time.monotonic() + 5 * b.patience
+    while device.kept < 128 << 10 and time.monotonic() < end:
+        time.sleep(0.001)
+    b.note(f"{device.kept} bytes kept")
+    entry(60000)(device, None)
+    device.rings[RX].notify()
+    b.machine.wait_for(f"{BROKE}[^\n]*\n(?s:.*){BROKE}", 5 * b.patience, begin)
+    device.keep = False
+    return bool(b.lines(begin, "giving up"))
+
+
+@case("HH-12-gives-up", "what a device has that the driver has given up")
+def gives_up(b):
+    # A guest that is slow may be too late for the second breach to be too early.
+    for n in range(5):
+        if broken_again(b, n):
+            break
+        b.fresh()
+    else:
+        return b.check("gives-up", False)
+    text = b.sh("n=0; while [ $(cat /tmp/fill /tmp/zerocopy | wc -l) -lt 2 ] && "
+                f"[ $n -lt {int(100 * b.patience)} ]; do sleep 0.05; n=$((n+1)); done; "
+                "cat /tmp/fill /tmp/zerocopy")
+    words = text.split()
+    b.check("told", words[:1] == ["fill"] and words[2:4] == ["ECONNRESET", "zerocopy"] and
+            words[5] == "ECONNRESET", text)
+    # The pages of the user are free again.
+    b.check("completions", len(words) == 8 and words[6] == words[7] and int(words[6]) > 0, text)
+    b.check("no-queues", not b.device.rings[RX].running and not b.device.rings[TX].running)
+    # Nothing of a socket is left with the device: nobody uses the module. The device stays bound.
+    b.equal("unloaded", b.unload(DRIVER_MODULE, seconds=5), "")
+    b.check("after", b.load() and b.alive())
 
 
 @case("HH-13-stale", "an index that jumps over entries that were right once")

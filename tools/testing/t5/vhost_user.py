@@ -154,6 +154,8 @@ class Device:
         self.listener = None                            # takes packets of the guest: True if done
         self.consume = True                             # take packets out of the guest's queue
         self.silent = False                             # cause no interrupts
+        self.keep = False                               # give the guest no packet back
+        self.kept = 0                                   # bytes of those
         self.on_call = None                             # QEMU connects us to an interrupt
         self.starts = 0                                 # how often the driver was ready
         self.faults = []
@@ -326,7 +328,10 @@ class Device:
         taken = False
         while (chain := ring.pop()) is not None:
             data = b"".join(place.read(0, size) for place, size, _ in chain.parts)
-            ring.push(chain.head, 0)
+            if self.keep:
+                self.kept += len(data)
+            else:
+                ring.push(chain.head, 0)
             taken = True
             if not (self.listener and self.listener(data)):
                 self.sent.append(data)
