@@ -243,7 +243,7 @@ mod tests {
         push(&mut queue, &bytes, SeqFlags::NONE)?;
         let mut room = [0; 100];
         assert_eq!(read(&mut queue, &mut room), Ok(100));
-        let Some((Ok(skb), freed)) = queue.take_buffer() else {
+        let Some(Ok((skb, freed))) = queue.take_buffer() else {
             return Err(EINVAL);
         };
         assert_eq!(freed, 900);
@@ -263,7 +263,7 @@ mod tests {
         assert!(queue.list.front().is_some_and(|skb| skb.cb().packed));
         assert!(is_sound(&queue));
         for n in 0..8u8 {
-            let Some((Ok(skb), freed)) = queue.take_buffer() else {
+            let Some(Ok((skb, freed))) = queue.take_buffer() else {
                 return Err(EINVAL);
             };
             assert_eq!(freed, 10);
