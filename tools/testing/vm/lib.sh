@@ -131,7 +131,8 @@ guest_log_begin() {
 	[ ! -e "$GUEST_LOG" ] || mv "$GUEST_LOG" "$GUEST_LOG.$n"
 	echo "lab: guest starts ($1)" >"$GUEST_LOG"
 	if [ -z "$GUEST_LOG_PID" ]; then
-		tail -q -n +1 -F "$GUEST_LOG" >"$LAB_GUESTLOG" 2>/dev/null &
+		# It outlives what this shell may have open now: the device, for example.
+		tail -q -n +1 -F "$GUEST_LOG" >"$LAB_GUESTLOG" 2>/dev/null 9>&- &
 		GUEST_LOG_PID=$!
 	fi
 }
