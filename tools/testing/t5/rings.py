@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A device that breaks its rings, or interrupts when it should not."""
 
+import contextlib
 import threading
 import time
 
@@ -151,6 +152,30 @@ def gives_up(b):
     # Nothing of a socket is left with the device: nobody uses the module. The device stays bound.
     b.equal("unloaded", b.unload(DRIVER_MODULE, seconds=5), "")
     b.check("after", b.load() and b.alive())
+
+
+@case("HH-12-rebind", "a device that breaks queues while its driver goes and comes")
+def rebinding(b):
+    """A restart, and the driver that is taken from the device, do not meet halfway."""
+    for n in range(2):
+        device = settled(b)
+        begin = b.begin()
+        b.sh(f"rm -f /tmp/rebound; (d=$(basename {DRIVER}/virtio*); for n in $(seq 8); do "
+             f"echo $d >{DRIVER}/unbind; echo $d >{DRIVER}/bind; sleep 0.1; done; touch /tmp/rebound) "
+             ">/dev/null 2>&1 &")
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            with contextlib.suppress(LookupError), device.lock:
+                if device.ready(RX):
+                    entry(60000)(device, None)
+                    device.rings[RX].notify()
+            time.sleep(b.random.random() * 0.2)
+        b.check(f"{n}/ends", b.sh("n=0; while [ ! -e /tmp/rebound ] && [ $n -lt "
+                                  f"{int(100 * b.patience)} ]; do sleep 0.1; n=$((n+1)); done; "
+                                  "ls /tmp/rebound").strip() == "/tmp/rebound")
+        lines = b.lines(begin, BROKE)
+        b.note(f"broken {len(lines)} times, {sum('giving' in line for line in lines)} of them for good")
+        b.check(f"{n}/after", b.rebind() and b.alive())
 
 
 @case("HH-13-stale", "an index that jumps over entries that were right once")
