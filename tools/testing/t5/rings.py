@@ -118,12 +118,12 @@ def broken_again(b, name):
         time.sleep(0.001)
     if not b.check(f"{name}/started", b.up(device)):
         return False
-    device.kept = 0
+    device.kept.clear()
     b.sh(f"for how in fill zerocopy; do {PEER} $how 2 {HOLD} {int(20 * b.patience)} >/tmp/$how 2>&1 & done")
     end = time.monotonic() + 5 * b.patience
-    while device.kept < 128 << 10 and time.monotonic() < end:
+    while len([size for size in device.kept.values() if size]) < 2 and time.monotonic() < end:
         time.sleep(0.001)
-    b.note(f"{device.kept} bytes kept")
+    b.note(f"{sorted(device.kept.values())} bytes kept")
     entry(60000)(device, None)
     device.rings[RX].notify()
     b.machine.wait_for(f"{BROKE}[^\n]*\n(?s:.*){BROKE}", 5 * b.patience, begin)
@@ -144,13 +144,14 @@ def gives_up(b):
                 f"[ $n -lt {int(100 * b.patience)} ]; do sleep 0.05; n=$((n+1)); done; "
                 "cat /tmp/fill /tmp/zerocopy")
     words = text.split()
-    b.check("told", words[:1] == ["fill"] and words[2:4] == ["ECONNRESET", "zerocopy"] and
-            words[5] == "ECONNRESET", text)
+    # Who sends before his connection was reset is told that there is no device.
+    b.check("told", len(words) == 8 and {words[2], words[5]} <= {"ECONNRESET", "ENODEV"}, text)
     # The pages of the user are free again.
     b.check("completions", len(words) == 8 and words[6] == words[7] and int(words[6]) > 0, text)
     b.check("no-queues", not b.device.rings[RX].running and not b.device.rings[TX].running)
-    # Nothing of a socket is left with the device: nobody uses the module. The device stays bound.
-    b.equal("unloaded", b.unload(DRIVER_MODULE, seconds=5), "")
+    # Nothing of a socket is left with the device: nobody uses the module, once the timers of those
+    # that the cases before have blocked ran out. The device stays bound.
+    b.equal("unloaded", b.unload(DRIVER_MODULE), "")
     b.check("after", b.load() and b.alive())
 
 
