@@ -281,22 +281,18 @@ impl Device {
         };
         let this = Arc::from(self);
         let still = |dev: &Self| dev.epoch() == epoch;
-        if again {
-            // What the device has been given is taken from it: it would have access to it forever,
-            // and sockets wait for what they sent.
-            if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
-                // What a work put back while the queue was taken from it.
-                self.send_queue.purge_all();
+        if !again {
+            // Without a device to start there is nothing to tell.
+            match Adapter::<VsockDriver>::restart(&self.dev, &this, still) {
+                Ok(()) | Err(ENODEV) => return,
+                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
             }
-            return;
         }
-        // Without a device to start there is nothing to tell.
-        match Adapter::<VsockDriver>::restart(&self.dev, &this, still) {
-            Ok(()) | Err(ENODEV) => (),
-            Err(e) => {
-                self.send_queue.purge_all();
-                pr_err!("the device does not start again ({:?})\n", e);
-            }
+        // What the device has been given is taken from it, unless that was done: it would have access
+        // to it forever, and sockets wait for what they sent.
+        if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
+            // What a work put back while the queue was taken from it.
+            self.send_queue.purge_all();
         }
     }
 

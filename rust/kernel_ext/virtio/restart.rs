@@ -27,7 +27,10 @@ use kernel::{
             ARef,
             AlwaysRefCounted, //
         },
-        atomic::Relaxed,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc, //
     }, //
 };
@@ -90,6 +93,38 @@ impl Drop for DeviceLock {
     }
 }
 
+/// The device that [`Adapter::restart`] has locked while the virtio core calls its driver.
+///
+/// The driver must not lock it again then. Whoever resets a device has its parent locked, hence all
+/// that the core calls for this one comes from there.
+static RESTARTING: Atomic<*mut bindings::virtio_device> = Atomic::new(core::ptr::null_mut());
+
+/// The right to restart a device.
+struct Restarting;
+
+impl Restarting {
+    /// # Errors
+    ///
+    /// `EBUSY` if another device is being restarted.
+    fn new(vdev: *mut bindings::virtio_device) -> Result<Self> {
+        RESTARTING
+            .cmpxchg(core::ptr::null_mut(), vdev, Relaxed)
+            .map(|_| Self)
+            .map_err(|_| EBUSY)
+    }
+
+    fn is(vdev: *mut bindings::virtio_device) -> bool {
+        // Relaxed: if it is this one, this task has written it.
+        RESTARTING.load(Relaxed) == vdev
+    }
+}
+
+impl Drop for Restarting {
+    fn drop(&mut self) {
+        RESTARTING.store(core::ptr::null_mut(), Relaxed);
+    }
+}
+
 impl<T: Driver> Adapter<T> {
     /// Resets a device and starts it anew, if its driver is bound to it with `shared`, and `still`
     /// wants that. While `still` is called, the device is neither bound, unbound nor restored.
@@ -100,8 +135,8 @@ impl<T: Driver> Adapter<T> {
     /// # Errors
     ///
     /// `ENODEV` if the driver is not bound any more, `still` is false, the device sleeps, or the
-    /// machine is being switched off: nothing was done. What [`Driver::restore`] says, in which case the device is
-    /// bound, and has no queues.
+    /// machine is being switched off, `EBUSY` if another device is being restarted right now: nothing
+    /// was done. What [`Driver::restore`] says, in which case the device is bound, and has no queues.
     pub fn restart(
         dev: &Device,
         shared: &Arc<T::Shared>,
@@ -110,14 +145,16 @@ impl<T: Driver> Adapter<T> {
         let vdev = dev.as_raw();
         // SAFETY: The device is valid.
         let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
-        // SAFETY: The device is valid.
-        unsafe { Self::with_started(vdev, shared, still, |_, _| Ok(())) }?;
-        // If somebody unbinds the driver from here on, that is noticed in the callbacks.
-        //
-        // SAFETY: The device is valid, and nobody else resets it, as the parent is locked.
-        to_result(unsafe { bindings::virtio_device_reset_prepare(vdev) })?;
-        // SAFETY: As above.
-        to_result(unsafe { bindings::virtio_device_reset_done(vdev) })
+        let reset = |_: &Device<device::CoreInternal<'_>>, _: &Binding<T>| {
+            // Nobody unbinds the driver between the two calls: the device is locked.
+            let _restarting = Restarting::new(vdev)?;
+            // SAFETY: The device is valid, and nobody else resets it, as the parent is locked.
+            to_result(unsafe { bindings::virtio_device_reset_prepare(vdev) })?;
+            // SAFETY: As above.
+            to_result(unsafe { bindings::virtio_device_reset_done(vdev) })
+        };
+        // SAFETY: The device is valid, and its parent is locked.
+        unsafe { Self::with_started(vdev, shared, still, reset) }
     }
 
     /// Resets a device and takes its queues away, under the conditions of
@@ -138,7 +175,7 @@ impl<T: Driver> Adapter<T> {
         let vdev = dev.as_raw();
         // SAFETY: The device is valid.
         let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
-        // SAFETY: The device is valid.
+        // SAFETY: The device is valid, and its parent is locked.
         unsafe {
             Self::with_started(vdev, shared, still, |dev, binding| {
                 T::freeze(dev, binding.shared.as_arc_borrow());
@@ -212,7 +249,8 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the safety requirements.
         let dev = unsafe { &raw mut (*vdev).dev };
         // SAFETY: By the safety requirements.
-        let _lock = unsafe { DeviceLock::new(dev) };
+        let lock = || unsafe { DeviceLock::new(dev) };
+        let _lock = (!Restarting::is(vdev)).then(lock);
         // SAFETY: The device is valid, and its driver does not change while it is locked.
         let driver = unsafe { (*dev).driver };
         if driver.is_null() {
@@ -269,8 +307,11 @@ impl<T: Driver> Adapter<T> {
             unsafe {
                 Self::with_binding(vdev, |dev, binding| {
                     if binding.started.load(Relaxed) {
-                        // Unbound and bound again meanwhile.
-                        return Ok(());
+                        // Unbound and bound again meanwhile: it was reset under its new driver, or is
+                        // in a state that nobody knows.
+                        T::freeze(dev, binding.shared.as_arc_borrow());
+                        binding.stop(dev);
+                        return Err(EBUSY);
                     }
                     Self::resume(dev, binding)
                 })

@@ -155,7 +155,7 @@ class Device:
         self.consume = True                             # take packets out of the guest's queue
         self.silent = False                             # cause no interrupts
         self.keep = False                               # give the guest no packet back
-        self.kept = 0                                   # bytes of those
+        self.kept = collections.Counter()               # payload of those, by source port
         self.on_call = None                             # QEMU connects us to an interrupt
         self.starts = 0                                 # how often the driver was ready
         self.faults = []
@@ -329,7 +329,7 @@ class Device:
         while (chain := ring.pop()) is not None:
             data = b"".join(place.read(0, size) for place, size, _ in chain.parts)
             if self.keep:
-                self.kept += len(data)
+                self.kept[data[16:20]] += len(data) - 44
             else:
                 ring.push(chain.head, 0)
             taken = True
