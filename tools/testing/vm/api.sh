@@ -22,7 +22,7 @@ api_unwatch() {
 api_run() {
 	mkdir -p $API_OUT
 	mark "T2/api/$1"
-	timeout 300 "/lab/api/$1" >"$API_OUT/$1.$2" 2>&1 ||
+	timeout $((300 * SLOW)) "/lab/api/$1" >"$API_OUT/$1.$2" 2>&1 ||
 		echo "not ok T2/api/$1/exit-$2 # status $?"
 }
 

@@ -10,6 +10,10 @@ GUEST_CID=${GUEST_CID:-3}
 GUEST_LOG=$LAB/out/guest-console.log
 export GUEST_CID
 
+# How much slower than Debian's a kernel with all its checks is.
+SLOW=1
+[ ! -e /sys/kernel/debug/kmemleak ] || SLOW=8
+
 say() { echo "# $*"; }
 
 # mark TEXT: leaves a line in the kernel's log (and the guest's), by which the
@@ -330,7 +334,7 @@ own_program() {
 	local name=$1 status
 	shift
 	mark "$name"
-	LAB_T3=$name timeout $((RING_FULL ? 7200 : 600)) "$@" >/tmp/own_program.out 2>&1
+	LAB_T3=$name timeout $((RING_FULL ? 7200 : 600 * SLOW)) "$@" >/tmp/own_program.out 2>&1
 	status=$?
 	sed -E "s#^(ok|not ok|skip) +([0-9]+ +)?(- +)?#\\1 $name/#; t; s/^(# )?/# /" /tmp/own_program.out
 	if [ $status = 0 ]; then ok "$name/exit"; else not_ok "$name/exit" "status $status"; fi
