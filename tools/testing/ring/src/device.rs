@@ -62,6 +62,10 @@ pub struct Setup {
     pub cid: Option<u64>,
     /// Flags for the addresses of the rings.
     pub ring_flags: u32,
+    /// The worker is a thread of the kernel, and not of the owner.
+    pub kernel_thread: bool,
+    /// Rings are big-endian, which the device is not told here.
+    pub big: bool,
 }
 
 impl Default for Setup {
@@ -77,6 +81,8 @@ impl Default for Setup {
             regions: None,
             cid: None,
             ring_flags: 0,
+            kernel_thread: false,
+            big: false,
         }
     }
 }
@@ -107,7 +113,15 @@ impl Setup {
 
     /// Opens the device and sets it up in memory that is there.
     pub fn open_in(self, mem: Arc<Mapping>) -> Try<Device> {
-        let mut dev = Device::bare(mem, self)?;
+        self.open_on(open_file()?, mem)
+    }
+
+    /// Sets up a device that is open.
+    pub fn open_on(self, file: File, mem: Arc<Mapping>) -> Try<Device> {
+        let mut dev = Device::on(file, mem, self)?;
+        if dev.setup.kernel_thread {
+            dev.io(abi::SET_FORK_FROM_OWNER, &mut abi::arg(&[&[0]]))?;
+        }
         dev.io(abi::SET_OWNER, &mut abi::arg(&[]))?;
         dev.set_features(dev.setup.features)?;
         if dev.has_iotlb() {
@@ -151,10 +165,15 @@ pub struct Device {
 impl Device {
     /// Opens the device, and does nothing else with it.
     pub fn bare(mem: Arc<Mapping>, setup: Setup) -> Try<Self> {
-        let file = open_file()?;
+        Self::on(open_file()?, mem, setup)
+    }
+
+    /// A device that is open, with which nothing is done.
+    pub fn on(file: File, mem: Arc<Mapping>, setup: Setup) -> Try<Self> {
         let mut q = [RX, TX].map(|n| Queue::new(&mem, n, setup.num));
         for queue in &mut q {
             queue.avail_idx = setup.base;
+            queue.big = setup.big;
         }
         Ok(Self {
             file,
@@ -470,13 +489,7 @@ impl Device {
 
     /// The lines of fdinfo that begin so, without that beginning. Only our device has any.
     pub fn info(&self, key: &str) -> Vec<String> {
-        let path = format!("/proc/self/fdinfo/{}", self.file.as_raw_fd());
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"))
-            .map(str::to_owned)
-            .collect()
+        fdinfo(&self.file, key)
     }
 
     /// Whether the device says that a queue is broken, or that one error was signalled if it says
@@ -512,6 +525,17 @@ pub fn open_file() -> io::Result<File> {
         .read(true)
         .write(true)
         .open("/dev/vhost-vsock")
+}
+
+/// The lines of fdinfo of a file that begin so, without that beginning.
+pub fn fdinfo(file: &File, key: &str) -> Vec<String> {
+    let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Adds one to an eventfd.

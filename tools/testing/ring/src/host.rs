@@ -166,12 +166,17 @@ impl Socket {
 
     /// Whether `connect()` came to an end, with success or not.
     pub fn is_writable(&self) -> io::Result<bool> {
-        Ok(sys::poll(&self.0, libc::POLLOUT, Duration::ZERO)? & libc::POLLOUT != 0)
+        self.wait_writable(Duration::ZERO)
     }
 
     /// Waits for something to read, an error or the end.
     pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
         Ok(sys::poll(&self.0, libc::POLLIN, timeout)? != 0)
+    }
+
+    /// Waits until `connect()` came to an end, with success or not.
+    pub fn wait_writable(&self, timeout: Duration) -> io::Result<bool> {
+        Ok(sys::poll(&self.0, libc::POLLOUT, timeout)? & libc::POLLOUT != 0)
     }
 
     /// Bytes that the peer did not get yet.
@@ -193,6 +198,18 @@ impl Socket {
         const MAX: i32 = 2;
         socket::set_vsock_option(self.0.as_fd(), MAX, &[size])?;
         socket::set_vsock_option(self.0.as_fd(), SIZE, &[size])
+    }
+}
+
+/// A program of the host connects to a guest that may not be there, and waits for 0.5 s; how that
+/// ends.
+pub fn try_connect(cid: u64) -> Try<String> {
+    let socket = Socket::stream()?;
+    socket.set_connect_timeout(Duration::from_millis(500))?;
+    match socket.connect(cid, 1) {
+        Err(e) => Ok(errno(&e)),
+        Ok(()) if socket.wait_writable(Duration::from_secs(60))? => socket.error(),
+        Ok(()) => Ok("nothing".to_owned()),
     }
 }
 

@@ -7,7 +7,8 @@
 //! - [`abi`], [`packet`], [`ring`]: what is said to the device, with any value;
 //! - [`device`]: an open device with guest memory and rings; [`host`]: sockets of the host;
 //! - [`observe`]: what the device did with a chain, in one word;
-//! - [`slab`]: how much memory the kernel has in use;
+//! - [`slab`]: how much memory the kernel has in use; [`klog`]: what it says;
+//! - [`talk`]: a child process of a case that is told what to do;
 //! - [`cases`]: what is tried and what must happen;
 //! - [`fuzz`]: random rings and packets;
 //! - [`runner`], [`differences`]: running cases, and comparing with the C modules.
@@ -20,6 +21,7 @@ pub mod device;
 pub mod differences;
 pub mod fuzz;
 pub mod host;
+pub mod klog;
 pub mod observe;
 pub mod packet;
 pub mod ring;
@@ -27,6 +29,7 @@ pub mod rng;
 pub mod runner;
 pub mod slab;
 pub mod sys;
+pub mod talk;
 
 /// Why a case could not be run to its end.
 #[derive(Debug)]

@@ -61,7 +61,11 @@ fn plan() -> Try<Option<Plan>> {
         match argument.as_str() {
             "--list" => {
                 for case in cases::all() {
-                    let when = if case.only_full { "--full" } else { "" };
+                    let when = match (case.by_name, case.only_full) {
+                        (true, _) => "by name",
+                        (_, true) => "--full",
+                        _ => "",
+                    };
                     println!("{:<56} {when:<7} {}", case.name, case.expect);
                 }
                 return Ok(None);

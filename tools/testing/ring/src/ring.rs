@@ -41,6 +41,16 @@ impl Desc {
         self
     }
 
+    /// With the bytes of each field in the other order.
+    pub const fn swapped(self) -> Self {
+        Self {
+            addr: self.addr.swap_bytes(),
+            len: self.len.swap_bytes(),
+            flags: self.flags.swap_bytes(),
+            next: self.next.swap_bytes(),
+        }
+    }
+
     pub fn bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.addr.to_le_bytes());
@@ -90,6 +100,8 @@ pub struct Queue {
     pub avail_idx: u16,
     /// Up to where we have looked at the used ring.
     pub used_idx: u16,
+    /// Big-endian, as a driver without `VERSION_1` may have it.
+    pub big: bool,
 }
 
 impl Queue {
@@ -104,11 +116,27 @@ impl Queue {
             used: base + 0xb_0000,
             avail_idx: 0,
             used_idx: 0,
+            big: false,
         }
+    }
+
+    fn load(&self, at: usize) -> u16 {
+        let word = self.mem.load16(at);
+        if self.big {
+            word.swap_bytes()
+        } else {
+            word
+        }
+    }
+
+    fn store(&self, at: usize, word: u16) {
+        let word = if self.big { word.swap_bytes() } else { word };
+        self.mem.store16(at, word);
     }
 
     /// Writes a descriptor.
     pub fn set(&self, index: u16, desc: Desc) {
+        let desc = if self.big { desc.swapped() } else { desc };
         self.mem
             .write(self.desc + 16 * usize::from(index), &desc.bytes());
     }
@@ -121,13 +149,13 @@ impl Queue {
     /// Writes the next entry of the available ring, without making it visible.
     pub fn put(&mut self, head: u16) {
         let slot = usize::from(self.avail_idx % self.num);
-        self.mem.store16(self.avail + 4 + 2 * slot, head);
+        self.store(self.avail + 4 + 2 * slot, head);
         self.avail_idx = self.avail_idx.wrapping_add(1);
     }
 
     /// Makes what was put visible.
     pub fn publish(&self) {
-        self.mem.store16(self.avail + 2, self.avail_idx);
+        self.store(self.avail + 2, self.avail_idx);
     }
 
     /// Offers a chain.
@@ -144,7 +172,7 @@ impl Queue {
 
     /// The used index as the device wrote it last.
     pub fn device_used_idx(&self) -> u16 {
-        self.mem.load16(self.used + 2)
+        self.load(self.used + 2)
     }
 
     /// The next element of the used ring, if there is one.
@@ -155,15 +183,28 @@ impl Queue {
         let at = self.used + 4 + 8 * usize::from(self.used_idx % self.num);
         let bytes = self.mem.read(at, 8);
         self.used_idx = self.used_idx.wrapping_add(1);
+        let word = |at: usize| {
+            let word = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+            if self.big {
+                word.swap_bytes()
+            } else {
+                word
+            }
+        };
         Some(Used {
-            id: u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes")),
-            len: u32::from_le_bytes(bytes[4..].try_into().expect("4 bytes")),
+            id: word(0),
+            len: word(4),
         })
     }
 
     /// All elements of the used ring that we did not look at.
     pub fn take_all(&mut self) -> Vec<Used> {
         std::iter::from_fn(|| self.take()).collect()
+    }
+
+    /// Tells the device whether the driver wants signals (0) or not (1), without `EVENT_IDX`.
+    pub fn set_flags(&self, flags: u16) {
+        self.store(self.avail, flags);
     }
 
     /// Where the driver says after which used index it wants a signal.
@@ -190,6 +231,25 @@ mod tests {
             8, 7, 6, 5, 4, 3, 2, 1, 0x14, 0x13, 0x12, 0x11, 3, 0, 0x22, 0x21,
         ];
         assert_eq!(desc.bytes(), expected);
+    }
+
+    #[test]
+    fn the_other_byte_order_is_that_of_all_fields() {
+        let mem = Arc::new(Mapping::shared(1 << 21).expect("memory"));
+        let mut queue = Queue::new(&mem, 0, 4);
+        queue.big = true;
+        queue.set(
+            1,
+            Desc::new(0x0102_0304_0506_0708, 0x1112_1314).next(0x2122),
+        );
+        let expected = [
+            1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0, 1, 0x21, 0x22,
+        ];
+        assert_eq!(mem.read(queue.desc + 16, 16), expected);
+        queue.offer(3);
+        assert_eq!(mem.read(queue.avail, 6), [0, 0, 0, 1, 0, 3]);
+        mem.write(queue.used + 2, &[0, 1, 0, 0, 0, 3, 0, 0, 0, 9]);
+        assert_eq!(queue.take(), Some(Used { id: 3, len: 9 }));
     }
 
     #[test]

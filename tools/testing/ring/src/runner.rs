@@ -49,6 +49,17 @@ pub struct Plan {
     pub scale: u32,
 }
 
+/// What an outcome begins with that tells why a case cannot be run here.
+pub const SKIPPED: &str = "skip: ";
+
+/// What became of a case.
+enum Verdict {
+    /// As it should be, with what there is to say.
+    Good(String),
+    Bad(String),
+    Skipped(String),
+}
+
 /// Numbers for the last line.
 #[derive(Default)]
 struct Counts {
@@ -66,6 +77,9 @@ enum End {
 
 impl Plan {
     fn wants(&self, case: &Case) -> bool {
+        if case.by_name {
+            return self.patterns.iter().any(|pattern| pattern == case.name);
+        }
         if self.patterns.is_empty() {
             return self.full || !case.only_full;
         }
@@ -90,24 +104,26 @@ impl Plan {
                 (Modules::C, OnC::Full(why)) if !self.full => Some(why),
                 _ => None,
             };
-            let line = match skip {
-                Some(why) => {
+            let verdict = match skip {
+                Some(why) => Verdict::Skipped(why.to_owned()),
+                None => self.judge(case)?,
+            };
+            let line = match verdict {
+                Verdict::Skipped(why) => {
                     counts.skipped += 1;
                     format!("skip {} # {why}", case.name)
                 }
-                None => match self.judge(case)? {
-                    Ok(text) => {
-                        counts.ok += 1;
-                        if !text.is_empty() {
-                            note(format!("{}: {text}", case.name));
-                        }
-                        format!("ok {}", case.name)
+                Verdict::Good(text) => {
+                    counts.ok += 1;
+                    if !text.is_empty() {
+                        note(format!("{}: {text}", case.name));
                     }
-                    Err(why) => {
-                        counts.failed += 1;
-                        format!("not ok {} # {why}", case.name)
-                    }
-                },
+                    format!("ok {}", case.name)
+                }
+                Verdict::Bad(why) => {
+                    counts.failed += 1;
+                    format!("not ok {} # {why}", case.name)
+                }
             };
             println!("{line}");
             let took = begin.elapsed();
@@ -126,44 +142,52 @@ impl Plan {
         Ok(counts.failed == 0)
     }
 
-    /// Runs a case and the probe after it. `Ok` has what there is to say, `Err` what is wrong.
-    fn judge(&self, case: &Case) -> Try<Result<String, String>> {
+    /// Runs a case and the probe after it.
+    fn judge(&self, case: &Case) -> Try<Verdict> {
         let taint = tainted();
         let end = self.spawn(case)?;
-        let alive = probe(self.scale)?;
+        // Modules that are loaded for one case may not be good for a device.
+        let alive = if case.by_name {
+            Ok(())
+        } else {
+            probe(self.scale)?
+        };
         let now = tainted();
         if now != taint {
-            return Ok(Err(format!("the kernel is tainted now: {now}")));
+            return Ok(Verdict::Bad(format!("the kernel is tainted now: {now}")));
         }
         if let Err(why) = alive {
-            return Ok(Err(format!("a fresh device does not work: {why}")));
+            return Ok(Verdict::Bad(format!("a fresh device does not work: {why}")));
         }
-        let outcome = match end {
-            End::Outcome(outcome) => outcome,
-            End::Failed(why) => return Ok(Err(why)),
-        };
-        if outcome == case.expect {
-            if self.modules == Modules::C && self.differences.get(case.name).is_some() {
-                return Ok(Err(format!(
-                    "{outcome}: no difference, but one is in the list"
-                )));
+        Ok(match end {
+            End::Failed(why) => Verdict::Bad(why),
+            End::Outcome(outcome) => match outcome.strip_prefix(SKIPPED) {
+                Some(why) => Verdict::Skipped(why.to_owned()),
+                None => self.compare(case, &outcome),
+            },
+        })
+    }
+
+    /// Whether an outcome is what it should be with these modules.
+    fn compare(&self, case: &Case, outcome: &str) -> Verdict {
+        let known = self.differences.get(case.name);
+        match (self.modules, known) {
+            (Modules::Ours, _) if outcome == case.expect => Verdict::Good(String::new()),
+            (Modules::Ours, _) => Verdict::Bad(format!("{outcome}, expected {}", case.expect)),
+            (Modules::C, None) if outcome == case.expect => Verdict::Good(String::new()),
+            (Modules::C, None) => Verdict::Bad(format!("C: {outcome}; ours: {}", case.expect)),
+            (Modules::C, Some(_)) if outcome == case.expect => {
+                Verdict::Bad(format!("{outcome}: no difference, but one is in the list"))
             }
-            return Ok(Ok(String::new()));
-        }
-        if self.modules == Modules::Ours {
-            return Ok(Err(format!("{outcome}, expected {}", case.expect)));
-        }
-        Ok(match self.differences.get(case.name) {
-            Some(known) if known.outcome == outcome => Ok(format!(
+            (Modules::C, Some(known)) if known.outcome == outcome => Verdict::Good(format!(
                 "C: {outcome}; ours: {} ({})",
                 case.expect, known.reason
             )),
-            Some(known) => Err(format!(
+            (Modules::C, Some(known)) => Verdict::Bad(format!(
                 "C: {outcome}; the list of differences says {}",
                 known.outcome
             )),
-            None => Err(format!("C: {outcome}; ours: {}", case.expect)),
-        })
+        }
     }
 
     fn spawn(&self, case: &Case) -> Try<End> {

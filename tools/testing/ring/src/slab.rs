@@ -3,7 +3,7 @@
 //! How much memory the kernel has in use.
 
 use crate::{sys, Try};
-use std::{fs, thread, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 /// A reading.
 #[derive(Clone, Copy, Debug)]
@@ -63,16 +63,70 @@ fn read_now() -> Try<Reading> {
         .iter()
         .map(|key| of(key))
         .sum::<i64>();
-    let objects = fs::read_to_string("/proc/slabinfo")?
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<i64>().ok())
-        .sum();
+    let objects = caches()?.values().sum();
     Ok(Reading {
         slab: of("SUnreclaim"),
         objects,
         kernel: of("MemTotal") - users - of("SReclaimable"),
     })
+}
+
+/// Objects in use of each slab cache.
+fn caches() -> Try<BTreeMap<String, i64>> {
+    let text = fs::read_to_string("/proc/slabinfo")?;
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo"));
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?.to_owned();
+        Some((name, words.next()?.parse().ok()?))
+    };
+    Ok(lines.filter_map(of_line).collect())
+}
+
+/// What is in use of all that somebody may forget to give back.
+pub struct InUse {
+    all: Reading,
+    caches: BTreeMap<String, i64>,
+    /// Open files, of all processes.
+    files: i64,
+}
+
+impl InUse {
+    /// Takes a reading, as [`read`] does.
+    pub fn read() -> Try<Self> {
+        let text = fs::read_to_string("/proc/sys/fs/file-nr")?;
+        let files = text.split_whitespace().next().unwrap_or_default();
+        Ok(Self {
+            all: read()?,
+            caches: caches()?,
+            files: files.parse().map_err(|_| text.as_str())?,
+        })
+    }
+
+    /// What grew since `before` by an object for each of so many things or more, or by pages.
+    pub fn grown(&self, before: &Self, count: u32) -> Vec<String> {
+        let count = i64::from(count);
+        let mut grown = Vec::new();
+        for (name, now) in &self.caches {
+            let more = now - before.caches.get(name).unwrap_or(&0);
+            if more >= count {
+                grown.push(format!("{more} objects of {name}"));
+            }
+        }
+        let limits = [
+            ("files", self.files - before.files, count),
+            ("kB of slabs", self.all.slab - before.all.slab, 128),
+            ("kB of memory", self.all.kernel - before.all.kernel, 1024),
+        ];
+        for (what, more, limit) in limits {
+            if more >= limit {
+                grown.push(format!("{more} {what}"));
+            }
+        }
+        grown
+    }
 }
 
 /// How memory grew.
@@ -167,6 +221,23 @@ mod tests {
         assert!(!growth(&[(400, 900, 0), (400, 900, 0), (390, 880, 0)]).is_zero(10_000));
         // Pages that are no slabs.
         assert!(!growth(&[(0, 0, 5000), (0, 0, 5000), (0, 0, 5000)]).is_zero(10_000));
+    }
+
+    #[test]
+    fn an_object_for_each_is_growth_of_its_cache() {
+        let all = Reading {
+            slab: 0,
+            objects: 0,
+            kernel: 0,
+        };
+        let in_use = |a, files| InUse {
+            all,
+            caches: [("a".to_owned(), a), ("b".to_owned(), 7)].into(),
+            files,
+        };
+        assert!(in_use(49, 20).grown(&in_use(10, 0), 40).is_empty());
+        let grown = in_use(50, 40).grown(&in_use(10, 0), 40);
+        assert_eq!(grown, ["40 objects of a", "40 files"]);
     }
 
     #[test]

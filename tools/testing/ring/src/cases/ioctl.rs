@@ -10,7 +10,7 @@ use crate::{
     packet,
     rng::Rng,
     sys::{self, memory::Mapping, process},
-    Try,
+    talk, Try,
 };
 use std::{
     fs::File,
@@ -73,9 +73,9 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    case("ABI-03/numbers-of-rings", "ENOBUFS ENOBUFS", |_| {
+    case("ABI-03/numbers-of-rings", "ENOBUFS ENOBUFS ENOBUFS ENOBUFS", |_| {
         let dev = owned()?;
-        each(&[2, u32::MAX], |index| {
+        each(&[2, 3, 0x7fff_ffff, u32::MAX], |index| {
             dev.io(abi::SET_VRING_NUM, &mut abi::ring_state(*index, 128))
         })
     }),
@@ -158,7 +158,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "ABI-10/cids",
-        "EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL ok ok; EADDRINUSE ok; free: ok",
+        "EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL ok ok ok; EADDRINUSE ok ok; free: ok",
         |_| cids(),
     ),
     case(
@@ -166,6 +166,18 @@ pub const CASES: &[Case] = &[
         "EBADF EINVAL EINVAL EINVAL ok ok EBADF ok",
         |_| descriptors(),
     ),
+    case("ABI-11/each-eventfd", "EBADF EINVAL ok", |_| {
+        let dev = owned()?;
+        let file = File::open("/proc/self/exe")?;
+        let mut found = Vec::new();
+        for cmd in [abi::SET_VRING_KICK, abi::SET_VRING_CALL, abi::SET_VRING_ERR] {
+            found.push(each(&[9999, file.as_raw_fd(), -1], |fd| {
+                dev.io(cmd, &mut abi::ring_file(0, *fd))
+            })?);
+        }
+        found.dedup();
+        Ok(found.join("; "))
+    }),
     case(
         "ABI-12/twice",
         "EBUSY ok ok ok; child: EPERM EPERM EPERM EPERM ok ok",
@@ -176,7 +188,30 @@ pub const CASES: &[Case] = &[
         "EFAULT, then EHOSTUNREACH",
         |_| failed_start(),
     ),
-    case("ABI-14/1000-devices-200-owners", "ok", |_| many()).seconds(120),
+    case("ABI-14/1000-devices-200-owners", "ok, 200 workers", |_| {
+        many()
+    })
+    .seconds(120),
+    case(
+        "ABI-15/features-that-are-offered",
+        "1 24 26 27 28 29 32 33, others: EOPNOTSUPP; backend: 1, others: EOPNOTSUPP",
+        |_| features(),
+    ),
+    case(
+        "ABI-15/not-the-owner",
+        "without one: EPERM EPERM; another process: EPERM",
+        |ctx| strangers(ctx),
+    ),
+    case("ABI-15/busy-loop-timeout", "ok, 50", |_| {
+        let dev = owned()?;
+        let set = verdict(dev.io(
+            abi::SET_VRING_BUSYLOOP_TIMEOUT,
+            &mut abi::ring_state(1, 50),
+        ));
+        let mut arg = abi::ring_state(1, 0);
+        dev.io(abi::GET_VRING_BUSYLOOP_TIMEOUT, &mut arg)?;
+        Ok(format!("{set}, {}", arg[4]))
+    }),
     case("ABI-16/random-ioctls", "alive", random)
         .parallel()
         .seconds(240),
@@ -326,14 +361,7 @@ fn tables() -> Try<String> {
     let overlap = [region(0, 8192, user), region(4096, 8192, user)];
     let found = [
         verdict(set(&many(64), 0)),
-        verdict(set(
-            &many(if dev.info("cid").is_empty() {
-                65
-            } else {
-                65 * 1024
-            }),
-            0,
-        )),
+        verdict(set(&many(65), 0)),
         verdict(set(&many(1), 1)),
         verdict(set(&[region(0x1000, 0, user)], 0)),
         verdict(set(&[region(u64::MAX - 4095, 8192, user)], 0)),
@@ -354,10 +382,21 @@ fn cids() -> Try<String> {
         )
     };
     let own = 0x4000_0000 + u64::from(std::process::id());
-    let wrong = [0, 1, 2, u64::from(u32::MAX), 1 << 32, (1 << 32) + 3];
+    let any = u64::from(u32::MAX);
+    let wrong = [
+        0,
+        1,
+        2,
+        any,
+        1 << 32,
+        (1 << 32) + 3,
+        (1 << 32) + 5,
+        u64::MAX,
+    ];
     let wrong = each(&wrong, |cid| set(&one, *cid))?;
-    let right = each(&[own, own], |cid| set(&one, *cid))?;
-    let others = each(&[own, own + 1], |cid| set(&other, *cid))?;
+    let right = each(&[any - 1, own, own], |cid| set(&one, *cid))?;
+    // One that was given up, and another one.
+    let others = each(&[own, any - 1, own + 1], |cid| set(&other, *cid))?;
     drop(one);
     Ok(format!(
         "{wrong} {right}; {others}; free: {}",
@@ -393,8 +432,7 @@ fn twice() -> Try<String> {
         verdict(dev.run(false)),
         verdict(dev.run(false)),
     ];
-    let results = Mapping::shared(4096)?;
-    let mut child = process::fork(|| {
+    let mut child = talk::fork(|talk| {
         let found = [
             verdict(dev.run(true)),
             verdict(dev.base(0)),
@@ -403,17 +441,63 @@ fn twice() -> Try<String> {
             verdict(dev.io(abi::GET_FEATURES, &mut abi::arg(&[]))),
             verdict(dev.set_features(feature::VERSION_1)),
         ];
-        results.write(0, found.join(" ").as_bytes());
-        0
+        talk.tell(&found.join(" "))
     })?;
-    child.wait(Duration::from_secs(5))?;
-    let text = results.read(0, 100);
-    let text: String = text
-        .iter()
-        .take_while(|b| **b != 0)
-        .map(|b| char::from(*b))
-        .collect();
-    Ok(format!("{}; child: {text}", own.join(" ")))
+    Ok(format!("{}; child: {}", own.join(" "), child.talk.hear()?))
+}
+
+/// Which features are offered, and that no others are taken.
+fn features() -> Try<String> {
+    let dev = owned()?;
+    let all = |get, set| -> Try<String> {
+        let mut arg = abi::arg(&[]);
+        dev.io(get, &mut arg)?;
+        let offered = u64::from_ne_bytes(arg[..8].try_into().expect("8 bytes"));
+        let (mut some, mut others) = (Vec::new(), Vec::new());
+        for bit in 0..64u32 {
+            if (offered >> bit) & 1 != 0 {
+                some.push(bit.to_string());
+                continue;
+            }
+            others.push(verdict(
+                dev.io(set, &mut abi::arg(&[&(1u64 << bit).to_ne_bytes()])),
+            ));
+        }
+        others.dedup();
+        Ok(format!("{}, others: {}", some.join(" "), others.join(" ")))
+    };
+    Ok(format!(
+        "{}; backend: {}",
+        all(abi::GET_FEATURES, abi::SET_FEATURES)?,
+        all(abi::GET_BACKEND_FEATURES, abi::SET_BACKEND_FEATURES)?
+    ))
+}
+
+/// Requests with good arguments, before there is an owner, and by a process that is not.
+fn strangers(ctx: &Ctx) -> Try<String> {
+    let dev = Device::bare(Arc::new(Mapping::shared(4096)?), Setup::num(1))?;
+    let start = || [false, true].map(|on| verdict(dev.run(on))).join(" ");
+    let without = start();
+    dev.io(abi::SET_OWNER, &mut abi::arg(&[]))?;
+    let mut child = talk::fork(|talk| {
+        let owners = REQUESTS
+            .iter()
+            .filter(|(_, without, _)| *without == "EPERM");
+        let mut found: Vec<_> = owners
+            .map(|(cmd, ..)| cmd)
+            .chain(&WORKERS)
+            .map(|cmd| verdict(dev.io(*cmd, &mut abi::arg(&[]))))
+            .collect();
+        found.push(start());
+        let mut words: Vec<_> = found.iter().flat_map(|one| one.split(' ')).collect();
+        words.dedup();
+        talk.tell(&words.join(" "))
+    })?;
+    let stranger = child.talk.hear()?;
+    child.finish(Duration::from_secs(5) * ctx.scale)?;
+    Ok(format!(
+        "without one: {without}; another process: {stranger}"
+    ))
 }
 
 /// A device that runs is started again, and that fails: both rings are stopped.
@@ -438,10 +522,14 @@ fn failed_start() -> Try<String> {
 fn many() -> Try<String> {
     process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
     let files: Vec<_> = (0..1000).map(|_| open_file()).collect::<io::Result<_>>()?;
-    for file in files.iter().take(200) {
+    for (file, cid) in files.iter().zip(0x4800_0000u64..).take(200) {
+        let mut cid = abi::arg(&[&cid.to_ne_bytes()]);
+        sys::ioctl(file, abi::SET_GUEST_CID, &mut cid)?;
         sys::ioctl_wild(file, abi::SET_OWNER, 0)?;
     }
-    Ok("ok".to_owned())
+    // All of them go with the process.
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    Ok(format!("ok, {} workers", threads - 1))
 }
 
 /// An argument that may mean something.

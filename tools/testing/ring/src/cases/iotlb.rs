@@ -124,7 +124,6 @@ pub const CASES: &[Case] = &[
     )
     .seconds(60),
     case("IOT-09/mappings-taken-back-in-traffic", "alive", racing)
-        .only_full()
         .parallel()
         .seconds(60),
     case("IOT-10/miss-answered", "RST", |_| {
@@ -136,8 +135,24 @@ pub const CASES: &[Case] = &[
         }
         dev.tell(&Message::update(LARGE, 4096, dev.mem.addr() + LARGE))?;
         observe(&mut dev)
-    })
-    .only_full(),
+    }),
+    case(
+        "IOT-11/buffer-that-must-not-be-read",
+        "BROKEN, nothing",
+        |_| {
+            let mut dev = setup().open()?;
+            dev.tell(&Message::invalidate(LARGE, 4096))?;
+            let write_only = Message {
+                perm: 2,
+                ..Message::update(LARGE, 4096, dev.mem.addr() + LARGE)
+            };
+            dev.tell(&write_only)?;
+            send(&mut dev, LARGE);
+            // A mapping that says no is an answer: nobody is asked for another one.
+            let asked = question(&dev)?;
+            Ok(format!("{}, {asked}", observe(&mut dev)?))
+        },
+    ),
     case(
         "IOT-12/answered-before-it-was-read",
         "RST; read: a miss; then a miss",
@@ -168,18 +183,6 @@ pub const CASES: &[Case] = &[
             Ok(format!("{alive}; read: {late}; then {}", question(&dev)?))
         },
     ),
-    case("IOT-11/buffer-that-must-not-be-read", "a miss", |_| {
-        let mut dev = setup().open()?;
-        dev.tell(&Message::invalidate(LARGE, 4096))?;
-        let write_only = Message {
-            perm: 2,
-            ..Message::update(LARGE, 4096, dev.mem.addr() + LARGE)
-        };
-        dev.tell(&write_only)?;
-        send(&mut dev, LARGE);
-        question(&dev)
-    })
-    .only_full(),
 ];
 
 fn setup() -> Setup {

@@ -31,8 +31,7 @@ pub const CASES: &[Case] = &[
         dev.run(false)?;
         let base = verdict(set_base(&dev, KERNEL));
         Ok(format!("{base}, start: {}", verdict(dev.run(true))))
-    })
-    .only_full(),
+    }),
     case("LOG-02/used-ring-at-the-last-address", "EINVAL", |_| {
         let (dev, _bitmap) = logged(setup())?;
         let mut addr = dev.ring_addr(RX);

@@ -2,7 +2,7 @@
 
 //! Guest memory and rings in odd shapes and places.
 
-use super::{case, rx, Case};
+use super::{case, rx, Case, Ctx};
 use crate::{
     abi::{feature, Region},
     device::{Device, Setup, DATA, LARGE, MEMORY, RX, TX},
@@ -62,29 +62,14 @@ pub const CASES: &[Case] = &[
     })
     .parallel(),
     case("N03/indexes-wrap", "all answers, in order", |ctx| {
-        // At full length all the way around, else from shortly before.
-        let (base, count) = if ctx.full {
-            (0, 70_000)
-        } else {
-            (65_000, 2000)
-        };
-        let mem = Arc::new(Mapping::shared(MEMORY)?);
-        for q in [RX, TX] {
-            mem.store16(Queue::new(&mem, q, 256).used + 2, base);
-        }
-        let mut dev = Setup {
-            base,
-            ..Setup::num(256)
-        }
-        .open_in(mem)?;
-        for q in [RX, TX] {
-            dev.q[q].used_idx = base;
-        }
-        Ok(match requests(&mut dev, count, |_| ())? {
-            text if text == format!("{count} answers") => "all answers, in order".to_owned(),
-            text => text,
-        })
+        wrap(ctx, feature::USUAL)
     })
+    .seconds(120),
+    case(
+        "N03/indexes-wrap-without-event-index",
+        "all answers, in order",
+        |ctx| wrap(ctx, feature::VERSION_1),
+    )
     .seconds(120),
     case("N04/rings-of-1", "RST", |_| size(1)),
     case("N04/rings-of-2", "RST", |_| size(2)),
@@ -196,6 +181,32 @@ fn requests(dev: &mut Device, count: u32, mut each: impl FnMut(&Device)) -> Try<
         }
     }
     Ok(format!("{got} answers"))
+}
+
+/// Indexes go around: at full length from the beginning, else from shortly before the end.
+fn wrap(ctx: &Ctx, features: u64) -> Try<String> {
+    let (base, count) = if ctx.full {
+        (0, 70_000)
+    } else {
+        (65_000, 2000)
+    };
+    let mem = Arc::new(Mapping::shared(MEMORY)?);
+    for q in [RX, TX] {
+        mem.store16(Queue::new(&mem, q, 256).used + 2, base);
+    }
+    let mut dev = Setup {
+        base,
+        features,
+        ..Setup::num(256)
+    }
+    .open_in(mem)?;
+    for q in [RX, TX] {
+        dev.q[q].used_idx = base;
+    }
+    Ok(match requests(&mut dev, count, |_| ())? {
+        text if text == format!("{count} answers") => "all answers, in order".to_owned(),
+        text => text,
+    })
 }
 
 fn size(num: u16) -> Try<String> {

@@ -4,22 +4,37 @@
 //!
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
-//! these, ABI, IOT and LOG for ioctls and messages, LC for the life of a device. Its outcome is a
-//! line of text, which is the same each time, whatever the seed.
+//! these, S for signals in both directions, ABI, IOT and LOG for ioctls and messages, CID for
+//! addresses, LC for the life of a device, W for workers, INF for what can be seen of a device. Its
+//! outcome is a line of text, which is the same each time, whatever the seed.
 
-use crate::{device::Device, observe, rng::Rng, runner::Modules, Try};
+use crate::{
+    device::{Device, TX},
+    observe::{self, NOBODY},
+    packet,
+    rng::Rng,
+    runner::{Modules, SKIPPED},
+    Try,
+};
 
 mod budget;
+mod cid;
 mod fuzz;
+mod info;
 mod ioctl;
 mod iotlb;
+mod layout;
 mod life;
 mod log;
 mod memory;
 mod others;
+mod owner;
+mod parameters;
 mod protocol;
 mod rx;
+mod signal;
 mod tx;
+mod worker;
 
 /// What a case is run with.
 pub struct Ctx {
@@ -65,8 +80,10 @@ pub struct Case {
     /// How long it may take.
     pub seconds: u32,
     pub on_c: OnC,
-    /// Not in `make test`: too long for it, or not yet seen to pass there; see `ring --list`.
+    /// Not in `make test`: too long for it; see `ring --list`.
     pub only_full: bool,
+    /// Only if asked for by this name: it needs modules that are loaded for it.
+    pub by_name: bool,
     /// It has threads that are to run at the same time. The others stay on one CPU, worker included:
     /// to wake up an idle CPU of a VM may take longer than all that it does.
     pub parallel: bool,
@@ -80,6 +97,7 @@ const fn case(name: &'static str, expect: &'static str, run: fn(&mut Ctx) -> Try
         seconds: 30,
         on_c: OnC::Run,
         only_full: false,
+        by_name: false,
         parallel: false,
     }
 }
@@ -97,6 +115,11 @@ impl Case {
 
     const fn only_full(mut self) -> Self {
         self.only_full = true;
+        self
+    }
+
+    const fn by_name(mut self) -> Self {
+        self.by_name = true;
         self
     }
 
@@ -118,16 +141,42 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         rx::CASES,
         protocol::CASES,
         memory::CASES,
+        layout::CASES,
+        signal::CASES,
         budget::CASES,
         fuzz::CASES,
         ioctl::CASES,
+        parameters::CASES,
+        cid::CASES,
+        info::CASES,
         life::CASES,
+        owner::CASES,
+        worker::CASES,
         iotlb::CASES,
         log::CASES,
         others::CASES,
     ]
     .into_iter()
     .flatten()
+}
+
+/// The outcome of a case that cannot be run here, for a reason.
+fn skip(why: &str) -> Try<String> {
+    Ok(format!("{SKIPPED}{why}"))
+}
+
+/// A number of requests, one after the other, each of which must be answered.
+fn round_trips(dev: &mut Device, count: u32) -> Try<()> {
+    for port in 1..=count {
+        let request = dev.header(packet::REQUEST, port, NOBODY);
+        dev.send(request, &[])?;
+        dev.q[TX].take_all();
+        let answer = dev.expect(packet::RST)?.header;
+        if (answer.src_cid, answer.dst_cid, answer.dst_port) != (packet::HOST, dev.cid, port) {
+            return Err(format!("{answer:?} answers the request of port {port}").into());
+        }
+    }
+    Ok(())
 }
 
 /// What comes of something that a guest does on a device as usual.

@@ -2,7 +2,7 @@
 
 //! Chains of the guest for its packets.
 
-use super::{case, on_usual, Case, Ctx};
+use super::{case, on_usual, worker, Case, Ctx};
 use crate::{
     abi,
     device::{Device, Setup, DATA, LARGE, MEMORY, TABLE, TX},
@@ -204,7 +204,6 @@ pub const CASES: &[Case] = &[
             worst(ctx, &mut dev)
         },
     )
-    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/loop-of-32768", "BROKEN in time", |ctx| {
         let mut dev = Setup::num(32768).open()?;
@@ -214,7 +213,6 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set_all(&entries);
         worst(ctx, &mut dev)
     })
-    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/table-of-32768-in-64-regions", "RST in time", |ctx| {
         let setup = Setup {
@@ -229,7 +227,6 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set(0, Desc::new(TABLE, 32768 * 16).flags(INDIRECT));
         worst(ctx, &mut dev)
     })
-    .only_full()
     .not_on_c("a measurement of time"),
     case("T47/1024-segments-in-64-regions", "RST in time", |ctx| {
         let setup = Setup {
@@ -246,7 +243,12 @@ pub const CASES: &[Case] = &[
         dev.q[TX].set_all(&chained(&entries));
         worst(ctx, &mut dev)
     })
-    .only_full()
+    .not_on_c("a measurement of time"),
+    case(
+        "T47/2000-heads-of-32768",
+        "ioctl in time, close in time",
+        bounded,
+    )
     .not_on_c("a measurement of time"),
     case("T46/guest-rewrites-what-is-being-read", "alive", rewriting).parallel(),
 ];
@@ -379,41 +381,15 @@ fn ahead(by: u16) -> Try<String> {
     })
 }
 
-/// The number of clock ticks that the worker of this process used.
-pub fn worker_ticks() -> Try<u64> {
-    let mut ticks = 0;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        let name = std::fs::read_to_string(path.join("comm"))?;
-        if !name.starts_with("vhost-") {
-            continue;
-        }
-        let stat = std::fs::read_to_string(path.join("stat"))?;
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        for field in [11, 12] {
-            ticks += fields
-                .get(field)
-                .and_then(|f| f.parse::<u64>().ok())
-                .unwrap_or(0);
-        }
-    }
-    Ok(ticks)
-}
-
 fn kicks() -> Try<String> {
     let mut dev = Setup::default().open()?;
-    let (begin, ticks) = (Instant::now(), worker_ticks()?);
+    let (begin, ticks) = (Instant::now(), worker::ticks()?);
     for _ in 0..20_000 {
         dev.kick(TX);
     }
     dev.settle()?;
     // Ticks of 10 ms.
-    let busy = (worker_ticks()? - ticks) * 10;
+    let busy = (worker::ticks()? - ticks) * 10;
     note(format!(
         "20000 kicks in {:?}, the worker was busy for {busy} ms",
         begin.elapsed()
@@ -452,16 +428,58 @@ fn scattered(user: u64) -> Vec<abi::Region> {
 }
 
 /// What comes of the chain at descriptor 0, and whether it took long.
+///
+/// The worker may be kept from its work by others of this machine, more or less: the least of some
+/// times counts, and the last chain is the one that is looked at.
 fn worst(ctx: &Ctx, dev: &mut Device) -> Try<String> {
-    dev.q[TX].offer(0);
-    let took = time_of_kick(dev, TX)?;
-    note(format!("the worker was busy for {took:?}"));
-    let when = if took < CHAIN_LIMIT * ctx.scale {
-        "in time"
-    } else {
-        "too late"
+    let limit = CHAIN_LIMIT * ctx.scale;
+    let mut times = Vec::new();
+    let when = loop {
+        dev.q[TX].offer(0);
+        let took = time_of_kick(dev, TX)?;
+        times.push(took);
+        if took < limit {
+            break "in time";
+        }
+        if times.len() == 5 {
+            break "too late";
+        }
+        dev.recv_all()?;
+        dev.q[TX].take_all();
+        dev.restart()?;
+        dev.errors(TX);
     };
+    note(format!("the worker was busy for {times:?}"));
     Ok(format!("{} {when}", observe(dev)?))
+}
+
+/// However long the chains, an ioctl that waits for the worker is not kept waiting, nor is who
+/// closes the device.
+fn bounded(ctx: &mut Ctx) -> Try<String> {
+    let mut dev = Setup::num(32768).open()?;
+    let chain: Vec<_> = (0..32768).map(|_| empty()).collect();
+    dev.q[TX].set_all(&chained(&chain));
+    for _ in 0..2000 {
+        dev.q[TX].put(0);
+    }
+    dev.q[TX].publish();
+    dev.kick(TX);
+    let mut worst = Duration::ZERO;
+    let end = Instant::now() + Duration::from_secs(1) * ctx.scale;
+    while Instant::now() < end {
+        let begin = Instant::now();
+        dev.flush()?;
+        worst = worst.max(begin.elapsed());
+    }
+    let begin = Instant::now();
+    drop(dev);
+    let closing = begin.elapsed();
+    note(format!(
+        "an ioctl took {worst:?} at most, close() {closing:?}"
+    ));
+    let limit = Duration::from_secs(1) * ctx.scale;
+    let when = |took| if took < limit { "in time" } else { "too late" };
+    Ok(format!("ioctl {}, close {}", when(worst), when(closing)))
 }
 
 fn write_tables(dev: &Device, count: u16) {

@@ -103,6 +103,13 @@ impl Drop for Child {
     }
 }
 
+/// Sends a signal to this process.
+pub fn raise(signal: i32) -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::raise(signal) })?;
+    Ok(())
+}
+
 /// Replaces this process by a program; returns only the error.
 pub fn exec(program: &CStr, arguments: &[&CStr]) -> io::Error {
     let mut argv: Vec<*const libc::c_char> = arguments.iter().map(|a| a.as_ptr()).collect();

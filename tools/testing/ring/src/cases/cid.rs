@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! CIDs: who has one that somebody else wants, and how a free one is found.
+
+use super::{case, Case, Ctx};
+use crate::{abi, device::open_file, host::verdict, klog::KernelLog, sys, talk, Try};
+use std::{
+    fs::{self, File},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Why the kernel's log is not read with C.
+const SILENT: &str = "C says nothing in the log";
+
+pub const CASES: &[Case] = &[
+    case(
+        "CID-01/in-use-by-another-process",
+        "EADDRINUSE; the log names the owner",
+        names_the_owner,
+    )
+    .not_on_c(SILENT),
+    case(
+        "CID-02/in-use-500-times",
+        "EADDRINUSE; the log names this process, fewer than 20 times",
+        is_explained,
+    )
+    .not_on_c(SILENT),
+    case(
+        "CID-03/free-one-found-by-trying",
+        "EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE ok",
+        |_| found_by_loop(),
+    ),
+];
+
+fn set_cid(file: &File, cid: u64) -> String {
+    let mut arg = abi::arg(&[&cid.to_ne_bytes()]);
+    verdict(sys::ioctl(file, abi::SET_GUEST_CID, &mut arg))
+}
+
+/// What is said in the log when a device wants a CID that another one has. There are at most ten
+/// messages in five seconds: if cases before this one used them up, it is tried again.
+fn refusal(ctx: &Ctx, log: &mut KernelLog, file: &File, cid: u64) -> Try<String> {
+    let end = Instant::now() + Duration::from_secs(15) * ctx.scale;
+    loop {
+        let found = set_cid(file, cid);
+        if found != "EADDRINUSE" {
+            return Err(format!("{found} for a CID in use").into());
+        }
+        let cid = format!("CID {cid} ");
+        if let Some(line) = log.lines()?.into_iter().find(|line| line.contains(&cid)) {
+            return Ok(line);
+        }
+        if Instant::now() > end {
+            return Err("the log says nothing".into());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The owner is named, not the one that set the CID and passed the descriptor on.
+fn names_the_owner(ctx: &mut Ctx) -> Try<String> {
+    let cid = 0x5500_0000;
+    let device = open_file()?;
+    set_cid(&device, cid);
+    let mut owner = talk::fork(|talk| {
+        fs::write("/proc/self/comm", "the\nowner")?;
+        sys::ioctl_wild(&device, abi::SET_OWNER, 0)?;
+        talk.tell("owner")?;
+        talk.hear()?;
+        Ok(())
+    })?;
+    owner.talk.hear()?;
+    let mut log = KernelLog::now()?;
+    let line = refusal(ctx, &mut log, &open_file()?, cid)?;
+    owner.talk.tell("enough")?;
+    owner.finish(Duration::from_secs(5) * ctx.scale)?;
+    // The name cannot begin a line of its own in the log.
+    let wanted = format!("process {} (the\\nowner)", owner.process.pid());
+    Ok(if line.contains(&wanted) {
+        "EADDRINUSE; the log names the owner".to_owned()
+    } else {
+        format!("the log says: {line}, and not {wanted}")
+    })
+}
+
+/// The log says by which process a CID is used, and not without end. Those after this case get no
+/// message for 5 s.
+fn is_explained(ctx: &mut Ctx) -> Try<String> {
+    let cid = 0x5500_0001;
+    let (device, other) = (open_file()?, open_file()?);
+    set_cid(&device, cid);
+    let mut log = KernelLog::now()?;
+    let line = refusal(ctx, &mut log, &other, cid)?;
+    let comm = fs::read_to_string("/proc/self/comm")?;
+    let wanted = format!("process {} ({})", std::process::id(), comm.trim_end());
+    if !line.contains(&wanted) {
+        return Ok(format!("the log says: {line}, and not {wanted}"));
+    }
+    let mut found: Vec<_> = (0..500).map(|_| set_cid(&other, cid)).collect();
+    found.dedup();
+    let cid = format!("CID {cid} ");
+    let lines = log.lines()?;
+    let more = lines.iter().filter(|line| line.contains(&cid)).count();
+    let times = if more < 20 {
+        "fewer than 20 times".to_owned()
+    } else {
+        format!("{more} times")
+    };
+    Ok(format!(
+        "{}; the log names this process, {times}",
+        found.join(" ")
+    ))
+}
+
+/// libvirt, systemd-vmspawn, LXD and Kata try CIDs until one is free.
+fn found_by_loop() -> Try<String> {
+    let first = 0x5500_0010;
+    let taken = (0..5)
+        .map(|n| {
+            let file = open_file()?;
+            match set_cid(&file, first + n).as_str() {
+                "ok" => Ok(file),
+                error => Err(error.into()),
+            }
+        })
+        .collect::<Try<Vec<_>>>()?;
+    let device = open_file()?;
+    let mut tries = Vec::new();
+    for cid in first..first + 10 {
+        tries.push(set_cid(&device, cid));
+        if tries.last().is_some_and(|found| found != "EADDRINUSE") {
+            break;
+        }
+    }
+    drop(taken);
+    Ok(tries.join(" "))
+}
