@@ -7,7 +7,8 @@ use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    str::BStr, //
 };
 
 /// A CID that belongs to a guest, if to anybody.
@@ -85,12 +86,13 @@ impl Holder {
     }
 
     /// The name of the module, which is not unloaded meanwhile. `None` if it is part of the kernel.
-    pub(super) fn module(&self) -> Option<&CStr> {
+    pub(super) fn module(&self) -> Option<&BStr> {
         let module = self.transport()?.module;
         // SAFETY: A module has its name for as long as it is there; the socket keeps it.
         let module = unsafe { module.as_ref() }?;
-        // SAFETY: The name is terminated by a zero.
-        Some(unsafe { CStr::from_char_ptr(module.name.as_ptr()) })
+        // Not by `CStr`, which has code to panic.
+        let name = module.name.split(|byte| *byte == 0).next()?;
+        Some(BStr::from_bytes(name))
     }
 }
 

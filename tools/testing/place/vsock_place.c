@@ -14,8 +14,14 @@ static int place_init_sock(struct vsock_sock *vsk, struct vsock_sock *psk)
 	return 0;
 }
 
-static void place_nothing(struct vsock_sock *vsk)
+static void place_destruct(struct vsock_sock *vsk)
 {
+}
+
+/* The socket is in a table of the core's from the beginning on. */
+static void place_release(struct vsock_sock *vsk)
+{
+	vsock_remove_sock(vsk);
 }
 
 static int place_connect(struct vsock_sock *vsk)
@@ -31,8 +37,8 @@ static u32 place_local_cid(void)
 static struct vsock_transport place = {
 	.module = THIS_MODULE,
 	.init = place_init_sock,
-	.destruct = place_nothing,
-	.release = place_nothing,
+	.destruct = place_destruct,
+	.release = place_release,
 	.connect = place_connect,
 	.get_local_cid = place_local_cid,
 };
