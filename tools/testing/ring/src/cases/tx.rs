@@ -383,32 +383,23 @@ fn ahead(by: u16) -> Try<String> {
 
 fn kicks() -> Try<String> {
     let mut dev = Setup::default().open()?;
-    let (begin, ticks) = (Instant::now(), worker::ticks()?);
+    let (begin, busy) = (Instant::now(), worker::busy()?);
     for _ in 0..20_000 {
         dev.kick(TX);
     }
     dev.settle()?;
-    // Ticks of 10 ms.
-    let busy = (worker::ticks()? - ticks) * 10;
     note(format!(
-        "20000 kicks in {:?}, the worker was busy for {busy} ms",
-        begin.elapsed()
+        "20000 kicks in {:?}, the worker was busy for {:?}",
+        begin.elapsed(),
+        worker::busy()?.saturating_sub(busy)
     ));
     offer_chain(&mut dev, &[Desc::new(DATA, H)]);
     observe(&mut dev)
 }
 
-/// The longest that a chain may keep the worker.
-pub const CHAIN_LIMIT: Duration = Duration::from_millis(50);
-
-/// Kicks, and returns how long the worker was busy with it.
-pub fn time_of_kick(dev: &Device, q: usize) -> Try<Duration> {
-    dev.flush()?;
-    let begin = Instant::now();
-    dev.kick(q);
-    dev.flush()?;
-    Ok(begin.elapsed())
-}
+/// The longest that a chain may keep the worker: three times what the worst one takes in a VM without
+/// hardware virtualization, since others may have a part of its CPU.
+const CHAIN_LIMIT: Duration = Duration::from_millis(100);
 
 /// A chain of tables, each with as many empty entries as there can be.
 fn tables(ctx: &Ctx, count: u16) -> Try<String> {
@@ -427,16 +418,21 @@ fn scattered(user: u64) -> Vec<abi::Region> {
     all
 }
 
-/// What comes of the chain at descriptor 0, and whether it took long.
+/// What comes of the chain at descriptor 0, and whether it took the worker long.
 ///
-/// The worker may be kept from its work by others of this machine, more or less: the least of some
-/// times counts, and the last chain is the one that is looked at.
+/// Pages that are touched for the first time, and others of this machine, are part of a time: the
+/// least of some counts, and the last chain is the one that is looked at.
 fn worst(ctx: &Ctx, dev: &mut Device) -> Try<String> {
     let limit = CHAIN_LIMIT * ctx.scale;
     let mut times = Vec::new();
     let when = loop {
+        // What a start made it do is over.
+        dev.flush()?;
+        let begin = worker::busy()?;
         dev.q[TX].offer(0);
-        let took = time_of_kick(dev, TX)?;
+        dev.kick(TX);
+        dev.flush()?;
+        let took = worker::busy()?.saturating_sub(begin);
         times.push(took);
         if took < limit {
             break "in time";

@@ -136,17 +136,15 @@ fn own_workers() -> Try<Vec<PathBuf>> {
     workers_in("/proc/self/task")
 }
 
-/// The number of clock ticks that the workers of this process used.
-pub fn ticks() -> Try<u64> {
-    let mut ticks = 0;
+/// How long the workers of this process had a CPU.
+pub fn busy() -> Try<Duration> {
+    let mut nanos = 0;
     for worker in own_workers()? {
-        let stat = fs::read_to_string(worker.join("stat"))?;
-        // The name may have spaces in it; in user space, and in the kernel.
-        let rest = stat.rsplit(')').next().unwrap_or_default();
-        let used = rest.split_whitespace().skip(11).take(2);
-        ticks += used.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+        let text = fs::read_to_string(worker.join("schedstat"))?;
+        let first = text.split_whitespace().next().unwrap_or_default();
+        nanos += first.parse::<u64>().map_err(|_| text.as_str())?;
     }
-    Ok(ticks)
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// What our device says of the thread of a ring; nothing with C.
