@@ -399,7 +399,7 @@ fn kicks() -> Try<String> {
 
 /// The longest that a chain may keep the worker: three times what the worst one takes in a VM without
 /// hardware virtualization, since others may have a part of its CPU.
-const CHAIN_LIMIT: Duration = Duration::from_millis(100);
+const CHAIN_LIMIT: Duration = Duration::from_millis(50);
 
 /// A chain of tables, each with as many empty entries as there can be.
 fn tables(ctx: &Ctx, count: u16) -> Try<String> {
