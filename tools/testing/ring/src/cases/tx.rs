@@ -397,8 +397,8 @@ fn kicks() -> Try<String> {
     observe(&mut dev)
 }
 
-/// The longest that a chain may keep the worker: three times what the worst one takes in a VM without
-/// hardware virtualization, since others may have a part of its CPU.
+/// The longest that a chain may keep the worker, in time of its CPU, in a VM without hardware
+/// virtualization.
 const CHAIN_LIMIT: Duration = Duration::from_millis(50);
 
 /// A chain of tables, each with as many empty entries as there can be.
