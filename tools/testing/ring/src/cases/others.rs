@@ -26,7 +26,6 @@ pub const CASES: &[Case] = &[
         "at most 20 % slower",
         hostile_neighbour,
     )
-    .parallel()
     .seconds(240)
     .not_on_c("a measurement of time"),
 ];
@@ -126,14 +125,6 @@ fn hostile() -> Try<()> {
     }
 }
 
-/// A guest with as many packets as it can have.
-fn busy() -> Try<()> {
-    let mut devices = [Setup::default().open()?];
-    loop {
-        throughput(&mut devices, Duration::from_secs(1))?;
-    }
-}
-
 /// A process that runs when it is told to.
 struct Neighbour(process::Child);
 
@@ -161,40 +152,37 @@ impl Neighbour {
     }
 }
 
-/// What some devices do by themselves, and beside a hostile one.
-///
-/// A guest may take CPU time, as any process may. Where one that has nothing but good packets slows
-/// the others down as well, this machine has none left: then they may not be slower beside the
-/// hostile one than beside that.
+/// What some devices do by themselves, and beside a hostile one, which has a CPU for itself: the time
+/// of a CPU is what any process can take from another, and the scheduler's to share out. Its worker
+/// has the CPU of its owner, so what is slower is slower for what the devices have in common.
 fn hostile_neighbour(ctx: &mut Ctx) -> Try<String> {
     process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
-    let hostile = Neighbour::new(hostile)?;
-    let busy = Neighbour::new(busy)?;
+    let hostile = Neighbour::new(|| {
+        process::pin(1)?;
+        hostile()
+    })?;
     let mut devices = Vec::new();
     for _ in 0..63 {
         devices.push(Setup::buffers(16).open()?);
     }
     let time = Duration::from_millis(if ctx.full { 500 } else { 150 }) * ctx.scale;
     throughput(&mut devices, time)?;
-    let mut found = [const { Vec::new() }; 3];
+    let mut found = [const { Vec::new() }; 2];
     // In turns: others of this machine come and go.
     for _ in 0..if ctx.full { 9 } else { 5 } {
         found[0].push(throughput(&mut devices, time)?);
         found[1].push(hostile.beside(&mut devices, time)?);
-        found[2].push(busy.beside(&mut devices, time)?);
     }
     hostile.end(Duration::from_secs(10) * ctx.scale)?;
-    busy.end(Duration::from_secs(10) * ctx.scale)?;
-    let [alone, together, beside] = found.map(|mut all| {
+    let [alone, together] = found.map(|mut all| {
         all.sort_unstable();
         // The median.
         all[all.len() / 2]
     });
     note(format!(
-        "63 devices: {alone} answers in a second, {together} beside a hostile one, {beside} beside \
-         one that is busy"
+        "63 devices: {alone} answers in a second, {together} beside a hostile one"
     ));
-    Ok(if together * 10 >= alone.min(beside) * 8 {
+    Ok(if together * 10 >= alone * 8 {
         "at most 20 % slower"
     } else {
         "more than 20 % slower"
