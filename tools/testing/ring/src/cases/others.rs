@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
         "at most 20 % slower",
         hostile_neighbour,
     )
+    .only_full()
     .seconds(240)
     .not_on_c("a measurement of time"),
 ];
