@@ -237,7 +237,7 @@ guest_life() {
 	check "$name/load-again" life_load "$2"
 	check "$name/unload-again" life_unload
 	# Last, and once: in a guest in a VM that TCG emulates, timers are late after that, for a minute
-	# and with the C modules as well. T5 does it again and again.
+	# and with the C modules as well.
 	step "$name/load-for-sleep" life_load "$2"
 	check "$name/sleep/sockets" life_sleep_reset
 	check "$name/sleep/listener" life_reachable

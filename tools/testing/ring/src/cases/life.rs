@@ -97,7 +97,7 @@ pub const CASES: &[Case] = &[
     case("LC-11/opened-and-closed-200-times", "no growth", lives).seconds(120),
     case("LC-13/owner-cid-and-close-race", "alive", race).parallel(),
     case(
-        "LC-15/read-while-the-guest-pauses",
+        "LC-18/read-while-the-guest-pauses",
         "send: EHOSTUNREACH; read 200000; CREDIT_UPDATE",
         |_| {
             let (mut dev, peer) = rx::connected(Setup::default())?;
@@ -113,7 +113,7 @@ pub const CASES: &[Case] = &[
             Ok(format!("send: {send}; read {read}; {}", next(&mut dev)?))
         },
     ),
-    case("LC-15/closed-while-the-guest-pauses", "SHUTDOWN", |_| {
+    case("LC-18/closed-while-the-guest-pauses", "SHUTDOWN", |_| {
         let (mut dev, peer) = rx::connected(Setup::default())?;
         dev.recv_all()?;
         dev.run(false)?;

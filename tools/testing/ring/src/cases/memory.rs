@@ -121,7 +121,7 @@ pub const CASES: &[Case] = &[
         mem.fill(0, mem.len(), 0);
         in_memory(mem)
     }),
-    case("N27/payload-that-cannot-be-read", "RET0; RST, EIO", |_| {
+    case("N30/payload-that-cannot-be-read", "RET0; RST, EIO", |_| {
         let mut dev = Setup::default().open()?;
         let peer = connect_stream(&mut dev)?;
         dev.recv_all()?;
