@@ -15,12 +15,12 @@ GROUPS = {
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
     "LAB": ["c_c"],
-    "VMM": ["ours_c", "c_ours", "session_c", "guest_life", "options", "iommu", "migrate", "options_c", "iommu_c",
+    "VMM": ["guest_life", "options", "iommu", "migrate", "session", "options_c", "iommu_c",
             "migrate_c"],
 }
 ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
-         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "api_c", "t3_c", "c_ours", "session_c", "strace_c",
-         "c_c", "options_c", "iommu_c", "migrate_c"]
+         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "session",
+         "api_c", "t3_c", "c_ours", "strace_c", "c_c", "options_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 
 MAIN = """#!/bin/bash

@@ -35,16 +35,6 @@ options_no_messages() {
 	[ "$text" = 'connect ESOCKTNOSUPPORT' ] || { echo "from the host: $text"; return 1; }
 }
 
-# options_tests_run NAME: the kernel's test in both directions
-options_tests_run() {
-	local direction
-	for direction in guest-client guest-server; do
-		want_group "$1/$direction" || continue
-		mark "$1/$direction/vsock_test"
-		pair "$1/$direction" vsock_test $direction
-	done
-}
-
 # options_vhostfd NAME GUEST
 options_vhostfd() {
 	local name=$1 cid status=0
@@ -56,7 +46,7 @@ options_vhostfd() {
 		! want "$name/boot" || ok "$name/boot"
 		GUEST_CID=$cid
 		check "$name/no-messages" options_no_messages
-		PAIR_SKIP='SOCK_SEQPACKET*' options_tests_run "$name"
+		PAIR_SKIP='SOCK_SEQPACKET*' vsock_test_both "$name"
 		check "$name/switch-off" guest_stop
 		check "$name/qemu-says-nothing" qemu_says_nothing
 	else
@@ -118,7 +108,7 @@ options_memory() {
 		check "$name/traffic" life_traffic_good
 		exec 3>&-
 		check "$name/in-use" options_memory_in_use
-		options_tests_run "$name"
+		vsock_test_both "$name"
 		check "$name/file-guest-to-host" to_host
 		check "$name/file-host-to-guest" to_guest
 		check "$name/switch-off" guest_stop

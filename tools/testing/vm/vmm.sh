@@ -22,7 +22,7 @@ iommu_in_use() {
 
 # iommu_tests HOST GUEST
 iommu_tests() {
-	local name=T4/iommu-host-$1-guest-$2 direction
+	local name=T4/iommu-host-$1-guest-$2
 	want_group "$name" || return 0
 	mark "$name/boot"
 	if ! GUEST_FIRST="$GUEST_IOMMU" GUEST_VSOCK=",iommu_platform=on,ats=on,disable-legacy=on" \
@@ -33,11 +33,7 @@ iommu_tests() {
 	fi
 	want "$name/boot" && ok "$name/boot"
 	check "$name/in-use" iommu_in_use
-	for direction in guest-client guest-server; do
-		want_group "$name/$direction" || continue
-		mark "$name/$direction/vsock_test"
-		pair "$name/$direction" vsock_test $direction
-	done
+	vsock_test_both "$name"
 	check "$name/file-guest-to-host" to_host
 	check "$name/file-host-to-guest" to_guest
 	check "$name/driver-again" iommu_driver_again "$2"
