@@ -111,7 +111,7 @@ class Run(vmtests.Run):
         payload = debugkernel.payload(self.guest_kernel, self.modules, self.guest_modules, programs)
         payload.text("vm/vsock_test.skip", "".join(
             (config.TESTING / name).read_text() for name in ("vsock_test.skip", "vsock_test.debug-skip")))
-        payload.add("vm/vsock_test.slow-skip", config.TESTING / "vsock_test.slow-skip")
+        payload.add("vm/vsock_test.alone", config.TESTING / "vsock_test.alone")
         payload.text("kunit", "".join(name + "\n" for name in kunit_suites()))
         vmtests.t3_programs(payload)
         vmtests.api_programs(payload)

@@ -82,7 +82,7 @@ class Run:
         payload = vm.base_payload(self.kernel, self.modules,
                                   [*programs, compile_c(config.TESTING / "api" / "session.c")], programs)
         payload.add("vm/vsock_test.skip", config.TESTING / "vsock_test.skip")
-        payload.add("vm/vsock_test.slow-skip", config.TESTING / "vsock_test.slow-skip")
+        payload.add("vm/vsock_test.alone", config.TESTING / "vsock_test.alone")
         t3_programs(payload)
         api_programs(payload)
         payload.add("modules/vsock_place.ko", testmodule.module(self.kernel, "place"))

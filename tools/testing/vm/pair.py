@@ -6,9 +6,9 @@ pair.py PREFIX PROGRAM loopback|guest-client|guest-server
 
 Runs in the host VM. Each sub-test becomes one line (`ok`, `not ok`, `skip`).
 It passes only if both sides say so. PAIR_SKIP is a pattern of those that cannot
-pass with the options that the guest's device has. Those in vsock_test.slow-skip count
-as skipped if they fail on a machine that is measured to be too slow for them. A failing sub-test ends the programs: the
-later ones are then run without it.
+pass with the options that the guest's device has. Those in vsock_test.alone are run
+after the others, each by itself. A failing sub-test ends the programs: the later ones
+are then run without it.
 """
 
 import fnmatch
@@ -23,7 +23,6 @@ import time
 GUEST_CID = int(os.environ.get("GUEST_CID", "3"))
 AGENT = ("127.0.0.1", 2222)
 IDLE = 60           # seconds without a word from both sides
-SLOW = 0.2          # of slowness(), from which on the time limits of the programs are too short
 SUB_TEST = re.compile(r"^(\d+) - (.*?)\.\.\.(.*?)(?=^\d+ - |^All tests have|\Z)", re.M | re.S)
 
 
@@ -93,17 +92,6 @@ def sub_tests(text):
     return found
 
 
-def slowness():
-    """Seconds for a fixed piece of work: how slow this machine is now, at its best."""
-    found = []
-    for _ in range(5):
-        begin, total = time.monotonic(), 0
-        for number in range(200_000):
-            total += number
-        found.append(time.monotonic() - begin)
-    return min(found)
-
-
 def clean(name):
     return re.sub(r"[^\w.+()-]+", "_", name).strip("_")
 
@@ -117,7 +105,7 @@ class Pair:
         self.prefix, self.program, self.direction = prefix, program, direction
         self.glob = os.environ.get("LAB_TESTS") or "*"
         self.skips = self._read_skips("vsock_test.skip")
-        self.slow = self._read_skips("vsock_test.slow-skip")
+        self.alone = self._read_skips("vsock_test.alone")
         self.run_number = 0
 
     def _read_skips(self, name):
@@ -204,11 +192,6 @@ class Pair:
         if not problem:
             print(f"ok {self.name(test)}", flush=True)
             return
-        why = next((why for pattern, why in self.slow if fnmatch.fnmatchcase(test, pattern)), None)
-        if why and (seconds := slowness()) > SLOW:
-            print(f"skip {self.name(test)} # {problem}; this machine is too slow "
-                  f"({seconds:.3f} s for what may take {SLOW} s): {why}", flush=True)
-            return
         print(f"not ok {self.name(test)} # {problem}")
         for label, side in (("server", first), ("client", second)):
             for line in tail(side.text) if side else ():
@@ -224,9 +207,18 @@ class Pair:
                 skipped.add(index)
             if why and self.wanted(test):
                 print(f"skip {self.name(test)} # {why}", flush=True)
-        left = set(tests) - skipped
-        if tests and not left:
+        if not tests:
+            self.together(tests, skipped)
             return
+        alone = {index for index, test in tests.items() if index not in skipped
+                 and any(fnmatch.fnmatchcase(test, pattern) for pattern, _ in self.alone)}
+        for run in [set(tests) - skipped - alone, *({index} for index in sorted(alone))]:
+            if run:
+                self.together(tests, set(tests) - run)
+
+    def together(self, tests, skipped):
+        """The sub-tests that are not skipped, in one run unless one fails."""
+        left = set(tests) - skipped
         while True:
             first, second = self.run(skipped)
             servers, clients = sub_tests(first.text), sub_tests(second.text)
