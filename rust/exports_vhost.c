@@ -4,6 +4,6 @@
  * it carries, to the other modules of this tree.
  */
 
-#include "exports.h"
+#include <rust_exports.h>
 
 #include "exports_vhost_generated.h"

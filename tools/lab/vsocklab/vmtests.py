@@ -10,7 +10,7 @@ from .cprogram import compile_c
 from .say import LabError, say
 
 GROUPS = {
-    "T2": ["life", "loopback", "netns", "api", "api_c"],
+    "T2": ["life", "loopback", "netns", "samples", "api", "api_c"],
     "T3": ["t3", "device", "t3_c"],
     "T4": ["ours_ours", "ours_c", "strace_ours", "netns_guest", "vmtest", "c_ours",
            "strace_c"],
@@ -18,7 +18,7 @@ GROUPS = {
     "VMM": ["guest_life", "options", "iommu", "migrate", "session", "options_c", "iommu_c",
             "migrate_c"],
 }
-ORDER = ["life", "loopback", "netns", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
+ORDER = ["life", "loopback", "netns", "samples", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
          "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "session",
          "api_c", "t3_c", "c_ours", "strace_c", "c_c", "options_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
@@ -68,6 +68,13 @@ def api_programs(payload):
     payload.add("api/differences", config.TESTING / "api" / "differences")
 
 
+def samples(payload):
+    """Puts the programs of samples/ into the payload."""
+    for source in sorted((config.REPO / "samples").glob("*.c")):
+        payload.add(f"samples/{source.stem}", compile_c(source))
+    payload.add("samples/vhost_vsock_devices", config.REPO / "samples" / "vhost_vsock_devices")
+
+
 class Run:
     """Runs groups, boots again after one that killed the host VM."""
 
@@ -85,6 +92,7 @@ class Run:
         payload.add("vm/vsock_test.alone", config.TESTING / "vsock_test.alone")
         t3_programs(payload)
         api_programs(payload)
+        samples(payload)
         payload.add("modules/vsock_place.ko", testmodule.module(self.kernel, "place"))
         if "vmtest" in self.left:
             vmtest.add_to(payload, self.kernel)

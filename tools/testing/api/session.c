@@ -24,9 +24,8 @@
 #include <net/if.h>
 
 #define CONTROL_PORT 9999
-/* Ports of the session are fixed, so that they are the same in each. */
+/* Ports are fixed, so that they are the same in each session. */
 #define FIRST_PORT 7000
-#define LAST_PORT 8999
 #define TRACING "/sys/kernel/tracing/"
 
 enum command { PING, LISTEN, ACCEPT, CONNECT, SEND, RECV, SHUTDOWN, CLOSE, SIZE, LOWAT };
@@ -155,9 +154,17 @@ static struct answer there(struct request request)
 	return answer;
 }
 
-static bool in_session(unsigned int port)
+/* A test has a number, by which its ports differ from those of others, and a type. */
+#define TEST(number, type) ((number) << 8 | (type))
+
+static struct {
+	int type, from, to, address;
+} ends;
+
+/* Of this test? What the one before leaves behind may go while this one runs. */
+static bool in_test(unsigned int one, unsigned int other)
 {
-	return port >= FIRST_PORT && port <= LAST_PORT;
+	return (int)one == ends.to || (int)other == ends.to;
 }
 
 static void show_packets(void)
@@ -172,7 +179,7 @@ static void show_packets(void)
 
 		if (len < (ssize_t)heads)
 			fail("a captured packet has %zd bytes", len);
-		if (!in_session(hdr->src_port) || !in_session(hdr->dst_port))
+		if (!in_test(hdr->src_port, hdr->dst_port))
 			continue;
 		say("packet %llu:%u > %llu:%u type %u op %u flags %u len %u buf_alloc %u fwd_cnt %u, %zd bytes %08x, monitor %llu:%u > %llu:%u op %u transport %u len %u reserved %u",
 		    (unsigned long long)hdr->src_cid, hdr->src_port,
@@ -204,7 +211,7 @@ static void show_trace(void)
 
 			if (!event || sscanf(strchr(event, ' '), " %*u:%u -> %*u:%u", &from, &to) != 2)
 				continue;
-			if (in_session(from) && in_session(to))
+			if (in_test(from, to))
 				say("trace %s", event);
 		}
 	}
@@ -279,7 +286,7 @@ static void show_sockets(void)
 			done |= head->nlmsg_type == NLMSG_DONE;
 			if (head->nlmsg_type == NLMSG_ERROR)
 				fail("vsock_diag");
-			if (done || !in_session(msg->vdiag_src_port) || count == 100)
+			if (done || !in_test(msg->vdiag_src_port, msg->vdiag_dst_port) || count == 100)
 				continue;
 			snprintf(entries[count++].text, sizeof(*entries),
 				 "type %u state %u shutdown %u %u:%u > %u:%u inode %s cookie %s",
@@ -295,11 +302,12 @@ static void show_sockets(void)
 	count = 0;
 	ss = popen("ss -a -n --vsock", "r");
 	while (ss && fgets(line, sizeof(line), ss) && count < 100) {
-		unsigned int port;
+		unsigned int from, to = 0;
 		char *colon = strchr(line, ':');
 
 		line[strcspn(line, "\n")] = 0;
-		if (colon && sscanf(colon, ":%u", &port) == 1 && in_session(port))
+		/* A listener has no other end. */
+		if (colon && sscanf(colon, ":%u %*[^:]:%u", &from, &to) >= 1 && in_test(from, to))
 			snprintf(entries[count++].text, sizeof(*entries), "%.110s", line);
 	}
 	if (!ss || pclose(ss))
@@ -339,16 +347,9 @@ static void watch(void)
 	must(connect(control, SA(&addr)));
 }
 
-/* A test has a number, by which its ports differ from those of others, and a type. */
-#define TEST(number, type) ((number) << 8 | (type))
-
-struct ends {
-	int type, from, to, address;
-};
-
-static struct ends begin(int arg)
+static void begin(int arg)
 {
-	struct ends ends = {
+	ends = (typeof(ends)){
 		.type = arg & 0xff,
 		.from = FIRST_PORT + (arg >> 8) * 10 + (arg & 0xff),
 		.to = FIRST_PORT + 1000 + (arg >> 8) * 10 + (arg & 0xff),
@@ -356,18 +357,16 @@ static struct ends begin(int arg)
 
 	ends.address = peer_cid << 16 | ends.to;
 	watch();
-	return ends;
 }
 
 /* Slot 0 there listens; 1 on both sides is connected. */
-static struct ends begin_connected(int arg)
+static void begin_connected(int arg)
 {
-	struct ends e = begin(arg);
+	begin(arg);
 
-	THERE(LISTEN, 0, e.type, e.to, 5);
-	HERE(CONNECT, 1, e.type, e.from, e.address);
+	THERE(LISTEN, 0, ends.type, ends.to, 5);
+	HERE(CONNECT, 1, ends.type, ends.from, ends.address);
 	THERE(ACCEPT, 0, 1);
-	return e;
 }
 
 static void test_sockets(int arg)
@@ -510,17 +509,17 @@ static void test_close_with_unread(int arg)
 /* Nobody there, nobody of that kind, and no place. */
 static void test_refused(int arg)
 {
-	struct ends e = begin(arg);
+	begin(arg);
 
-	HERE(CONNECT, 0, e.type, e.from, e.address);
+	HERE(CONNECT, 0, ends.type, ends.from, ends.address);
 	HERE(CLOSE, 0);
-	THERE(LISTEN, 0, e.type, e.to, 0);
-	HERE(CONNECT, 0, e.type == SOCK_STREAM ? SOCK_SEQPACKET : SOCK_STREAM, e.from + 1000 - 10,
-	     e.address);
+	THERE(LISTEN, 0, ends.type, ends.to, 0);
+	HERE(CONNECT, 0, ends.type == SOCK_STREAM ? SOCK_SEQPACKET : SOCK_STREAM, ends.from + 1000 - 10,
+	     ends.address);
 	HERE(CLOSE, 0);
-	HERE(CONNECT, 1, e.type, e.from + 500, e.address);
-	HERE(CONNECT, 2, e.type, e.from + 600, e.address);
-	HERE(CONNECT, 3, e.type, e.from + 700, e.address);
+	HERE(CONNECT, 1, ends.type, ends.from + 500, ends.address);
+	HERE(CONNECT, 2, ends.type, ends.from + 600, ends.address);
+	HERE(CONNECT, 3, ends.type, ends.from + 700, ends.address);
 	/* A listener that goes takes those along whom nobody accepted. */
 	THERE(CLOSE, 0);
 	HERE(SEND, 1, 1, 10);

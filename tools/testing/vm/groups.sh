@@ -6,6 +6,7 @@
 . /lab/vm/device.sh
 . /lab/vm/life.sh
 . /lab/vm/api.sh
+. /lab/vm/samples.sh
 . /lab/vm/t4.sh
 . /lab/vm/vmtest.sh
 . /lab/vm/netns.sh

@@ -112,7 +112,7 @@ guest_machine() {
 		grep -q hypervisor /proc/cpuinfo && ! grep -qw lab.tcg /proc/cmdline || cpu=host
 	fi
 	MACHINE=(-accel $accel -cpu $cpu -M q35 -m ${GUEST_MEMORY:-512M} -display none -nodefaults -no-reboot
-		-global virtio-net-pci.romfile= $GUEST_EXTRA)
+		-name guest,debug-threads=on -global virtio-net-pci.romfile= $GUEST_EXTRA)
 }
 
 guest_qemu() {	# MODULES, to be run in the background
@@ -122,7 +122,6 @@ guest_qemu() {	# MODULES, to be run in the background
 	exec $GUEST_WRAP taskset -c 1 qemu-system-x86_64 "${MACHINE[@]}" \
 		-chardev "file,id=log,path=$GUEST_LOG,append=on" -serial chardev:log \
 		$GUEST_FIRST ${GUEST_DEVICE:--device vhost-vsock-pci,guest-cid=$GUEST_CID$GUEST_VSOCK} \
-		-name guest,debug-threads=on \
 		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$AGENT_PORT-:2222,hostfwd=tcp:127.0.0.1:$CONTROL_PORT-:1234" \
 		-device virtio-net-pci,netdev=n \
 		-kernel $LAB/vmlinuz -initrd $LAB/guest/initramfs \
