@@ -301,7 +301,8 @@ want_group() {
 	case $literal in *"$1"*) return 0 ;; esac
 	# Other text may be in the rest of the name, unless it names another group.
 	case $literal in
-	T[0-9]* | *qemu-ioctls* | *life* | *loopback* | *api/* | *host-*-guest-* | *vmtest* | *netns*) return 1 ;;
+	T[0-9]* | *qemu-ioctls* | *life* | *loopback* | *api/* | *host-*-guest-* | *vmtest* | *netns* | \
+	*session-as-c* | *samples* | *options* | *iommu* | *migrate*) return 1 ;;
 	esac
 	return 0
 }

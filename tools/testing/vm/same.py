@@ -7,7 +7,7 @@ same.py PREFIX PROGRAM C-OUTPUT OUR-OUTPUT DIFFERENCES
 Prints a verdict for each test of the program. Lines that DIFFERENCES names are
 left out of both; it also tells where one of its lines names nothing any more. A
 line there that begins with `again:` names those only that are the second of
-their connection or later.
+their connection or later, or are made after the other machine's was received.
 """
 
 import fnmatch
@@ -51,10 +51,10 @@ def without(lines, test, allowed):
         if not fnmatch.fnmatchcase(test, pattern) or not line_pattern.search(line):
             return False
         # What kind of line, and the two addresses, in any order.
-        connection = (*line.split()[:2 if "trace" in line else 1],
-                      frozenset(re.findall(r"\d+:\d+", line)))
-        repeated = connection in seen
-        seen.add(connection)
+        kind = next((kind for kind in ("alloc", "recv") if f"trace virtio_transport_{kind}" in line), "")
+        connection = frozenset(re.findall(r"\d+:\d+", line))
+        repeated = (kind, connection) in seen or kind == "alloc" and ("recv", connection) in seen
+        seen.add((kind, connection))
         return repeated or not again
 
     for line in lines:
