@@ -26,15 +26,16 @@ to_host() {
 to_guest() {
 	local there here n
 	head -c $FILE_BYTES /dev/urandom >/tmp/down
-	guest_sh "timeout 120 socat -u VSOCK-LISTEN:5001 OPEN:/tmp/down,creat,trunc >/tmp/down.log 2>&1 &
+	guest_sh "timeout 120 socat -u VSOCK-LISTEN:5011 OPEN:/tmp/down,creat,trunc >/tmp/down.log 2>&1 &
 		echo \$! >/tmp/down.pid"
-	for n in 1 2 3 4 5 6 7 8 9 10; do
+	for n in $(seq 40); do
 		sleep 0.3
-		timeout 120 socat -u OPEN:/tmp/down VSOCK-CONNECT:$GUEST_CID:5001 2>/dev/null && break
+		timeout 120 socat -u OPEN:/tmp/down VSOCK-CONNECT:$GUEST_CID:5011 2>/tmp/down.err && break
 	done
 	guest_sh 'n=0; while kill -0 $(cat /tmp/down.pid) 2>/dev/null && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done'
 	there=$(sum_guest /tmp/down)
 	here=$(sum_here /tmp/down)
+	[ "$there" = "$here" ] || { cat /tmp/down.err; guest_sh 'cat /tmp/down.log; df /tmp; free'; }
 	guest_sh "rm -f /tmp/down"
 	rm -f /tmp/down
 	[ -n "$there" ] && [ "$there" = "$here" ] || { echo "sha256 differs: $there $here"; return 1; }
