@@ -124,8 +124,9 @@ class Pair:
         if (pattern := os.environ.get("PAIR_SKIP")) and name == "vsock_test.skip":
             found.append((pattern, "the device is not to have what it wants"))
         for line in open(f"/lab/vm/{name}"):
-            match = re.match(r"(\w+)(?:@([\w-]+))?:\s*(.*?)\s+#\s*(.+)", line)
-            if match and match[1] == self.program and match[2] in (None, self.direction):
+            match = re.match(r"(\w+)(?:@([\w/*-]+))?:\s*(.*?)\s+#\s*(.+)", line)
+            if match and match[1] == self.program and (
+                    match[2] in (None, self.direction) or fnmatch.fnmatchcase(self.prefix, match[2])):
                 found.append((match[3], match[4]))
         return found
 
