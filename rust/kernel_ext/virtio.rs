@@ -513,8 +513,7 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The device is bound.
         let binding = unsafe { Self::binding(dev) };
 
-        T::freeze(dev, binding.shared.as_arc_borrow());
-        binding.stop(dev);
+        Self::suspend(dev, binding);
         0
     }
 
@@ -533,7 +532,13 @@ impl<T: Driver> Adapter<T> {
         from_result(|| Self::resume(dev, binding).map(|()| 0))
     }
 
-    /// Starts the device and the driver again, after a freeze.
+    /// Stops the driver, and takes the queues away from the device.
+    fn suspend(dev: &Device<device::CoreInternal<'_>>, binding: &Binding<T>) {
+        T::freeze(dev, binding.shared.as_arc_borrow());
+        binding.stop(dev);
+    }
+
+    /// Starts the device and the driver again, after [`suspend`](Self::suspend).
     fn resume(dev: &Device<device::CoreInternal<'_>>, binding: &Binding<T>) -> Result {
         // SAFETY: `priv` points to `binding`, which only `binding()` makes.
         unsafe { binding.start(dev) }

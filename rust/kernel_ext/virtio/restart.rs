@@ -143,18 +143,14 @@ impl<T: Driver> Adapter<T> {
         still: impl FnOnce(&T::Shared) -> bool,
     ) -> Result {
         let vdev = dev.as_raw();
-        // SAFETY: The device is valid.
-        let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
-        let reset = |_: &Device<device::CoreInternal<'_>>, _: &Binding<T>| {
+        Self::with_started(dev, shared, still, |_, _| {
             // Nobody unbinds the driver between the two calls: the device is locked.
             let _restarting = Restarting::new(vdev)?;
             // SAFETY: The device is valid, and nobody else resets it, as the parent is locked.
             to_result(unsafe { bindings::virtio_device_reset_prepare(vdev) })?;
             // SAFETY: As above.
             to_result(unsafe { bindings::virtio_device_reset_done(vdev) })
-        };
-        // SAFETY: The device is valid, and its parent is locked.
-        unsafe { Self::with_started(vdev, shared, still, reset) }
+        })
     }
 
     /// Resets a device and takes its queues away, under the conditions of
@@ -172,17 +168,10 @@ impl<T: Driver> Adapter<T> {
         shared: &Arc<T::Shared>,
         still: impl FnOnce(&T::Shared) -> bool,
     ) -> Result {
-        let vdev = dev.as_raw();
-        // SAFETY: The device is valid.
-        let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
-        // SAFETY: The device is valid, and its parent is locked.
-        unsafe {
-            Self::with_started(vdev, shared, still, |dev, binding| {
-                T::freeze(dev, binding.shared.as_arc_borrow());
-                binding.stop(dev);
-                Ok(())
-            })
-        }
+        Self::with_started(dev, shared, still, |dev, binding| {
+            Self::suspend(dev, binding);
+            Ok(())
+        })
     }
 
     /// Locks the parent of a device: under this lock devices are frozen, restored, reset and removed
@@ -212,18 +201,18 @@ impl<T: Driver> Adapter<T> {
         Ok(lock)
     }
 
-    /// Calls `f` if the driver is bound to the device with `shared`, has queues, and `still` wants it.
-    ///
-    /// # Safety
-    ///
-    /// The device is valid, and its parent is locked.
-    unsafe fn with_started(
-        vdev: *mut bindings::virtio_device,
+    /// Locks the parent of a device, and calls `f` if the driver is bound to the device with `shared`,
+    /// has queues, and `still` wants it.
+    fn with_started(
+        dev: &Device,
         shared: &Arc<T::Shared>,
         still: impl FnOnce(&T::Shared) -> bool,
         f: impl FnOnce(&Device<device::CoreInternal<'_>>, &Binding<T>) -> Result,
     ) -> Result {
-        // SAFETY: By the safety requirements.
+        let vdev = dev.as_raw();
+        // SAFETY: The device is valid, and outlives the lock.
+        let _parent_lock = unsafe { Self::lock_parent(vdev) }?;
+        // SAFETY: The device is valid.
         unsafe {
             Self::with_binding(vdev, |dev, binding| {
                 if !Arc::ptr_eq(&binding.shared, shared)
@@ -286,8 +275,7 @@ impl<T: Driver> Adapter<T> {
             unsafe {
                 Self::with_binding(vdev, |dev, binding| {
                     if binding.started.load(Relaxed) {
-                        T::freeze(dev, binding.shared.as_arc_borrow());
-                        binding.stop(dev);
+                        Self::suspend(dev, binding);
                     }
                     Ok(())
                 })
@@ -309,8 +297,7 @@ impl<T: Driver> Adapter<T> {
                     if binding.started.load(Relaxed) {
                         // Unbound and bound again meanwhile: it was reset under its new driver, or is
                         // in a state that nobody knows.
-                        T::freeze(dev, binding.shared.as_arc_borrow());
-                        binding.stop(dev);
+                        Self::suspend(dev, binding);
                         return Err(EBUSY);
                     }
                     Self::resume(dev, binding)
