@@ -16,6 +16,7 @@ use crate::{
     new_spinlock_bh,
     sock::{
         LockedSock,
+        SockAddr,
         VsockSock, //
     }, //
 };
@@ -56,6 +57,18 @@ pub struct Key {
     pub remote_port: u32,
     /// Port of this side.
     pub local_port: u32,
+}
+
+impl Key {
+    /// The key of a connection between two addresses. The CID of this side is not a part of it.
+    #[inline]
+    pub fn new(remote: SockAddr, local: SockAddr) -> Self {
+        Self {
+            remote_cid: remote.cid,
+            remote_port: remote.port,
+            local_port: local.port,
+        }
+    }
 }
 
 /// A member of the table.

@@ -319,7 +319,7 @@ impl VhostVsock {
     pub(crate) fn cut_off(&self) {
         self.queue.purge_all();
         let cid = self.cid();
-        reset(Some(Cid::new(cid)), |sock| {
+        reset_connections::<Host>(Some(Cid::new(cid)), |sock| {
             sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
         });
     }
@@ -352,18 +352,13 @@ impl VhostVsock {
             with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
         };
         if member.before_is_full {
-            return reset(None, gone);
+            return reset_connections::<Host>(None, gone);
         }
         for cid in &member.before {
-            reset(Some(*cid), gone);
+            reset_connections::<Host>(Some(*cid), gone);
         }
-        reset(Some(Cid::new(self.cid())), gone);
+        reset_connections::<Host>(Some(Cid::new(self.cid())), gone);
     }
-}
-
-/// Resets connections of the host with guests that are gone.
-fn reset(peer: Option<Cid>, gone: impl FnMut(&LockedSock<'_>) -> bool) {
-    reset_connections::<Host>(peer, gone);
 }
 
 impl Works for VhostVsock {

@@ -55,12 +55,9 @@ pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
 
 /// By what packets of the peer find the socket.
 fn key_of<C: Carrier>(sock: &LockedSock<'_>) -> Key {
-    let remote = sock.remote_addr();
-    Key {
-        remote_cid: C::peer_cid(Cid::new(remote.cid)).get(),
-        remote_port: remote.port,
-        local_port: sock.local_addr().port,
-    }
+    let mut remote = sock.remote_addr();
+    remote.cid = C::peer_cid(Cid::new(remote.cid)).get();
+    Key::new(remote, sock.local_addr())
 }
 
 /// Lets packets of the peer find the socket.
@@ -89,7 +86,8 @@ pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
 
 /// Whether packets of the peer find another socket, that of the next connection between the ports.
 pub(crate) fn is_replaced<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
-    let is_member = send::conn_of::<C>(sock).is_ok_and(|conn| conn.is_member(sock));
+    let conn = sock.conn::<Over<C>>();
+    let is_member = conn.is_some_and(|conn| conn.is_member(sock));
     !is_member && vsock::find_connection::<Over<C>>(key_of::<C>(sock), Some(sock.net())).is_some()
 }
 

@@ -76,15 +76,6 @@ fn sock_addr(addr: Addr) -> SockAddr {
     }
 }
 
-/// Under which a connection to `src` is in the table.
-fn key(src: SockAddr, dst: SockAddr) -> Key {
-    Key {
-        remote_cid: src.cid,
-        remote_port: src.port,
-        local_port: dst.port,
-    }
-}
-
 /// What the protocol has to know of a socket.
 pub(crate) fn local<C: Carrier>(sock: &mut LockedSock<'_>) -> Local {
     Local {
@@ -120,7 +111,7 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
         return send::reset_no_sock::<C>(&packet, net);
     };
     let (src, dst) = (sock_addr(src), sock_addr(dst));
-    let found = vsock::find_connection::<Over<C>>(key(src, dst), net)
+    let found = vsock::find_connection::<Over<C>>(Key::new(src, dst), net)
         .or_else(|| vsock::find_bound(dst, net));
     let Some(sock) = found else {
         return send::reset_no_sock::<C>(&packet, net);
@@ -216,7 +207,7 @@ pub fn payload_lost<C: Carrier>(header: &Header, net: Option<&Net>) {
         return;
     };
     let src = sock_addr(src);
-    let Some(sock) = vsock::find_connection::<Over<C>>(key(src, sock_addr(dst)), net) else {
+    let Some(sock) = vsock::find_connection::<Over<C>>(Key::new(src, sock_addr(dst)), net) else {
         return;
     };
     let mut sock = sock.lock();

@@ -26,7 +26,8 @@ use vsock_proto::addr::Cid;
 /// Resets the connections of carrier `C` to `peer`, or to anybody, for which `gone` is true; their
 /// users get `ECONNRESET`. So do those who are still trying to connect.
 ///
-/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are not touched.
+/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are
+/// not touched.
 ///
 /// Context: locks sockets, may sleep. Needs no memory.
 pub fn reset_connections<C: Carrier>(
