@@ -7,7 +7,8 @@
  *
  * A message that is longer than the buffer of recv() is cut; with MSG_TRUNC recv()
  * tells its real length. The guest's driver or the host may not know the type
- * (QEMU: -device vhost-vsock-pci,seqpacket=off): connect() says ENODEV then.
+ * (QEMU: -device vhost-vsock-pci,seqpacket=off): connect() says ESOCKTNOSUPPORT
+ * then.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 mod given {
     kernel_ext::module_parameters! {
         pub(super) static siblings: bool = true,
-            "Accept connections of machines other than the host(default: Y)";
+            "Accept connections of machines other than the host. (default: Y)";
     }
 }
 
