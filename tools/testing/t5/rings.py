@@ -90,17 +90,27 @@ def indexes(b):
             broken(b, f"{label}-{name}", jump(by, queue, True), queue)
 
 
+def breach(device):
+    """Breaks the receive queue."""
+    entry(60000)(device, None)
+    device.rings[RX].notify()
+
+
+def broken_once(b, device):
+    """Breaks it, and waits until the driver starts the device anew. Where the log begins."""
+    begin, starts = b.begin(), device.starts
+    breach(device)
+    while device.starts == starts and b.machine.wait_for(BROKE, 5 * b.patience, begin):
+        time.sleep(0.001)
+    return begin
+
+
 @case("HH-12-again", "a device that breaks a queue as soon as it was started")
 def again(b):
     device = settled(b)
-    begin, starts = b.begin(), device.starts
-    entry(60000)(device, None)
-    device.rings[RX].notify()
-    while device.starts == starts and b.machine.wait_for(BROKE, 5 * b.patience, begin):
-        time.sleep(0.001)
+    begin = broken_once(b, device)
     b.check("started", b.up(device))
-    entry(60000)(device, None)
-    device.rings[RX].notify()
+    breach(device)
     b.check("gives-up", b.machine.wait_for("giving up", 5 * b.patience, begin))
     b.equal("no-way", b.sh(f"{PEER} try 2 {ECHO}").strip(), "connect ENODEV")
     b.equal("lines", len(b.lines(begin, BROKE)), 2)
@@ -110,12 +120,8 @@ def again(b):
 def broken_again(b, name):
     """A device that keeps what two programs send, and breaks a queue twice in a second."""
     device = settled(b)
-    begin, starts = b.begin(), device.starts
     device.keep = True
-    entry(60000)(device, None)
-    device.rings[RX].notify()
-    while device.starts == starts and b.machine.wait_for(BROKE, 5 * b.patience, begin):
-        time.sleep(0.001)
+    begin = broken_once(b, device)
     if not b.check(f"{name}/started", b.up(device)):
         return False
     device.kept.clear()
@@ -126,8 +132,7 @@ def broken_again(b, name):
     while len([size for size in device.kept.values() if size]) < 2 and time.monotonic() < end:
         time.sleep(0.001)
     b.note(f"{sorted(device.kept.values())} bytes kept")
-    entry(60000)(device, None)
-    device.rings[RX].notify()
+    breach(device)
     b.machine.wait_for(f"{BROKE}[^\n]*\n(?s:.*){BROKE}", 5 * b.patience, begin)
     device.keep = False
     return bool(b.lines(begin, "giving up"))
@@ -170,8 +175,7 @@ def rebinding(b):
         while time.monotonic() < end:
             with contextlib.suppress(LookupError), device.lock:
                 if device.ready(RX):
-                    entry(60000)(device, None)
-                    device.rings[RX].notify()
+                    breach(device)
             time.sleep(b.random.random() * 0.2)
         b.check(f"{n}/ends", b.sh("n=0; while [ ! -e /tmp/rebound ] && [ $n -lt "
                                   f"{int(100 * b.patience)} ]; do sleep 0.1; n=$((n+1)); done; "

@@ -16,6 +16,17 @@ use crate::{
     packet, Try,
 };
 
+/// The names of the packets that the guest gets now, or `none` if there are none.
+pub fn received(dev: &mut Device, none: &str) -> Try<String> {
+    let packets = dev.recv_all()?;
+    let names: Vec<_> = packets.iter().map(|p| p.name()).collect();
+    Ok(if names.is_empty() {
+        none.to_owned()
+    } else {
+        names.join(" ")
+    })
+}
+
 /// What came of the chains that were offered in `TX` since the last time.
 pub fn observe(dev: &mut Device) -> Try<String> {
     dev.settle()?;

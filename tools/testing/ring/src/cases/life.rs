@@ -12,7 +12,7 @@ use crate::{
     device::{open_file, Device, Setup, RX, TX},
     host::{self, try_connect, verdict, Socket},
     note,
-    observe::{answers, NOBODY},
+    observe::{answers, received, NOBODY},
     packet,
     slab::InUse,
     sys, talk, Try,
@@ -110,7 +110,10 @@ pub const CASES: &[Case] = &[
             let send = host::amount(peer.socket.send(b"x"));
             let read = peer.socket.drain().0.len();
             dev.run(true)?;
-            Ok(format!("send: {send}; read {read}; {}", next(&mut dev)?))
+            Ok(format!(
+                "send: {send}; read {read}; {}",
+                received(&mut dev, "nothing")?
+            ))
         },
     ),
     case("LC-18/closed-while-the-guest-pauses", "SHUTDOWN", |_| {
@@ -119,20 +122,9 @@ pub const CASES: &[Case] = &[
         dev.run(false)?;
         drop(peer.socket);
         dev.run(true)?;
-        next(&mut dev)
+        received(&mut dev, "nothing")
     }),
 ];
-
-/// What the guest gets next.
-fn next(dev: &mut Device) -> Try<String> {
-    let packets = dev.recv_all()?;
-    let names: Vec<_> = packets.iter().map(|p| p.name()).collect();
-    Ok(if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(" ")
-    })
-}
 
 /// The memory of a device in so many pieces.
 fn pieces(dev: &Device, count: u64) -> Vec<Region> {

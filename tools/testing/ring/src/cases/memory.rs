@@ -7,7 +7,7 @@ use crate::{
     abi::{feature, Region},
     device::{Device, Setup, DATA, LARGE, MEMORY, RX, TX},
     host::{connect_stream, errno, Socket},
-    observe::{answers, observe, NOBODY},
+    observe::{answers, observe, received, NOBODY},
     packet::{self, HEADER_LEN},
     ring::{Desc, Queue, WRITE},
     sys::{self, fault::Faults, memory::Mapping, process},
@@ -140,12 +140,8 @@ pub const CASES: &[Case] = &[
             [used] => format!("RET{}", used.len),
             more => format!("{} chains", more.len()),
         };
-        let replies: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
-        Ok(format!(
-            "{used}; {}, {}",
-            replies.join(" "),
-            peer.socket.state()
-        ))
+        let replies = received(&mut dev, "")?;
+        Ok(format!("{used}; {replies}, {}", peer.socket.state()))
     }),
     case("N25/packed-rings", "EOPNOTSUPP", |_| {
         offered(feature::PACKED)

@@ -7,7 +7,7 @@ use crate::{
     device::{Device, Setup, DATA, RX, TX},
     host::{errno, Socket},
     note,
-    observe::NOBODY,
+    observe::{received, NOBODY},
     packet,
     ring::Desc,
     sys::process,
@@ -67,8 +67,7 @@ fn namespaces(ctx: &Ctx) -> Try<String> {
         dev.recv_all()?;
         let request = dev.header(packet::REQUEST, 1, PORT);
         dev.send(request, &[])?;
-        let answers: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
-        let answers = answers.join(" ");
+        let answers = received(&mut dev, "")?;
         talk.tell(&format!(
             "from inside: {inside}; listener outside: {answers}"
         ))?;

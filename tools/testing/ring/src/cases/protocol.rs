@@ -6,7 +6,7 @@ use super::{case, on_usual, rx, Case, Ctx};
 use crate::{
     device::{Device, Setup, TX},
     host::{self, errno, Peer, Socket},
-    observe::{observe, NOBODY},
+    observe::{observe, received, NOBODY},
     packet::{self, Header},
     ring::Desc,
     Try,
@@ -296,12 +296,7 @@ pub fn goes_on(dev: &mut Device, peer: &Peer) -> Try<bool> {
 fn effect(dev: &mut Device, peer: &Peer, header: Header) -> Try<String> {
     dev.send(header, &[])?;
     dev.q[TX].take_all();
-    let replies: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
-    let what = if replies.is_empty() {
-        "ignored".to_owned()
-    } else {
-        replies.join(" ")
-    };
+    let what = received(dev, "ignored")?;
     let then = if goes_on(dev, peer)? {
         "goes on"
     } else {
@@ -334,13 +329,7 @@ fn on_accepted(op: u16) -> Try<String> {
 
 /// What came, and what the socket says.
 fn came(dev: &mut Device, socket: &str) -> Try<String> {
-    let names: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
-    let names = if names.is_empty() {
-        "nothing comes".to_owned()
-    } else {
-        names.join(" ")
-    };
-    Ok(format!("{names}, {socket}"))
+    Ok(format!("{}, {socket}", received(dev, "nothing comes")?))
 }
 
 fn shutdown(flags: u32) -> Try<String> {
@@ -499,12 +488,7 @@ fn same_ports() -> Try<String> {
     let second = host::accept(&mut dev, &listener, libc::SOCK_STREAM, 7000)?;
     let read = first.socket.drain().0.len();
     drop(first.socket);
-    let sent: Vec<_> = dev.recv_all()?.iter().map(|p| p.name()).collect();
-    let sent = if sent.is_empty() {
-        "nothing".to_owned()
-    } else {
-        sent.join(" ")
-    };
+    let sent = received(&mut dev, "nothing")?;
     let data = second.header(&dev, packet::RW);
     dev.send_rw(data, &[0x43; 10])?;
     let next = second.socket.drain().0.len();
