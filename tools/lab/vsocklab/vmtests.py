@@ -18,8 +18,8 @@ GROUPS = {
     "VMM": ["guest_life", "options", "iommu", "migrate", "session", "options_c", "iommu_c",
             "migrate_c"],
 }
-ORDER = ["life", "loopback", "netns", "samples", "api", "t3", "device", "ours_ours", "ours_c", "iommu", "migrate",
-         "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "session",
+ORDER = ["life", "loopback", "netns", "samples", "api", "t3", "device", "ours_ours", "ours_c",
+         "iommu", "migrate", "strace_ours", "netns_guest", "vmtest", "guest_life", "options", "session",
          "api_c", "t3_c", "c_ours", "strace_c", "c_c", "options_c", "iommu_c", "migrate_c"]
 TIMEOUT = 1500
 

@@ -185,7 +185,7 @@ life_arrive() {	# MODULES: not in a subshell, for GUEST_PID
 	GUEST_PID=$!
 }
 
-life_arrived() { guest_agent_wait && rm -f /tmp/state && life_blocked; }
+life_arrived() { guest_spread && guest_agent_wait && rm -f /tmp/state && life_blocked; }
 
 # --- all of it -----------------------------------------------------------------------
 

@@ -116,13 +116,13 @@ class Pair:
         self.prefix, self.program, self.direction = prefix, program, direction
         self.glob = os.environ.get("LAB_TESTS") or "*"
         self.skips = self._read_skips("vsock_test.skip")
+        if pattern := os.environ.get("PAIR_SKIP"):
+            self.skips.insert(0, (pattern, "the device is not to have what it wants"))
         self.alone = self._read_skips("vsock_test.alone")
         self.run_number = 0
 
     def _read_skips(self, name):
         found = []
-        if (pattern := os.environ.get("PAIR_SKIP")) and name == "vsock_test.skip":
-            found.append((pattern, "the device is not to have what it wants"))
         for line in open(f"/lab/vm/{name}"):
             match = re.match(r"(\w+)(?:@([\w/*-]+))?:\s*(.*?)\s+#\s*(.+)", line)
             if match and match[1] == self.program and (

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Sourced: talks to the monitor of the guest's QEMU.
 
-QMP_SOCKET=/tmp/qmp
+QMP_SOCKET=${QMP_SOCKET:-/tmp/qmp}
 # What QEMU is started with, so that there is a monitor.
 QMP_EXTRA="-qmp unix:$QMP_SOCKET,server=on,wait=off"
 

@@ -124,7 +124,7 @@ migrate_in() {
 		guest_qemu "$1" >$LAB/out/guest-qemu.log 2>&1 </dev/null &
 	GUEST_PID=$!
 	qmp_open && qmp_migrated 120 || { cat $LAB/out/guest-qemu.log; return 1; }
-	migrate_save /tmp/memory.in
+	guest_spread && migrate_save /tmp/memory.in
 }
 
 # migrate_wall_clock: the guest's address of the 12 bytes in which KVM tells it when it was
