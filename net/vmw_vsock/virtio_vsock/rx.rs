@@ -122,7 +122,7 @@ enum Outcome {
     Idle,
     /// There are too many replies to send before more packets can be taken.
     Paused,
-    /// There may be more packets, but it was enough for now.
+    /// There may be more packets; others get their turn first.
     Again,
 }
 
