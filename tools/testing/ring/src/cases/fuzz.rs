@@ -103,7 +103,7 @@ fn play(player: &mut Player, seed: u64, number: u64) -> Try<()> {
 }
 
 fn sequences(ctx: &mut Ctx) -> Try<String> {
-    let total = ctx.rounds(300, 100_000);
+    let total = ctx.rounds(2000, 100_000);
     let seed = ctx.rng.word();
     let mut player = Player::new(&mut ctx.rng, true)?;
     let mut number = 0;

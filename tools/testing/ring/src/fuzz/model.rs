@@ -32,6 +32,8 @@ struct Conn {
     guest_buffer: u32,
     /// What the guest has shut down.
     shutdown: u32,
+    /// The program has closed the socket: nobody will read what is unread.
+    closed: bool,
 }
 
 impl Conn {
@@ -123,6 +125,7 @@ impl Model {
             returned: 0,
             guest_buffer: 0,
             shutdown: 0,
+            closed: false,
         };
         if !conn.credit(header) {
             return refusal;
@@ -155,9 +158,9 @@ impl Model {
                     return Answer::Nothing;
                 }
                 // What is unread can still be read, but the guest may use the ports again.
-                let unread = conn.unread;
+                let is_over = conn.unread == 0 || conn.closed;
                 self.conns.remove(&ports);
-                if unread == 0 {
+                if is_over {
                     Answer::Packet(packet::RST)
                 } else {
                     Answer::Nothing
@@ -173,6 +176,13 @@ impl Model {
         let read = conn.unread - conn.unfinished;
         conn.unread = conn.unfinished;
         Some(read)
+    }
+
+    /// A program of the host closes the socket. The guest gets no credit back for what was unread.
+    pub fn close(&mut self, ports: Ports) {
+        if let Some(conn) = self.conns.get_mut(&ports) {
+            conn.closed = true;
+        }
     }
 
     /// A program of the host sends `len` bytes; says how many of them go.
@@ -251,13 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_answered_when_all_was_read() {
+    fn an_end_is_answered_when_nothing_is_to_be_read() {
         let mut model = connected();
         let end = header(packet::SHUTDOWN, STREAMS).with(|h| h.flags = 3);
         let data = header(packet::RW, STREAMS).with(|h| h.len = 10);
         assert_eq!(model.packet(&data), Answer::Nothing);
         assert_eq!(model.packet(&end), Answer::Nothing);
         let mut model = connected();
+        assert_eq!(model.packet(&end), Answer::Packet(packet::RST));
+        let mut model = connected();
+        model.packet(&data);
+        model.close((5, STREAMS));
         assert_eq!(model.packet(&end), Answer::Packet(packet::RST));
     }
 }

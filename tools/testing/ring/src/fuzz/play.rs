@@ -337,6 +337,7 @@ impl Player {
             return Ok(());
         };
         drop(self.open.remove(&ports));
+        self.model.close(ports);
         let replies = self.replies()?;
         let ops: Vec<_> = replies.iter().map(|p| p.header.op).collect();
         if self.compares && ops != [packet::SHUTDOWN] {
