@@ -18,7 +18,7 @@ GROUPS = {
     "T5": [],
 }
 DEFAULT_TIERS = ["T1", "T2", "T3", "T4"]
-TIMEOUT = 2400
+TIMEOUT = 7200          # seconds, for all groups
 
 MAIN = """#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
