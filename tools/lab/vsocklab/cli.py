@@ -13,7 +13,7 @@ tools/lab/lab COMMAND: what the top-level Makefile calls.
 
   stock                   build the modules for Debian's kernel: build/stock/*.ko
   test                    all tests; TIERS="T0 T2" TESTS=glob select
-  debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 T2 T4
+  debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 to T4
   fuzz                    the ring driver at its full length; RING_SEED=N repeats a run
   bench-scale             what 10,000 connections cost, ours and C, in instructions
   vmtest [--modules ours|c] [--guest ours|c] [TEST...]
