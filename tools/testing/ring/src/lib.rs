@@ -13,7 +13,7 @@
 //! - [`fuzz`]: random rings and packets;
 //! - [`runner`], [`differences`]: running cases, and comparing with the C modules.
 
-use std::{fmt, io};
+use std::{fmt, io, path::Path};
 
 pub mod abi;
 pub mod cases;
@@ -60,6 +60,12 @@ impl From<&str> for Failure {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
     }
+}
+
+/// Whether this is a kernel with all its checks, that of `make test-debug`: it is much slower, and
+/// needs memory of its own for each object.
+pub fn is_debug_kernel() -> bool {
+    Path::new("/sys/kernel/debug/kmemleak").exists()
 }
 
 /// Prints a line for people.

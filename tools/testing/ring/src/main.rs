@@ -8,7 +8,7 @@ use ring::{
     runner::{Modules, Plan},
     Failure, Try,
 };
-use std::{path::Path, process::ExitCode, time::SystemTime};
+use std::{process::ExitCode, time::SystemTime};
 
 const USAGE: &str = "\
 usage: ring [--list] [--seed N] [--full] [PATTERN...]
@@ -35,9 +35,9 @@ fn random_seed() -> u64 {
         & 0xffff_ffff
 }
 
-/// A kernel with all its checks is much slower, and no measure of time.
+/// How much slower than others this kernel may be.
 fn scale() -> u32 {
-    if Path::new("/sys/kernel/debug/kmemleak").exists() {
+    if ring::is_debug_kernel() {
         8
     } else {
         1

@@ -2,7 +2,7 @@
 
 //! Guest memory and rings in odd shapes and places.
 
-use super::{case, rx, Case, Ctx};
+use super::{case, rx, skip, Case, Ctx};
 use crate::{
     abi::{feature, Region},
     device::{Device, Setup, DATA, LARGE, MEMORY, RX, TX},
@@ -14,6 +14,7 @@ use crate::{
     Try,
 };
 use std::{
+    path::Path,
     sync::{
         atomic::{AtomicBool, Ordering},
         Arc,
@@ -21,6 +22,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 pub const CASES: &[Case] = &[
     case("N01/random-used-event", "1000 answers", |ctx| {
@@ -109,13 +112,19 @@ pub const CASES: &[Case] = &[
     .seconds(60),
     case("N11/memory-dropped-and-moved", "alive", |_| moving()).parallel(),
     case("N12/huge-pages", "RST", |_| {
-        std::fs::write("/proc/sys/vm/nr_hugepages", "16")?;
+        if !Path::new(HUGE_PAGES).exists() {
+            return skip("this kernel has no huge pages");
+        }
+        std::fs::write(HUGE_PAGES, "16")?;
         let mem = Mapping::huge(2 * MEMORY);
         let outcome = mem.map_err(Into::into).and_then(in_memory);
-        std::fs::write("/proc/sys/vm/nr_hugepages", "0")?;
+        std::fs::write(HUGE_PAGES, "0")?;
         outcome
     }),
     case("N12/transparent-huge-pages", "RST", |_| {
+        if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return skip("this kernel has no transparent huge pages");
+        }
         let mem = Mapping::private(2 * MEMORY)?;
         mem.advise(0, mem.len(), libc::MADV_HUGEPAGE)?;
         mem.fill(0, mem.len(), 0);
@@ -448,6 +457,9 @@ fn truncated() -> Try<String> {
 
 /// A page of the guest's memory is never provided; the VMM is killed meanwhile.
 fn never_comes(scale: u32) -> Try<String> {
+    if matches!(Faults::new(), Err(e) if e.raw_os_error() == Some(libc::ENOSYS)) {
+        return skip("this kernel has no userfaultfd");
+    }
     let mut owner = process::fork(|| {
         let run = || -> Try<()> {
             let mem = Arc::new(Mapping::private(MEMORY)?);
