@@ -59,9 +59,10 @@ rm -f /out/root/lib/modules/*/build /out/root/lib/modules/*/source
 """
 
 
-# For scripts that start a guest: what is slow here, and no interrupt controller
-# for it in the kernel (that needs CONFIG_KVM_IOAPIC) but the APIC.
-SETUP = """export GUEST_READY_SECONDS=400
+# For scripts that start a guest: what is slow here (each letter on its console, of
+# which only warnings are looked for), and no interrupt controller for it in the kernel
+# (that needs CONFIG_KVM_IOAPIC) but the APIC.
+SETUP = """export GUEST_READY_SECONDS=400 GUEST_LOGLEVEL=5
 GUEST_EXTRA="-machine kernel-irqchip=split"
 """
 
