@@ -153,12 +153,16 @@ fn thread_of(dev: &Device, q: usize) -> Option<String> {
     Some(line.split("thread ").nth(1)?.to_owned())
 }
 
+/// Does the thread end with its device? It says that it has before it leaves `/proc`.
 fn gone(path: &Path) -> &'static str {
-    if path.exists() {
-        "outlives the device"
-    } else {
-        "gone with the device"
+    let end = Instant::now() + Duration::from_secs(5);
+    while path.exists() {
+        if Instant::now() > end {
+            return "outlives the device";
+        }
+        thread::sleep(Duration::from_millis(5));
     }
+    "gone with the device"
 }
 
 fn default_worker(ctx: &mut Ctx) -> Try<String> {
