@@ -54,13 +54,13 @@ def run(kernel, report, modules, name="t5", patience=1.0, memory="512M", append=
             initramfs.write(payload.members["guest/overlay"])
         place = Chroot(runtime_root())
         place.bind(kernel.files(), "/kernel", True).bind(scratch, INSIDE)
-        errors = open(directory / "qemu.log", "wb")
+        errors = open(directory / "qemu.log", "ab")
 
         def start(arguments):
             return subprocess.Popen(place.argv(arguments), stdin=subprocess.DEVNULL, stdout=errors,
                                     stderr=errors, preexec_fn=die_with_parent)
 
-        machine = Machine(scratch, INSIDE, accel.choose(kernel), start, memory,
+        machine = Machine(scratch, INSIDE, accel.choose(kernel), start, directory / "qemu.log", memory,
                           f"lab.modules=ours {append}")
         try:
             machine.ready(120 * patience)

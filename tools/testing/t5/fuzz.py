@@ -100,8 +100,8 @@ class Fuzz:
         device = self.b.device
         with device.lock:
             ring = device.rings[RX]
-            if device.ready(RX) and ring.waiting():
-                place, size, _ = ring.chain(ring.head_at(ring.last)).parts[0]
+            if device.ready(RX) and (head := ring.next()) is not None:
+                place, size, _ = ring.chain(head).parts[0]
                 place.write(0, self.random.randbytes(min(size, 200)))
 
     def wrong_used(self):

@@ -219,14 +219,13 @@ def changing(b):
     packet = conn.header(RW, size) + b"f" * size
     sent = 0
     for _ in range(wanted):
-        chain = device.buffer()
-        if chain is None:
-            break
-        place = chain.parts[0][0]
-        place.write(0, packet)
-        places.append(place)
-        time.sleep(0.002)
-        with device.lock:
+        with device.buffer() as chain:
+            if chain is None:
+                break
+            place = chain.parts[0][0]
+            place.write(0, packet)
+            places.append(place)
+            time.sleep(0.002)
             device.rings[RX].push(chain.head, len(packet))
             device.rings[RX].notify()
         sent += 1
@@ -261,6 +260,7 @@ def unwritten(b):
     b.device.send(conn.header(RW, PAYLOAD), used=BUFFER)
     b.equal("zeroes-later", conn.echo(PAYLOAD), b"\0" * PAYLOAD)
     scanned, stale = b.scan()
-    b.note(f"{scanned} posted buffers, a queue of {b.device.rings[RX].num}")
-    b.check("posted", scanned >= 100 and stale == 0,
+    ring = b.device.rings[RX].num
+    b.note(f"{scanned} posted buffers, a queue of {ring}")
+    b.check("posted", scanned >= ring // 2 and stale == 0,
             f"{stale} of {scanned} posted buffers had something in them")

@@ -7,6 +7,7 @@ device and its configuration space; the two packet queues are ours.
 
 import array
 import collections
+import contextlib
 import mmap
 import os
 import select
@@ -50,6 +51,9 @@ class Place:
     def get16(self, at):
         return self.region.u16[(self.offset + at) >> 1]
 
+    def get32(self, at):
+        return self.region.u32[(self.offset + at) >> 2]
+
     def set16(self, at, value):
         self.region.u16[(self.offset + at) >> 1] = value & 0xffff
 
@@ -79,11 +83,17 @@ Chain = collections.namedtuple("Chain", "head parts")       # parts: (Place, siz
 
 
 class Ring:
-    """A split ring, of which both ends trust the other no further than they must."""
+    """A split ring, of which both ends trust the other no further than they must.
+
+    A buffer that was used without having been taken belongs to the driver again, maybe for something
+    else: the next time that the driver seems to make it available does not count. What the guest's
+    memory then has in it would be our doing, and no fault of the driver.
+    """
 
     def __init__(self):
         self.num, self.places = 0, None
         self.last = self.used = 0
+        self.taken, self.void = set(), collections.Counter()
         self.memory = None
         self.kick = self.call = None
         self.running = False
@@ -92,6 +102,12 @@ class Ring:
         find = memory.uva if space == "uva" else memory.gpa
         self.memory = memory
         self.places = find(desc), find(avail), find(used)
+
+    def begin(self, index):
+        """The driver has just started the queue."""
+        self.last = self.used = index
+        self.taken.clear()
+        self.void.clear()
 
     def waiting(self):
         """How many buffers the driver has made available."""
@@ -114,13 +130,28 @@ class Ring:
             n = following
         raise LookupError("the driver's chain has no end")
 
-    def pop(self):
-        if not self.waiting():
-            return None
-        head = self.head_at(self.last)
+    def _advance(self):
         self.last = (self.last + 1) & 0xffff
         self.places[2].set16(4 + 8 * self.num, self.last)       # avail_event: tell always
-        return self.chain(head)
+
+    def next(self):
+        """The head of the next buffer that is ours, or None."""
+        while self.waiting():
+            head = self.head_at(self.last)
+            if not self.void[head]:
+                return head
+            self.void[head] -= 1
+            self._advance()
+        return None
+
+    def pop(self):
+        head = self.next()
+        if head is None:
+            return None
+        self._advance()
+        chain = self.chain(head)
+        self.taken.add(head)
+        return chain
 
     def entry(self, index, head, length):
         """Writes a used entry, which the driver does not know of yet."""
@@ -129,6 +160,12 @@ class Ring:
         self.places[2].set32(at + 4, length)
 
     def publish(self, index):
+        for n in range((index - self.used) & 0xffff):
+            head = self.places[2].get32(4 + 8 * ((self.used + n) % self.num))
+            if head in self.taken:
+                self.taken.remove(head)
+            else:
+                self.void[head] += 1
         self.used = index & 0xffff
         self.places[2].set16(2, self.used)
 
@@ -235,8 +272,7 @@ class Device:
         self._ring(body).place(self.memory, desc, used, avail)
 
     def _request_10(self, body, fds):       # SET_VRING_BASE
-        ring = self._ring(body)
-        ring.last = ring.used = struct.unpack_from("<II", body)[1]
+        self._ring(body).begin(struct.unpack_from("<II", body)[1])
 
     def _request_11(self, body, fds):       # GET_VRING_BASE
         ring = self._ring(body)
@@ -340,34 +376,34 @@ class Device:
 
     def _flush(self):
         sent = False
-        while self.outbox and self.ready(RX) and self.rings[RX].waiting():
-            self._write(self.rings[RX].pop(), self.outbox.popleft())
+        while self.outbox and self.ready(RX) and (chain := self.rings[RX].pop()):
+            data = self.outbox.popleft()
+            place, size, _ = chain.parts[0]
+            place.write(0, data[:size])
+            self.rings[RX].push(chain.head, len(data))
             sent = True
         if sent and not self.silent:
             self.rings[RX].notify()
 
-    def _write(self, chain, data):
-        place, size, _ = chain.parts[0]
-        place.write(0, data[:size])
-        self.rings[RX].push(chain.head, len(data))
-
+    @contextlib.contextmanager
     def buffer(self, wait=2.0):
-        """Takes a receive buffer of the guest, or returns None."""
+        """Takes a receive buffer of the guest, or None; it is not reset meanwhile."""
         end = time.monotonic() + wait
         while True:
             with self.lock:
-                if self.ready(RX) and not self.outbox and (chain := self.rings[RX].pop()):
-                    return chain
-            if time.monotonic() > end:
-                return None
+                chain = None
+                if self.ready(RX) and not self.outbox:
+                    chain = self.rings[RX].pop()
+                if chain or time.monotonic() > end:
+                    yield chain
+                    return
             time.sleep(0.001)
 
     def send(self, data, used=None, wait=2.0, write=True, notify=True):
         """Puts bytes into the next buffer; `used` is the length that is claimed."""
-        chain = self.buffer(wait)
-        if chain is None:
-            return False
-        with self.lock:
+        with self.buffer(wait) as chain:
+            if chain is None:
+                return False
             place, size, _ = chain.parts[0]
             if write:
                 place.write(0, data[:size])
