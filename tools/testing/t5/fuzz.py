@@ -112,10 +112,15 @@ class Fuzz:
             ring = device.rings[queue]
             if not device.ready(queue):
                 return
+            waiting = ring.waiting()
             if self.random.random() < 0.5:
-                ring.push(self.pick((0, 1, ring.num, self.random.getrandbits(32))), self.pick(LENGTHS))
+                what = self.pick((0, 1, ring.num, self.random.getrandbits(32)))
+                ring.push(what, self.pick(LENGTHS))
             else:
-                ring.publish(ring.used + self.pick((-1, 2, 100, 5000, self.random.getrandbits(16))))
+                by = self.pick((-1, 2, 100, 5000, self.random.getrandbits(16)))
+                what = f"{by:+}"
+                ring.publish(ring.used + by)
+            self.b.note(f"{self.done}: queue {queue}, {waiting} of {ring.num} waiting: used {what}")
             ring.notify()
         self.look()
 

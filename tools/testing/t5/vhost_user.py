@@ -135,9 +135,14 @@ class Ring:
         self.places[2].set16(4 + 8 * self.num, self.last)       # avail_event: tell always
 
     def next(self):
-        """The head of the next buffer that is ours, or None."""
+        """The head of the next buffer that is ours, or None.
+
+        What was given back by lies can make the driver's index run into entries that we have not read.
+        """
         while self.waiting():
             head = self.head_at(self.last)
+            if self.waiting() > self.num:
+                return None
             if not self.void[head]:
                 return head
             self.void[head] -= 1
