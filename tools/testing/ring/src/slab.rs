@@ -129,6 +129,9 @@ impl InUse {
     }
 }
 
+/// Objects that come and go on a debug kernel.
+pub const DEBUG_NOISE: i64 = 1500;
+
 /// How memory grew.
 #[derive(Debug)]
 pub struct Growth {
@@ -172,10 +175,11 @@ impl Growth {
     }
 
     /// The records that a debug kernel has of objects are objects too, and those that were freed
-    /// stay for a while.
+    /// stay for a while: some hundred in a round, whatever happens in it. What is lost there is
+    /// found by kmemleak.
     fn is_noise(&self, packets: u32, debug: bool) -> bool {
         if debug {
-            let noise = i64::from(packets / 10).max(500);
+            let noise = i64::from(packets / 10).max(DEBUG_NOISE);
             self.is_below(noise, 512, 4096)
         } else {
             let noise = i64::from(packets / 100).max(100);
