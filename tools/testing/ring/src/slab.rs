@@ -179,8 +179,7 @@ impl Growth {
     /// found by kmemleak.
     fn is_noise(&self, packets: u32, debug: bool) -> bool {
         if debug {
-            let noise = i64::from(packets / 10).max(DEBUG_NOISE);
-            self.is_below(noise, 512, 4096)
+            self.is_below(DEBUG_NOISE, 512, 4096)
         } else {
             let noise = i64::from(packets / 100).max(100);
             self.is_below(noise, 64, 1024)
