@@ -260,12 +260,14 @@ impl Descriptor {
 
     #[inline]
     fn new(raw: [u8; 16], endian: Endian) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = raw;
+        // As one word: of single bytes the compiler makes single moves.
+        let word = u128::from_le_bytes(raw);
+        // CAST: Each takes its own bits. `to_le()` makes memory order of them.
         Self {
-            addr: Gpa(endian.u64(u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]))),
-            len: endian.u32(u32::from_ne_bytes([l0, l1, l2, l3])),
-            flags: endian.u16(u16::from_ne_bytes([f0, f1])),
-            next: endian.u16(u16::from_ne_bytes([n0, n1])),
+            addr: Gpa(endian.u64((word as u64).to_le())),
+            len: endian.u32(((word >> 64) as u32).to_le()),
+            flags: endian.u16(((word >> 96) as u16).to_le()),
+            next: endian.u16(((word >> 112) as u16).to_le()),
         }
     }
 
