@@ -10,6 +10,7 @@ use kernel::{
 use kernel_ext::owner_mm::InOwnerMm;
 use vhost_core::{
     chain::{
+        Active,
         Broken,
         Budget,
         Chain, //
@@ -58,16 +59,33 @@ impl VhostVsock {
         };
         rx.disable_notify()?;
 
+        let mut held = None;
+        let done = self.fill_buffers(&mut rx, &mut held);
+        if let Some(packet) = held {
+            // Some of it may be with the guest: it stays the first one.
+            self.queue.push_front(packet);
+        }
+        done
+    }
+
+    /// Fills the buffers that there are. A packet that is left in `held` was taken out of the queue and
+    /// is not finished.
+    fn fill_buffers(
+        &self,
+        rx: &mut Active<'_>,
+        held: &mut Option<TxPacket>,
+    ) -> core::result::Result<(), Broken> {
         let mut budget = Budget::new(PACKETS, BYTES);
         loop {
-            if self.queue.is_empty() {
+            if held.is_none() && self.queue.is_empty() {
                 // As long as there is nothing to send, nobody needs to tell us of buffers.
                 return Ok(());
             }
             let Some(chain) = rx.pop()? else {
                 return Ok(());
             };
-            let Some(mut packet) = self.queue.pop() else {
+            // A packet that spans buffers stays in hand until it is finished.
+            let Some(mut packet) = held.take().or_else(|| self.queue.pop()) else {
                 // A socket took its packets back.
                 chain.give_back();
                 return Ok(());
@@ -76,7 +94,7 @@ impl VhostVsock {
             let put = match put(&mut packet, chain) {
                 Ok(put) => put,
                 Err(broken) => {
-                    self.queue.push_front(packet);
+                    *held = Some(packet);
                     return Err(broken);
                 }
             };
@@ -85,7 +103,7 @@ impl VhostVsock {
                     if last {
                         drop(packet);
                     } else {
-                        self.queue.push_front(packet);
+                        *held = Some(packet);
                     }
                     self.bad_buffers.store(0, Relaxed);
                     self.stats.to_guest.add(1);
@@ -94,7 +112,7 @@ impl VhostVsock {
                 }
                 Put::Bad => {
                     // Nothing was lost: the packet waits for a better buffer.
-                    self.queue.push_front(packet);
+                    *held = Some(packet);
                     self.stats.bad_buffers.add(1);
                     let bad = self.bad_buffers.load(Relaxed).saturating_add(1);
                     self.bad_buffers.store(bad, Relaxed);
