@@ -27,4 +27,10 @@ impl Gfp {
             Gfp::Atomic => bindings::GFP_ATOMIC,
         }
     }
+
+    /// As [`as_raw`](Self::as_raw), and the memory is to be all zero.
+    #[inline]
+    pub(crate) fn as_raw_zero(self) -> bindings::gfp_t {
+        self.as_raw() | bindings::__GFP_ZERO
+    }
 }

@@ -72,9 +72,9 @@ impl<C> SkBuff<C> {
     pub fn alloc(headroom: usize, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
         let total = headroom.checked_add(payload).ok_or(EINVAL)?;
         if total <= MAX_CHEAP_LINEAR {
-            Self::alloc_parts(headroom, total, 0, gfp, cb)
+            Self::alloc_parts(headroom, total, 0, gfp.as_raw(), cb)
         } else {
-            Self::alloc_parts(headroom, headroom, payload, gfp, cb)
+            Self::alloc_parts(headroom, headroom, payload, gfp.as_raw(), cb)
         }
     }
 
@@ -85,10 +85,17 @@ impl<C> SkBuff<C> {
     /// `ENOMEM`, `EINVAL` for sizes that no buffer can have.
     pub fn alloc_linear(headroom: usize, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
         let total = headroom.checked_add(payload).ok_or(EINVAL)?;
-        Self::alloc_parts(headroom, total, 0, gfp, cb)
+        Self::alloc_parts(headroom, total, 0, gfp.as_raw(), cb)
     }
 
-    fn alloc_parts(headroom: usize, linear: usize, frags: usize, gfp: Gfp, cb: C) -> Result<Self> {
+    /// With `__GFP_ZERO` in `gfp` all of the linear part is zero.
+    fn alloc_parts(
+        headroom: usize,
+        linear: usize,
+        frags: usize,
+        gfp: bindings::gfp_t,
+        cb: C,
+    ) -> Result<Self> {
         let () = Self::CB_FITS;
         let frags = c_int::try_from(frags)?;
         let skb = Self::alloc_raw(linear, frags as usize, gfp)?;
@@ -109,7 +116,11 @@ impl<C> SkBuff<C> {
         Ok(Self(skb, PhantomData))
     }
 
-    fn alloc_raw(linear: usize, frags: usize, gfp: Gfp) -> Result<NonNull<bindings::sk_buff>> {
+    fn alloc_raw(
+        linear: usize,
+        frags: usize,
+        gfp: bindings::gfp_t,
+    ) -> Result<NonNull<bindings::sk_buff>> {
         let mut err = 0;
         // SAFETY: FFI call without preconditions; `err` is valid for writes.
         let skb = unsafe {
@@ -118,7 +129,7 @@ impl<C> SkBuff<C> {
                 frags,
                 bindings::PAGE_ALLOC_COSTLY_ORDER as c_int,
                 &mut err,
-                gfp.as_raw(),
+                gfp,
             )
         };
         NonNull::new(skb).ok_or(ENOMEM)
@@ -537,11 +548,10 @@ impl ReceiveBuffer {
         if total > MAX_CHEAP_LINEAR {
             return Err(EINVAL);
         }
-        let skb = SkBuff::alloc(headroom, payload, gfp, ())?;
-        let (head, size) = skb.linear_raw();
-        // SAFETY: The linear part is `size` bytes long and ours alone.
-        unsafe { head.write_bytes(0, size) };
-        // INVARIANT: All bytes were written just now.
+        // By the allocator, so that it is done once: kernels with `init_on_alloc` do it anyway.
+        let skb = SkBuff::alloc_parts(headroom, total, 0, gfp.as_raw_zero(), ())?;
+        // INVARIANT: `__alloc_skb()` passes the flags on to the allocation of the linear part, which is
+        // all zero then.
         Ok(Self(skb))
     }
 
