@@ -85,25 +85,19 @@ impl VhostVsock {
                 return Ok(());
             };
             // A packet that spans buffers stays in hand until it is finished.
-            let Some(mut packet) = held.take().or_else(|| self.queue.pop()) else {
+            if held.is_none() {
+                *held = self.queue.pop();
+            }
+            let Some(packet) = held else {
                 // A socket took its packets back.
                 chain.give_back();
                 return Ok(());
             };
 
-            let put = match put(&mut packet, chain) {
-                Ok(put) => put,
-                Err(broken) => {
-                    *held = Some(packet);
-                    return Err(broken);
-                }
-            };
-            let bytes = match put {
+            let bytes = match put(packet, chain)? {
                 Put::Done { bytes, last } => {
                     if last {
-                        drop(packet);
-                    } else {
-                        *held = Some(packet);
+                        *held = None;
                     }
                     self.bad_buffers.store(0, Relaxed);
                     self.stats.to_guest.add(1);
@@ -112,7 +106,6 @@ impl VhostVsock {
                 }
                 Put::Bad => {
                     // Nothing was lost: the packet waits for a better buffer.
-                    *held = Some(packet);
                     self.stats.bad_buffers.add(1);
                     let bad = self.bad_buffers.load(Relaxed).saturating_add(1);
                     self.bad_buffers.store(bad, Relaxed);
