@@ -8,7 +8,7 @@ the median of its boots. See Documentation/performance.rst.
 import os
 import shlex
 
-from . import benchtable, cargo, config, icount, vm
+from . import benchtable, cargo, config, countplugin, vm
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -45,7 +45,7 @@ def boot(kernel, side, rig, number, rows):
     payload.text("vm/main", MAIN.format(modules=side, program=PROGRAMS[rig],
                                         rows=" ".join(shlex.quote(row) for row in rows)))
     lines = []
-    result = icount.CountingVM(kernel, name, payload, TIMEOUT).run(lines.append)
+    result = countplugin.PluginVM(kernel, name, payload, TIMEOUT).run(lines.append)
     found = [parsed for parsed in map(benchtable.parse, lines) if parsed]
     if result.status != 0:
         bad = [line for line in lines if line.startswith("not ok")]
@@ -56,7 +56,7 @@ def boot(kernel, side, rig, number, rows):
     if failed and side == "ours":
         raise LabError(f"{name}: ours cannot do all rows; see {result.directory}")
     say(f"{name}: {len(found)} rows in {result.seconds:.0f} s")
-    return [(row, benchtable.per_operation(fields, None)) for row, fields in found]
+    return benchtable.figures(found, countplugin.windows(result))
 
 
 def measure(kernels, rigs, rows, boots):

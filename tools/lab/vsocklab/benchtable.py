@@ -25,13 +25,24 @@ def per_operation(fields, window):
     if "kind" in fields:
         return {"kind": fields["kind"], "value": float(fields["value"])}
     ops = int(fields["ops"])
-    # A nanosecond is an instruction, and idle time a jump: the plugin knows better.
-    counted = window if window is not None else int(fields["clock"])
-    figures = {"kind": "instructions", "value": counted / ops}
+    figures = {"kind": "instructions", "value": window / ops}
     for key in BESIDE:
         if key in fields:
             figures[key] = int(fields[key]) / ops
     return figures
+
+
+def figures(rows, windows):
+    """All rows of a boot with the instructions that the plugin counted, as [(name, figures)].
+
+    `windows` are in the order of the rows that are measured in windows; a row that failed in its
+    own window has told which number that was.
+    """
+    found = []
+    for name, fields in rows:
+        window = windows[int(fields["window"])] if "window" in fields else None
+        found.append((name, per_operation(fields, window)))
+    return found
 
 
 def spread(values):

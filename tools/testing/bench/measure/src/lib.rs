@@ -16,7 +16,10 @@ pub use counters::Counters;
 
 use counters::context_switches;
 use ring::{sys, sys::marker, Try};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 pub mod app;
 pub mod counters;
@@ -27,6 +30,9 @@ pub struct Bench {
     patterns: Vec<String>,
     prefix: String,
 }
+
+/// Windows that this process opened, of which each was closed.
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
 impl Bench {
     /// Rows whose names match one of `patterns` (shell patterns, after `prefix`), or all if there is
@@ -82,11 +88,12 @@ impl Bench {
         let result = body();
         marker::close();
         let clock = begin.elapsed().as_nanos();
+        let window = WINDOWS.fetch_add(1, Ordering::Relaxed);
         let switches = context_switches()? - switches;
         let counted = count().since(before);
         result?;
         println!(
-            "row {} ops={ops} clock={clock} switches={switches}{counted}",
+            "row {} ops={ops} window={window} clock={clock} switches={switches}{counted}",
             self.full(name)
         );
         Ok(())
