@@ -9,7 +9,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
             Full, //
         },
@@ -53,9 +52,11 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
     /// Returns what is in the slot, for as long as the read section lasts.
     #[inline]
     pub fn load<'g>(&self, _guard: &'g rcu::Guard) -> Option<ArcBorrow<'g, T>> {
-        // Acquire: pairs with the release half of the writers' `Full`, so that the fields of the
-        // object are seen as they were when it was put in place.
-        let ptr = self.ptr.load(Acquire);
+        // As `rcu_dereference()`: one load, and what follows depends on its address, so that the fields
+        // of the object are seen as they were when a writer's `Full` put it in place. The atomic's own
+        // load is a call into the kernel.
+        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word.
+        let ptr = unsafe { self.ptr.as_ptr().read_volatile() };
         if ptr.is_null() {
             return None;
         }

@@ -168,9 +168,19 @@ impl<C> SkBuff<C> {
     #[inline]
     fn linear_raw(&self) -> (*mut u8, usize) {
         let head = self.skb().head;
-        // SAFETY: By the type invariants, the buffer is valid.
-        let end = unsafe { bindings::skb_end_pointer(self.as_raw()) };
-        (head, (end as usize).wrapping_sub(head as usize))
+        (head, self.offset(self.skb().end))
+    }
+
+    /// How far from `skb->head` a place is that is told as `skb->tail` and `skb->end` are.
+    #[doc(alias = "NET_SKBUFF_DATA_USES_OFFSET")]
+    #[inline]
+    fn offset(&self, place: bindings::sk_buff_data_t) -> usize {
+        if cfg!(CONFIG_64BIT) {
+            place as usize
+        } else {
+            // It is a pointer there.
+            (place as usize).wrapping_sub(self.skb().head as usize)
+        }
     }
 
     /// How many bytes the linear part has, head included: what a device may write.
@@ -200,16 +210,17 @@ impl<C> SkBuff<C> {
     /// Says whether the payload is in page fragments.
     #[inline]
     pub fn is_nonlinear(&self) -> bool {
-        // SAFETY: By the type invariants, the buffer is valid.
-        unsafe { bindings::skb_is_nonlinear(self.as_raw()) }
+        self.skb().data_len != 0
     }
 
     /// How many bytes [`append`](Self::append) still takes.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        // SAFETY: By the type invariants, the buffer is valid.
-        let room = unsafe { bindings::skb_tailroom(self.as_raw()) };
-        usize::try_from(room).unwrap_or(0)
+        if self.is_nonlinear() {
+            return 0;
+        }
+        let skb = self.skb();
+        self.offset(skb.end).wrapping_sub(self.offset(skb.tail))
     }
 
     /// The control block.
@@ -309,8 +320,9 @@ impl<C> SkBuff<C> {
             return Err(EFAULT);
         }
         let offset = c_int::try_from(offset)?;
-        // SAFETY: By the type invariants, the buffer is valid.
-        let dst = unsafe { bindings::skb_tail_pointer(self.as_raw()) };
+        let (head_raw, tail) = (self.skb().head, self.offset(self.skb().tail));
+        // SAFETY: By the type invariants, the buffer is valid: the tail is in its linear part.
+        let dst = unsafe { head_raw.add(tail) };
         // SAFETY: `dst` has room for `head` and `len` more bytes.
         let behind = unsafe { dst.add(head.len()) };
         // SAFETY: `behind` has room for `len` bytes; `other` has that many from `offset` on.
@@ -494,15 +506,14 @@ impl<C> SkBuff<C> {
     pub fn owner_net(&self) -> Option<ARef<Net>> {
         let sk = NonNull::new(self.owner_raw())?;
         // SAFETY: The owner is allocated for as long as the buffer refers to it.
-        let net = unsafe { bindings::sock_net(sk.as_ptr()) };
+        let net = unsafe { crate::sock::net_of(sk.as_ptr()) };
         // SAFETY: A socket has a reference to its namespace until it is destroyed.
         Some(unsafe { Net::from_raw(net) }.into())
     }
 
     #[inline]
     fn owner_raw(&self) -> *mut bindings::sock {
-        // SAFETY: By the type invariants, the buffer is valid.
-        unsafe { bindings::skb_sk(self.as_raw()) }
+        self.skb().sk.cast()
     }
 }
 

@@ -117,6 +117,7 @@ impl TxPacket {
         Ok(this)
     }
 
+    #[inline(always)]
     fn trace(&self, header: &Header, zerocopy: bool) {
         trace::virtio_transport_alloc_pkt(
             header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
@@ -463,6 +464,7 @@ impl RxPacket {
         Some(skb)
     }
 
+    #[inline(always)]
     pub(crate) fn trace(&self) {
         let h = &self.header;
         trace::virtio_transport_recv_pkt(
