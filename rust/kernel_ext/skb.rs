@@ -511,6 +511,17 @@ impl<C> SkBuff<C> {
         Some(unsafe { Net::from_raw(net) }.into())
     }
 
+    /// Says whether the owner is in a namespace; `None`: whether there is no owner.
+    #[inline]
+    pub fn is_owned_in(&self, net: Option<&Net>) -> bool {
+        match (NonNull::new(self.owner_raw()), net) {
+            // SAFETY: The owner is allocated for as long as the buffer refers to it.
+            (Some(sk), Some(net)) => (unsafe { crate::sock::net_of(sk.as_ptr()) }) == net.as_raw(),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     #[inline]
     fn owner_raw(&self) -> *mut bindings::sock {
         self.skb().sk.cast()

@@ -285,20 +285,15 @@ impl TxPacket {
         cb.conn.as_ref().is_some_and(|conn| conn.is_cut()) && cb.control != Some(Control::Rst)
     }
 
-    /// The namespace of the sender, if a socket sent the packet.
-    pub fn net(&self) -> Option<ARef<Net>> {
-        self.0.owner_net()
-    }
-
-    /// Completes the header: to be called before the peer can see the packet.
+    /// Completes the header, and returns it: to be called before the peer can see the packet.
     ///
     /// It may be called again if the packet could not be handed over after all.
     #[inline]
-    pub fn stamp(&mut self) {
+    pub fn stamp(&mut self) -> Header {
         let mut header = self.header();
         let cb = self.0.cb_mut();
         let Some(conn) = &cb.conn else {
-            return;
+            return header;
         };
         let (control, hand_over) = if cb.stamped {
             (None, 0)
@@ -308,6 +303,7 @@ impl TxPacket {
         conn.stamp(&mut header, control, hand_over);
         cb.stamped = true;
         self.set_header(&header);
+        header
     }
 
     /// Shows the packet to the monitoring devices, once.
@@ -327,8 +323,7 @@ impl TxPacket {
     /// [`Fragment::finish`].
     #[inline]
     pub fn fragment(&mut self, room: usize) -> Fragment<'_> {
-        self.stamp();
-        let mut header = self.header();
+        let mut header = self.stamp();
         let len = self.len().min(room);
         if len < self.len() {
             let flags = SeqFlags::EOM.union(SeqFlags::EOR).raw();
@@ -429,9 +424,9 @@ impl RxPacket {
     /// Turns a packet around, for loopback: the same buffer goes to the receiver.
     ///
     /// The sender stays the owner of the buffer, until a receiver takes the payload.
+    #[inline]
     pub fn from_tx(mut packet: TxPacket) -> Self {
-        packet.stamp();
-        let header = packet.header();
+        let header = packet.stamp();
         let (skb, cb) = packet.0.replace_cb(());
         let tapped = cb.tapped;
         drop(cb);
@@ -454,6 +449,20 @@ impl RxPacket {
     pub fn deliver_tap(&mut self) {
         if !core::mem::replace(&mut self.tapped, true) {
             tap::deliver(&self.header, self.skb.as_ref(), 0);
+        }
+    }
+
+    /// The namespace of the sender, if a socket of this machine sent the packet.
+    pub fn net(&self) -> Option<ARef<Net>> {
+        self.skb.as_ref()?.owner_net()
+    }
+
+    /// Whether the sender is in that namespace.
+    #[inline]
+    pub fn is_from(&self, net: Option<&Net>) -> bool {
+        match &self.skb {
+            Some(skb) => skb.is_owned_in(net),
+            None => net.is_none(),
         }
     }
 
