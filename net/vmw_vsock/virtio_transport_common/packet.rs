@@ -135,16 +135,17 @@ impl TxPacket {
     /// A packet of a connection without payload. The caller has queued `control` with `conn`; if this
     /// fails, it is not queued any more.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep if `gfp` does.
     pub(crate) fn control(
         sock: &VsockSock,
         conn: Arc<Conn>,
         control: Control,
         header: &Header,
         is_reply: bool,
+        gfp: Gfp,
     ) -> Result<Self> {
         let cb = TxControl::new(Some(conn), Some(control), 0, is_reply);
-        let mut this = Self::alloc(header, 0, cb, Gfp::Kernel)?;
+        let mut this = Self::alloc(header, 0, cb, gfp)?;
         this.0.set_owner(sock);
         this.trace(header, false);
         Ok(this)

@@ -232,9 +232,11 @@ fn receive_some<C: Carrier>(
             }
         }
         Reaction::AnswerCredit => {
+            if let Some(conn) = conn {
+                conn.peer_asks();
+            }
             let _ = send::control::<C>(&mut sock, Control::CreditUpdate, false);
         }
-        Reaction::WakeWriter => sock.write_space(),
         Reaction::PeerShutdown {
             flags,
             leave_tables,
@@ -338,8 +340,12 @@ fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPa
     }
     match conn.peer_update(packet.header()) {
         Ok(change) => {
-            if change.has_space() {
+            if change.wake {
                 sock.write_space();
+            }
+            // What the peer may have in flight has another bound now.
+            if change.resized {
+                send::after_read::<C>(sock, conn, 0);
             }
             Ok(())
         }
@@ -411,11 +417,8 @@ fn try_accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket) -> R
     child.assign_transport(listener)?;
     // The address of the peer must lead to where the packet came from.
     let conn = send::conn_of::<C>(&child)?;
-    match conn.peer_update(header) {
-        Ok(change) if change.has_space() => child.write_space(),
-        Ok(_) => (),
-        Err(_) => return Err(EPROTO),
-    }
+    // Nobody waits for room yet: the user does not have the socket.
+    let _ = conn.peer_update(header).map_err(|_| EPROTO)?;
     close::join_tables::<C>(&mut child)?;
     child.insert_connected();
     listener.enqueue_accept(&mut child);
