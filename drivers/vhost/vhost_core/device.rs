@@ -198,9 +198,6 @@ impl Device {
             return Err(EBUSY);
         }
         let mm = OwnerMm::of_current().ok_or(EINVAL)?;
-        for queue in &self.queues {
-            queue.make_room()?;
-        }
         let worker = state.workers.create(state.flavour, works, &mm)?;
         for queue in &self.queues {
             // Nobody was there before.
