@@ -331,12 +331,13 @@ impl Device {
         self.broken.store(false, Relaxed);
         drop(started);
 
-        let queue = self.tx.lock().ok_or(ENODEV)?;
+        let mut queue = self.tx.lock().ok_or(ENODEV)?;
         // Who breaks it from here on knows the new epoch.
         if queue.is_broken() {
             return Err(EIO);
         }
         self.max_parts.store(queue.size(), Relaxed);
+        tx::start(&mut queue);
         drop(queue);
         DEVICE
             .compare_swap(None, Some(self.into()))

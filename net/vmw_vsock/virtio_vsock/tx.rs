@@ -9,7 +9,8 @@ use crate::{
         Device,
         Epoch,
         SEND_WORK, //
-    }, //
+    },
+    params, //
 };
 use kernel::{
     pr_warn_once,
@@ -50,6 +51,11 @@ pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
     Arc::pin_init(new_virtqueue!((), "virtio_vsock::Device::tx"), GFP_KERNEL)
 }
 
+/// `VIRTIO_F_ANY_LAYOUT`: a device of before virtio 1 that does not care how a buffer is split.
+const F_ANY_LAYOUT: u32 = 27;
+/// `VIRTIO_F_VERSION_1`, which includes that.
+const F_VERSION_1: u32 = 32;
+
 /// What is left to do after packets were sent, without the lock.
 enum Outcome {
     /// All are sent, or the device will say when it has room for more.
@@ -73,6 +79,13 @@ fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (E
     queue
         .add_out(packet.into_skb(), gfp)
         .map_err(|(e, skb)| (e, TxPacket::from_skb(skb)))
+}
+
+/// Prepares the send queue of a device that starts.
+pub(crate) fn start(queue: &mut LiveTx<'_>) {
+    let device = queue.device();
+    let any_layout = device.has_feature(F_VERSION_1) || device.has_feature(F_ANY_LAYOUT);
+    queue.join_parts(any_layout && !params::split_header());
 }
 
 impl Device {

@@ -193,6 +193,15 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         unsafe { &*self.vq().vdev.cast() }
     }
 
+    /// Sets whether parts of a buffer that are contiguous are given to the device as one: a descriptor
+    /// for both, and no table of descriptors if there is no other. A device may not care how a buffer is
+    /// split if it has `VIRTIO_F_VERSION_1` or `VIRTIO_F_ANY_LAYOUT` (virtio 1.3, section 2.7.4.1).
+    ///
+    /// It stays so for queues that are put in place later.
+    pub fn join_parts(&mut self, join: bool) {
+        self.inner.sgs.set_joining(join);
+    }
+
     /// How many buffers the queue owns.
     #[inline]
     pub fn posted(&self) -> usize {
