@@ -350,6 +350,17 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         // users.
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
     }
+
+    /// As [`enable_cb`](Self::enable_cb), but only for when the device has used three quarters of the
+    /// buffers that it has, if it can be told that. What is popped meanwhile undoes the delay.
+    #[doc(alias = "virtqueue_enable_cb_delayed")]
+    #[must_use]
+    #[inline]
+    pub fn enable_cb_delayed(&mut self) -> bool {
+        // SAFETY: By the invariants of `Virtqueue`, the queue is valid, and the lock serializes its
+        // users.
+        unsafe { bindings::virtqueue_enable_cb_delayed(self.vq.as_ptr()) }
+    }
 }
 
 mod private {
