@@ -32,8 +32,9 @@ use kernel::{
 
 /// A list of pieces of the owner's memory.
 ///
-/// [`make_room`](Self::make_room) allocates once; [`clear`](Self::clear) and [`push`](Self::push)
-/// reuse it. To read or write what the list refers to, make an iterator of it with
+/// An empty list has no memory. [`push`](Self::push) gets it as it is needed, from a few pieces up to
+/// [`MAX`](Self::MAX), and [`clear`](Self::clear) keeps it: a list takes as much as the longest one that
+/// there was, in steps of twice as much. To read or write what the list refers to, make an iterator of it with
 /// [`source`](Self::source) or [`dest`](Self::dest), which take the evidence that the current
 /// thread is in the right address space. The iterators borrow the list: it cannot change under
 /// them.
@@ -61,6 +62,9 @@ impl UserIov {
     /// Most pieces that a list can hold, as for any vectored I/O.
     pub const MAX: usize = bindings::UIO_MAXIOV as usize;
 
+    /// How many pieces the first memory of a list is for: more than a packet of 4 KiB ever has.
+    const FIRST: usize = 16;
+
     /// Creates an empty list without any room.
     pub const fn new() -> Self {
         // INVARIANT: The list is empty.
@@ -68,18 +72,6 @@ impl UserIov {
             pieces: KVVec::new(),
             bytes: 0,
         }
-    }
-
-    /// Makes room for [`MAX`](Self::MAX) pieces, if there is none yet.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn make_room(&mut self) -> Result {
-        if self.pieces.capacity() < Self::MAX {
-            self.pieces = KVVec::with_capacity(Self::MAX, GFP_KERNEL_ACCOUNT)?;
-        }
-        Ok(())
     }
 
     /// Removes all pieces, and keeps the room.
@@ -91,11 +83,18 @@ impl UserIov {
 
     /// Appends a piece.
     ///
+    /// Context: may sleep.
+    ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is no room left, `EFAULT` if the sum of the lengths overflows.
+    /// `ENOBUFS` if there are [`MAX`](Self::MAX) pieces, `EFAULT` if the sum of the lengths overflows,
+    /// `ENOMEM`; the list is as it was then.
+    #[inline]
     pub fn push(&mut self, addr: OwnerAddr, len: usize) -> Result {
         let bytes = self.bytes.checked_add(len).ok_or(EFAULT)?;
+        if self.pieces.len() == self.pieces.capacity() {
+            self.grow()?;
+        }
         let piece = bindings::iovec {
             iov_base: addr.user_ptr().as_mut_ptr(),
             iov_len: len,
@@ -105,6 +104,28 @@ impl UserIov {
             .map_err(|_| ENOBUFS)?;
         // INVARIANT: The sum includes the piece that was just added.
         self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Makes room for twice as many pieces, or for the first ones.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS`, `ENOMEM`: see [`push`](Self::push).
+    #[cold]
+    fn grow(&mut self) -> Result {
+        let now = self.pieces.capacity();
+        if now >= Self::MAX {
+            return Err(ENOBUFS);
+        }
+        let room = now.saturating_mul(2).clamp(Self::FIRST, Self::MAX);
+        // Not by `reserve()`, which has code to panic.
+        let mut pieces = KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?;
+        // INVARIANT: The pieces are the same: there is room for more than all of them.
+        for piece in self.pieces.drain_all() {
+            pieces.push_within_capacity(piece).map_err(|_| ENOMEM)?;
+        }
+        self.pieces = pieces;
         Ok(())
     }
 

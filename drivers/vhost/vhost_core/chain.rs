@@ -11,9 +11,16 @@ use crate::{
     },
     virtqueue::Virtqueue,
 };
-use kernel::sync::lock::{
-    mutex::MutexBackend,
-    Guard, //
+use kernel::{
+    prelude::*,
+    sync::lock::{
+        mutex::MutexBackend,
+        Guard, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
 };
 use kernel_ext::{
     owner_mm::{
@@ -29,11 +36,15 @@ use kernel_ext::{
 use vring::{
     layout,
     Full,
+    Malformed,
     RingError,
     Segment,
     Segments,
     SplitRing, //
 };
+
+/// How long to wait for memory.
+const RETRY: Delta = Delta::from_millis(1);
 
 /// The queue broke; it does nothing any more until it is stopped and started.
 ///
@@ -85,6 +96,8 @@ pub struct Active<'a> {
 struct Lists<'a> {
     readable: &'a mut UserIov,
     writable: &'a mut UserIov,
+    /// There was no memory for a segment: that the lists are full is not the driver's fault.
+    no_memory: bool,
 }
 
 impl Segments for Lists<'_> {
@@ -108,7 +121,11 @@ impl Segments for Lists<'_> {
             &mut *self.readable
         };
         // CAST: From 32 bits to an address size of at least 32 bits.
-        list.push(addr, segment.len as usize).map_err(|_| Full)
+        let pushed = list.push(addr, segment.len as usize);
+        pushed.map_err(|err| {
+            self.no_memory = err == ENOMEM;
+            Full
+        })
     }
 }
 
@@ -152,7 +169,10 @@ impl<'a> Active<'a> {
     }
 
     /// Takes the next chain. If there is none, the work of the queue will be queued when there is one
-    /// to be taken: the driver was asked to kick, or user space where the buffers of a chain are.
+    /// to be taken: the driver was asked to kick, or user space where the buffers of a chain are. If
+    /// memory is short, it is queued after a moment.
+    ///
+    /// Context: sleeps.
     ///
     /// # Errors
     ///
@@ -164,6 +184,7 @@ impl<'a> Active<'a> {
             let mut lists = Lists {
                 readable: parts.readable,
                 writable: parts.writable,
+                no_memory: false,
             };
             match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
                 Ok(Some(chain)) => {
@@ -186,9 +207,24 @@ impl<'a> Active<'a> {
                     self.queue.ask(miss);
                     return Ok(None);
                 }
+                // As above.
+                Err(RingError::Malformed(Malformed::Segments)) if lists.no_memory => {
+                    self.wait_for_memory();
+                    return Ok(None);
+                }
                 Err(err) => return Err(self.set_broken(err.into())),
             }
         }
+    }
+
+    /// There is no memory for the next chain, which stays where it is: looks again after a moment.
+    ///
+    /// The queue is locked meanwhile, as it was while the memory was asked for.
+    #[cold]
+    fn wait_for_memory(&self) {
+        fsleep(RETRY);
+        // Without a worker, this is not the worker.
+        let _ = self.queue.queue_work();
     }
 
     /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it, and
@@ -344,7 +380,7 @@ impl Drop for Chain<'_, '_> {
         // the buffers of this chain would be lost otherwise.
         let _ = self.active.with_ring(|ring, _| {
             ring.unpop(chain)
-                .map_err(|_| Why::Malformed(vring::Malformed::AvailIndex))
+                .map_err(|_| Why::Malformed(Malformed::AvailIndex))
         });
     }
 }

@@ -294,13 +294,6 @@ impl Virtqueue {
         (had_one, started.map(|kick| inner.kick = Some(kick)))
     }
 
-    /// Allocates what work on the queue will need, so that it does not fail later.
-    pub(crate) fn make_room(&self) -> Result {
-        let mut inner = self.inner.lock();
-        inner.readable.make_room()?;
-        inner.writable.make_room()
-    }
-
     /// Starts the queue; one that was started already is only checked again.
     ///
     /// With an IOTLB, the queue starts even if a part of the ring is not translated yet, in contrast

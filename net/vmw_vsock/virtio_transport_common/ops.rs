@@ -98,6 +98,12 @@ pub trait Carrier: Send + Sync + Sized + 'static {
         true
     }
 
+    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait` somebody
+    /// waits for all that were sent until now, which are to be dropped as soon as possible.
+    ///
+    /// Context: does not sleep; a socket lock may be held.
+    fn reap(_wait: bool) {}
+
     /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
     /// leave anything.
     fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
@@ -196,6 +202,8 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn stream_has_space(sock: &mut LockedSock<'_>) -> usize {
+        // The writer is going to wait if there is none.
+        let _ = send::has_memory::<C>(sock);
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
@@ -283,6 +291,10 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn unsent_bytes(conn: ArcBorrow<'_, Conn>) -> usize {
+        if conn.unsent() > 0 {
+            // Whoever asks may wait until there is nothing.
+            C::reap(true);
+        }
         conn.unsent()
     }
 

@@ -54,6 +54,8 @@ pub struct TxControl {
     /// Payload bytes that went out in earlier fragments.
     offset: u32,
     is_reply: bool,
+    /// See [`TxPacket::is_awaited`].
+    awaited: bool,
     /// The peer may have seen it: the bytes are handed over, the control packet is not queued.
     stamped: bool,
     tapped: bool,
@@ -67,6 +69,7 @@ impl TxControl {
             booked,
             offset: 0,
             is_reply,
+            awaited: false,
             stamped: false,
             tapped: false,
         }
@@ -176,6 +179,7 @@ impl TxPacket {
         this.0.set_owner(sock);
         if let Payload::Copy(Some(completion)) | Payload::Pages(completion) = payload {
             this.0.bind_completion(completion);
+            this.0.cb_mut().awaited = true;
         }
         match payload {
             Payload::Pages(_) => this.0.fill_from_pages(msg, len)?,
@@ -256,6 +260,12 @@ impl TxPacket {
     #[inline]
     pub fn is_reply(&self) -> bool {
         self.0.cb().is_reply()
+    }
+
+    /// Whether a user waits for the carrier to be done with the packet: see [`Completion`].
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.0.cb().awaited
     }
 
     /// Whether the packet was sent by `sock`.

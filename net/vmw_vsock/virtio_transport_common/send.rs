@@ -5,7 +5,7 @@
 use crate::{
     close,
     conn::{
-        has_memory,
+        self,
         Conn,
         Control, //
     },
@@ -80,6 +80,17 @@ fn addrs<C: Carrier>(sock: &LockedSock<'_>) -> (Addr, Addr) {
 #[inline]
 pub(crate) fn conn_of<C: Carrier>(sock: &LockedSock<'_>) -> Result<Arc<Conn>> {
     Ok(sock.conn::<Over<C>>().ok_or(ENOTCONN)?.into())
+}
+
+/// As [`conn::has_memory`], after the carrier was asked for what it holds and does not need. If it is
+/// `false`, the carrier knows that somebody waits.
+#[inline]
+pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock<'_>) -> bool {
+    if conn::has_memory(sock) {
+        return true;
+    }
+    C::reap(true);
+    conn::has_memory(sock)
 }
 
 /// Sends a packet without payload to the peer of a socket, unless one of its kind waits to be sent.
@@ -237,7 +248,7 @@ pub(crate) fn stream<C: Carrier>(
     len: usize,
 ) -> Result<usize> {
     let conn = conn_of::<C>(sock)?;
-    if !has_memory(sock) {
+    if !has_memory::<C>(sock) {
         return Ok(0);
     }
     let mut credit = conn.reserve(u32::try_from(len).unwrap_or(u32::MAX));
@@ -295,7 +306,7 @@ pub(crate) fn message<C: Carrier>(
     let conn = conn_of::<C>(sock)?;
     let want = u32::try_from(len).map_err(|_| EMSGSIZE)?;
     let credit = conn.reserve_all(want)?;
-    if !has_memory(sock) {
+    if !has_memory::<C>(sock) {
         return Ok(0);
     }
     let Some(mut credit) = credit else {

@@ -85,13 +85,15 @@ mod user_iov_tests {
     fn room() -> Result {
         let mut iov = UserIov::new();
         assert!(iov.is_empty());
-        assert_eq!(iov.push(ADDR, 1), Err(ENOBUFS));
-        iov.make_room()?;
-        for _ in 0..UserIov::MAX {
-            iov.push(ADDR, 3)?;
+        for n in 0..UserIov::MAX {
+            iov.push(ADDR.checked_add(n).ok_or(EINVAL)?, 3)?;
         }
         assert_eq!(iov.push(ADDR, 3), Err(ENOBUFS));
         assert_eq!((iov.len(), iov.bytes()), (UserIov::MAX, 3 * UserIov::MAX));
+        // They stayed what they were while the list grew.
+        for (n, piece) in iov.pieces().enumerate() {
+            assert_eq!(Some(piece), ADDR.checked_add(n).map(|addr| (addr, 3)));
+        }
         iov.clear();
         assert_eq!((iov.len(), iov.bytes()), (0, 0));
         iov.push(ADDR, 1)
@@ -100,7 +102,6 @@ mod user_iov_tests {
     #[test]
     fn sum_does_not_overflow() -> Result {
         let mut iov = UserIov::new();
-        iov.make_room()?;
         iov.push(ADDR, usize::MAX)?;
         assert_eq!(iov.push(ADDR, 1), Err(EFAULT));
         assert_eq!((iov.len(), iov.bytes()), (1, usize::MAX));
@@ -110,7 +111,6 @@ mod user_iov_tests {
     /// Pieces of 300 bytes, 1000 apart.
     fn pieces(base: OwnerAddr, count: usize) -> Result<UserIov> {
         let mut iov = UserIov::new();
-        iov.make_room()?;
         for n in 0..count {
             iov.push(base.checked_add(n * 1000).ok_or(EINVAL)?, 300)?;
         }
@@ -165,7 +165,6 @@ mod user_iov_tests {
 
         let base = map_user_memory(PAGE_SIZE)?;
         let mut iov = UserIov::new();
-        iov.make_room()?;
         iov.push(base, 100)?;
         iov.push(base.checked_add(PAGE_SIZE - 50).ok_or(EINVAL)?, LEN)?;
         OwnerMm::of_current().ok_or(EINVAL)?.enter(|mm| {

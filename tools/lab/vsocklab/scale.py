@@ -9,7 +9,7 @@ from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
 
-PROGRAMS = ["connections", "device_close"]
+PROGRAMS = ["connections", "device_close", "devices"]
 PLACE = config.TESTING / "scale"
 TIMEOUT = 1200
 

@@ -19,7 +19,9 @@
 #include <linux/virtio_vsock.h>
 
 #define RING 256		/* descriptors of each ring */
+#ifndef BUFFER
 #define BUFFER 4096		/* bytes of each buffer */
+#endif
 #define GUEST_CREDIT (256 * 1024)
 
 enum { TO_GUEST, FROM_GUEST, QUEUES };
