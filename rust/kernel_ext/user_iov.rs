@@ -75,6 +75,7 @@ impl UserIov {
     }
 
     /// Removes all pieces, and keeps the room.
+    #[inline]
     pub fn clear(&mut self) {
         // INVARIANT: The list is empty.
         self.pieces.clear();

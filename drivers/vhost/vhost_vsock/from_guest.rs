@@ -23,6 +23,7 @@ use kernel_ext::{
 };
 use vhost_core::{
     chain::{
+        Active,
         Broken,
         Budget,
         Chain, //
@@ -76,15 +77,16 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn receive_packets(&self, mm: &InOwnerMm) {
-        let again = match self.drain(mm) {
-            Ok(Run::Done) => false,
+        let again = match self.tx.run(mm, |tx| self.drain(tx)) {
+            Ok(Run::Done) | Err(Idle::Stopped | Idle::Waiting) => false,
             Ok(Run::More) => true,
             Ok(Run::NoMemory) => {
                 // Nothing may be lost of a stream: the chain is still there.
                 fsleep(RETRY);
                 true
             }
-            Err(Broken) => {
+            // It may have broken where nobody could clean up.
+            Err(Idle::Broken) => {
                 // The host would wait for answers that cannot come.
                 self.cut_off();
                 false
@@ -96,13 +98,7 @@ impl VhostVsock {
         }
     }
 
-    fn drain(&self, mm: &InOwnerMm) -> core::result::Result<Run, Broken> {
-        let mut tx = match self.tx.lock(mm) {
-            Ok(tx) => tx,
-            Err(Idle::Stopped | Idle::Waiting) => return Ok(Run::Done),
-            // It may have broken where nobody could clean up.
-            Err(Idle::Broken) => return Err(Broken),
-        };
+    fn drain(&self, tx: &mut Active<'_>) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
         let mut budget = Budget::new(PACKETS, BYTES);

@@ -40,9 +40,11 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn send_packets(&self, mm: &InOwnerMm) {
-        if self.fill(mm).is_err() {
+        match self.rx.run(mm, |rx| self.fill(rx)) {
+            // The packets stay for when the queue is started, or its ring known.
+            Ok(()) | Err(Idle::Stopped | Idle::Waiting) => (),
             // Also when the queue broke before, as somebody may have sent something since.
-            self.cut_off();
+            Err(Idle::Broken) => self.cut_off(),
         }
         if self.throttle.resume(&self.queue) {
             // Without a worker, the guest is not served anyway.
@@ -50,17 +52,11 @@ impl VhostVsock {
         }
     }
 
-    fn fill(&self, mm: &InOwnerMm) -> core::result::Result<(), Broken> {
-        let mut rx = match self.rx.lock(mm) {
-            Ok(rx) => rx,
-            // The packets stay for when the queue is started, or its ring known.
-            Err(Idle::Stopped | Idle::Waiting) => return Ok(()),
-            Err(Idle::Broken) => return Err(Broken),
-        };
+    fn fill(&self, rx: &mut Active<'_>) -> core::result::Result<(), Broken> {
         rx.disable_notify()?;
 
         let mut held = None;
-        let done = self.fill_buffers(&mut rx, &mut held);
+        let done = self.fill_buffers(rx, &mut held);
         if let Some(packet) = held {
             // Some of it may be with the guest: it stays the first one.
             self.queue.push_front(packet);
