@@ -22,6 +22,9 @@ help:
 	@echo 'make test-debug        tests on it; TIERS="T1 T2 T3 T4", GUEST=stock|debug, TESTS=glob select'
 	@echo 'make fuzz              the ring driver at its full length: hostile guests on /dev/vhost-vsock for a'
 	@echo '                       quarter of an hour; RING_SEED=N repeats a run'
+	@echo 'make bench             ours and C side by side, in instructions; ROWS="glob..." RIGS="host loopback'
+	@echo '                       guest" KERNELS="stock lean" BOOTS=3 select, PROFILE=row tells where they go'
+	@echo 'make bench-check       the same against the committed table; fails where a row got worse'
 	@echo 'make bench-scale       what a message costs with 10,000 connections, ours and C, in instructions'
 	@echo 'make lab-shell         a shell in the host VM, modules loaded, a guest running'
 	@echo 'make fmt fmt-check clippy rust-analyzer'
@@ -57,13 +60,14 @@ rust-analyzer clean:
 endif
 
 # --- the lab -----------------------------------------------------------------
-export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG
+export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG \
+	ROWS RIGS KERNELS PROFILE UPDATE
 
-stock debug test-debug fuzz bench-scale demo test fmt fmt-check clippy prepare distclean:
+stock debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@
 
 lab-shell shell:
 	@$(LAB) shell
 
 .PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
-	debug test-debug fuzz bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell
+	debug test-debug fuzz bench bench-check bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell

@@ -10,7 +10,7 @@ from .root import build_root
 from .say import LabError, die_with_parent, log_path, step
 
 # Directories with a Cargo.toml whose tests belong to T0.
-WORKSPACES = ["rust", "tools/testing/ring"]
+WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench"]
 
 
 def place():
@@ -28,12 +28,13 @@ def place():
     return root
 
 
-def binary(directory):
-    """The program of a package, static, for a VM without anything."""
+def binary(directory, *uses):
+    """The program of a package, static, for a VM without anything. `uses` are directories outside
+    of the package that it is made of, too: those of its workspace and of path dependencies."""
     root = build_root()
     name = directory.name
-    sources = sorted(path for path in directory.rglob("*")
-                     if path.is_file() and "target" not in path.parts)
+    sources = sorted({path for place in (directory, *uses) for path in place.rglob("*")
+                      if path.is_file() and "target" not in path.parts})
 
     def compile(output):
         inside = place().bind(output, "/out")

@@ -16,6 +16,9 @@ tools/lab/lab COMMAND: what the top-level Makefile calls.
   debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 to T4
   fuzz                    the ring driver at its full length; RING_SEED=N repeats a run
   bench-scale             what 10,000 connections cost, ours and C, in instructions
+  bench                   ours and C side by side, in instructions: ROWS="glob..." RIGS= KERNELS=
+                          BOOTS=3 select; PROFILE=row tells where they go; UPDATE=1 commits the table
+  bench-check             the same against the committed table; fails where a row got worse
   vmtest [--modules ours|c] [--guest ours|c] [TEST...]
                           the kernel's vmtest.sh in the host VM
   demo                    files through vsock between a host VM and its guest
@@ -132,6 +135,16 @@ def command_fuzz(arguments):
 def command_bench_scale(arguments):
     from .scale import bench
     return bench()
+
+
+def command_bench(arguments):
+    from .bench import bench
+    return bench()
+
+
+def command_bench_check(arguments):
+    from .bench import check
+    return check()
 
 
 def command_demo(arguments):

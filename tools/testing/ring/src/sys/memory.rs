@@ -24,6 +24,8 @@ pub struct Mapping {
     len: usize,
     /// Parts that are not ours any more, as (offset, length).
     holes: Mutex<Vec<(usize, usize)>>,
+    /// Whether no part is ever unmapped, protected or moved, so that references into it are sound.
+    whole: bool,
 }
 
 // SAFETY: All access is atomic.
@@ -42,6 +44,7 @@ fn map(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Mapping> {
         base: NonNull::new(base.cast()).expect("nothing is mapped at 0"),
         len,
         holes: Mutex::new(Vec::new()),
+        whole: false,
     })
 }
 
@@ -50,6 +53,13 @@ impl Mapping {
     pub fn shared(len: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         map(len, flags, -1)
+    }
+
+    /// As [`Self::shared`], and no part can be taken out of it: it can be accessed by [`Self::words`].
+    pub fn whole(len: usize) -> io::Result<Self> {
+        let mut mapping = Self::shared(len)?;
+        mapping.whole = true;
+        Ok(mapping)
     }
 
     /// Memory without a file, not shared: such as huge pages are made of.
@@ -95,6 +105,32 @@ impl Mapping {
         );
         // SAFETY: The result is in the mapping, as was just checked.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// All of it in words of 64 bits, for a program that must not spend time on checks; only of
+    /// [`Self::whole`].
+    pub fn words(&self) -> &[AtomicU64] {
+        assert!(self.whole, "parts of it may go");
+        let (base, len) = (self.base.as_ptr().cast(), self.len / 8);
+        // SAFETY: The mapping is aligned and zeroed, all access is atomic, and it stays as a whole
+        // until `self` is dropped.
+        unsafe { std::slice::from_raw_parts(base, len) }
+    }
+
+    /// As [`Self::words`], in words of 16 bits.
+    pub fn halves(&self) -> &[AtomicU16] {
+        assert!(self.whole, "parts of it may go");
+        let (base, len) = (self.base.as_ptr().cast(), self.len / 2);
+        // SAFETY: As above.
+        unsafe { std::slice::from_raw_parts(base, len) }
+    }
+
+    /// Whether parts of it may be taken away.
+    fn may_change(&self) -> io::Result<()> {
+        if self.whole {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        Ok(())
     }
 
     /// Copies bytes in.
@@ -166,6 +202,7 @@ impl Mapping {
 
     /// Changes the protection of pages (`libc::PROT_*`).
     pub fn protect(&self, offset: usize, len: usize, prot: i32) -> io::Result<()> {
+        self.may_change()?;
         let at = self.at(offset, len);
         // SAFETY: These are pages of ours, without references into them.
         check(unsafe { libc::mprotect(at.cast(), len, prot) })?;
@@ -182,6 +219,7 @@ impl Mapping {
 
     /// Unmaps pages: they are not to be accessed any more.
     pub fn unmap(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.may_change()?;
         let at = self.at(offset, len);
         self.holes
             .lock()
@@ -194,6 +232,7 @@ impl Mapping {
 
     /// Moves pages out of their place and back, with a hole in between.
     pub fn move_away_and_back(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.may_change()?;
         let at = self.at(offset, len).cast();
         // SAFETY: Pages of ours; until they are back, others must not access them, as the caller
         // knows: in this program only the kernel does.
