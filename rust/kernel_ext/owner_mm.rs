@@ -192,18 +192,39 @@ impl InOwnerMm {
             .read_slice(out)
     }
 
-    /// As [`read_slice`](Self::read_slice), for some bytes: it costs less to begin, and more for each
-    /// byte.
+    /// As [`read_slice`](Self::read_slice), but does not look for the object of the kernel that `out`
+    /// belongs to: for what is done often.
     ///
     /// # Errors
     ///
     /// Those of [`read_slice`](Self::read_slice).
     #[inline]
     pub fn read_small(&self, addr: OwnerAddr, out: &mut [u8]) -> Result {
-        let (to, from) = (out.as_mut_ptr().cast(), addr.user_ptr().as_const_ptr());
-        // SAFETY: `out` is valid for writes of its length; the function checks that all of the rest
-        // is user memory, and fails for what is not mapped.
-        done(unsafe { bindings::read_user(to, from, out.len()) })
+        // SAFETY: `out` is valid for writes of its length.
+        unsafe { self.read_raw(addr, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    #[inline]
+    pub(crate) unsafe fn read_raw(&self, addr: OwnerAddr, to: *mut u8, len: usize) -> Result {
+        // SAFETY: By the safety requirements; the function checks that all of the rest is user
+        // memory, and fails for what is not mapped.
+        done(unsafe { bindings::read_user(to.cast(), addr.user_ptr().as_const_ptr(), len) })
+    }
+
+    /// As [`write_slice`](Self::write_slice), for what is done often: see
+    /// [`read_small`](Self::read_small).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_slice`](Self::write_slice).
+    #[inline]
+    pub fn write_small(&self, addr: OwnerAddr, data: &[u8]) -> Result {
+        let (to, from) = (addr.user_ptr().as_mut_ptr(), data.as_ptr().cast());
+        // SAFETY: `data` is valid for reads of its length; as for `read_raw()`.
+        done(unsafe { bindings::write_user(to, from, data.len()) })
     }
 
     /// Writes the 8 bytes `elem` at `offset`, a multiple of 4, behind `used`, and after that, in the

@@ -20,10 +20,10 @@ use kernel::{
 };
 use kernel_ext::{
     owner_mm::OwnerAddr,
+    skb::SkBuff,
     user_iov::{
         UserDest,
-        UserIov,
-        UserSource, //
+        UserIov, //
     },
 };
 use vring::{
@@ -302,11 +302,39 @@ impl Chain<'_, '_> {
         !self.active.parts.writable.is_empty()
     }
 
-    /// What the device may read, from the beginning.
+    /// Copies what the device may read, without the first `offset` bytes, until `out` is full.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there.
     #[inline]
-    pub fn source(&self) -> UserSource<'_> {
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> Result {
         let parts = &self.active.parts;
-        parts.readable.source(parts.mem.mm)
+        parts.readable.read_at(parts.mem.mm, offset, out)
+    }
+
+    /// Fills an empty buffer with `len` bytes of what the device may read, without the first `offset`
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there, `EMSGSIZE` if the buffer has not as much room.
+    #[inline]
+    pub fn fill<C>(&self, skb: &mut SkBuff<C>, offset: usize, len: usize) -> Result {
+        let parts = &self.active.parts;
+        skb.fill_from_owner(parts.readable, parts.mem.mm, offset, len)
+    }
+
+    /// Copies `data` to what the device may write, behind the first `offset` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it did not take all of it.
+    #[inline]
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result {
+        self.touched = true;
+        let parts = &self.active.parts;
+        parts.writable.write_at(parts.mem.mm, offset, data)
     }
 
     /// What the device may write, from the beginning.
