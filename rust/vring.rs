@@ -11,7 +11,8 @@
 //! the ring:
 //!
 //! - the work of one [`SplitRing::pop`] is bounded by the size of the ring: at most one descriptor
-//!   more than the ring has is read, wherever the chain leads;
+//!   more than the ring has is looked at, wherever the chain leads, and at most eight are read for
+//!   each of these;
 //! - every [`Segment`] that it delivers lies inside of a region of the translation table, has at
 //!   least one byte, and may be accessed in the way that was asked for;
 //! - the sum of the lengths is exact and fits into 32 bits;
@@ -27,6 +28,7 @@
 //! - [`layout`]: how many bytes the three parts of a ring have and where the fields are.
 //! - [`memory`]: the trait [`RingMemory`].
 //! - [`translate`]: the trait [`Translate`], and the memory table [`Regions`].
+//! - `ahead`: what was read of the ring before it was needed.
 //! - [`iotlb`]: the [`Iotlb`], whose translations come on demand.
 //! - [`dirty`]: which bits of a dirty log stand for which memory.
 //! - [`chain`]: one chain of descriptors: limits, errors, sinks for its segments.
@@ -44,6 +46,8 @@
 
 #[path = "vring/addr.rs"]
 pub mod addr;
+#[path = "vring/ahead.rs"]
+mod ahead;
 #[path = "vring/chain.rs"]
 pub mod chain;
 #[path = "vring/dirty.rs"]
@@ -92,6 +96,7 @@ pub use self::{
     },
     translate::{
         Access,
+        LastRegion,
         Region,
         RegionError,
         Regions,

@@ -70,7 +70,10 @@ pub use reset::{
     abort_connection,
     reset_connections, //
 };
-pub use send_queue::SendQueue;
+pub use send_queue::{
+    SendQueue,
+    TxPackets, //
+};
 
 struct Common;
 

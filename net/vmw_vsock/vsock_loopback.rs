@@ -25,7 +25,6 @@ use kernel::{
 use kernel_ext::{
     net::Net,
     rcu::RcuSlot,
-    skb_list::SkbList,
     sock::{
         LockedSock,
         VsockSock, //
@@ -43,8 +42,8 @@ use virtio_transport_common::{
     RxPacket,
     SendQueue,
     Source,
-    TxControl,
-    TxPacket, //
+    TxPacket,
+    TxPackets, //
 };
 use vsock_proto::addr::{
     Addr,
@@ -98,13 +97,12 @@ impl WorkItem for Loopback {
 }
 
 /// The packets that one run of the work moves.
-struct Turn(SkbList<TxControl>);
+struct Turn(TxPackets);
 
 impl Source for Turn {
     #[inline]
     fn next(&mut self) -> Option<RxPacket> {
-        let packet = TxPacket::from_skb(self.0.pop_front()?);
-        let mut packet = RxPacket::from_tx(packet);
+        let mut packet = RxPacket::from_tx(self.0.pop()?);
         packet.deliver_tap();
         Some(packet)
     }

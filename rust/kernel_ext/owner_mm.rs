@@ -123,6 +123,16 @@ impl OwnerMm {
 /// Context: all accesses may fault, hence sleep.
 pub struct InOwnerMm(NotThreadSafe);
 
+/// The result of an access that is done, or fails with `EFAULT`. That of the kernel crate is a call.
+#[inline(always)]
+fn done(ret: c_int) -> Result {
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(EFAULT)
+    }
+}
+
 impl InOwnerMm {
     #[inline]
     pub(crate) fn new() -> Self {
@@ -140,9 +150,7 @@ impl InOwnerMm {
         let mut val = 0;
         // SAFETY: `val` is valid for writes; `get_user()` takes any user address, and fails for
         // what is none.
-        to_result(unsafe {
-            bindings::get_user_u16(&mut val, addr.user_ptr().as_const_ptr().cast())
-        })?;
+        done(unsafe { bindings::get_user_u16(&mut val, addr.user_ptr().as_const_ptr().cast()) })?;
         Ok(val)
     }
 
@@ -155,7 +163,7 @@ impl InOwnerMm {
     #[inline]
     pub fn put_u16(&self, addr: OwnerAddr, val: u16) -> Result {
         // SAFETY: `put_user()` takes any user address, and fails for what is none.
-        to_result(unsafe { bindings::put_user_u16(val, addr.user_ptr().as_mut_ptr().cast()) })
+        done(unsafe { bindings::put_user_u16(val, addr.user_ptr().as_mut_ptr().cast()) })
     }
 
     /// Sets the bits `mask` of an aligned `u32`, with a single atomic operation that orders
@@ -182,6 +190,59 @@ impl InOwnerMm {
         UserSlice::new(addr.user_ptr(), out.len())
             .reader()
             .read_slice(out)
+    }
+
+    /// As [`read_slice`](Self::read_slice), but does not look for the object of the kernel that `out`
+    /// belongs to: for what is done often.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_slice`](Self::read_slice).
+    #[inline]
+    pub fn read_small(&self, addr: OwnerAddr, out: &mut [u8]) -> Result {
+        // SAFETY: `out` is valid for writes of its length.
+        unsafe { self.read_raw(addr, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    #[inline]
+    pub(crate) unsafe fn read_raw(&self, addr: OwnerAddr, to: *mut u8, len: usize) -> Result {
+        // SAFETY: By the safety requirements; the function checks that all of the rest is user
+        // memory, and fails for what is not mapped.
+        done(unsafe { bindings::read_user(to.cast(), addr.user_ptr().as_const_ptr(), len) })
+    }
+
+    /// As [`write_slice`](Self::write_slice), for what is done often: see
+    /// [`read_small`](Self::read_small).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_slice`](Self::write_slice).
+    #[inline]
+    pub fn write_small(&self, addr: OwnerAddr, data: &[u8]) -> Result {
+        let (to, from) = (addr.user_ptr().as_mut_ptr(), data.as_ptr().cast());
+        // SAFETY: `data` is valid for reads of its length; as for `read_raw()`.
+        done(unsafe { bindings::write_user(to, from, data.len()) })
+    }
+
+    /// Writes the 8 bytes `elem` at `offset`, a multiple of 4, behind `used`, and after that, in the
+    /// order that other processors see, `index` at the second two bytes of `used`. The accesses are
+    /// of 4, 4 and 2 bytes, in memory order.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; nothing, or a part, may have been written, and the index was not.
+    #[inline]
+    pub fn put_used(&self, used: OwnerAddr, offset: usize, elem: [u8; 8], index: u16) -> Result {
+        let [a, b, c, d, e, f, g, h] = elem;
+        let id = u32::from_ne_bytes([a, b, c, d]);
+        let len = u32::from_ne_bytes([e, f, g, h]);
+        let used = used.user_ptr().as_mut_ptr();
+        // SAFETY: The function checks that all of this is user memory, and fails for what is not
+        // mapped.
+        done(unsafe { bindings::put_user_used(used, offset, id, len, index) })
     }
 
     /// Copies bytes into the owner's memory.

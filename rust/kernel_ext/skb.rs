@@ -8,7 +8,9 @@ use crate::{
     bindings,
     gfp::Gfp,
     net::Net,
-    sock::VsockSock, //
+    owner_mm::InOwnerMm,
+    sock::VsockSock,
+    user_iov::UserIov, //
 };
 use core::{
     marker::PhantomData,
@@ -183,6 +185,15 @@ impl<C> SkBuff<C> {
         }
     }
 
+    /// The end of the bytes in the linear part.
+    #[doc(alias = "skb_tail_pointer")]
+    #[inline]
+    fn tail(&self) -> *mut u8 {
+        let skb = self.skb();
+        // SAFETY: By the type invariants, the buffer is valid: the tail is in its linear part.
+        unsafe { skb.head.add(self.offset(skb.tail)) }
+    }
+
     /// How many bytes the linear part has, head included: what a device may write.
     #[inline]
     pub fn capacity(&self) -> usize {
@@ -282,6 +293,20 @@ impl<C> SkBuff<C> {
         Some(unsafe { core::slice::from_raw_parts(self.skb().data, self.len()) })
     }
 
+    /// The head and the payload, one behind the other, if the payload is linear.
+    #[inline]
+    pub fn head_and_linear(&self) -> Option<&[u8]> {
+        if self.is_nonlinear() {
+            return None;
+        }
+        let skb = self.skb();
+        let len = (skb.data as usize).wrapping_sub(skb.head as usize);
+        let len = len.wrapping_add(self.len());
+        // SAFETY: The head ends at `data`, where the payload of `len` bytes begins, since it is
+        // linear; the type invariants say that all of this is initialized.
+        Some(unsafe { core::slice::from_raw_parts(skb.head, len) })
+    }
+
     /// Appends bytes to a linear payload.
     ///
     /// # Errors
@@ -320,9 +345,7 @@ impl<C> SkBuff<C> {
             return Err(EFAULT);
         }
         let offset = c_int::try_from(offset)?;
-        let (head_raw, tail) = (self.skb().head, self.offset(self.skb().tail));
-        // SAFETY: By the type invariants, the buffer is valid: the tail is in its linear part.
-        let dst = unsafe { head_raw.add(tail) };
+        let dst = self.tail();
         // SAFETY: `dst` has room for `head` and `len` more bytes.
         let behind = unsafe { dst.add(head.len()) };
         // SAFETY: `behind` has room for `len` bytes; `other` has that many from `offset` on.
@@ -379,6 +402,39 @@ impl<C> SkBuff<C> {
             self.clear_len();
         }
         ret
+    }
+
+    /// Fills the payload, which must be empty, with the `len` bytes of a list that begin at `offset`.
+    ///
+    /// Context: sleeps.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fill_from_iter`](Self::fill_from_iter).
+    pub fn fill_from_owner(
+        &mut self,
+        source: &UserIov,
+        mm: &InOwnerMm,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        if self.is_nonlinear() {
+            let mut iter = source.source(mm);
+            iter.advance(offset);
+            return self.fill_from_iter(&mut iter, len);
+        }
+        if !self.is_empty() {
+            return Err(EINVAL);
+        }
+        if len > self.tailroom() {
+            return Err(EMSGSIZE);
+        }
+        let to = self.tail();
+        // SAFETY: The buffer is linear and has room for `len` bytes there.
+        unsafe { source.read_raw(mm, offset, to.cast(), len) }?;
+        // INVARIANT: The new bytes of the payload were just initialized.
+        self.set_len(len);
+        Ok(())
     }
 
     fn set_len(&mut self, len: usize) {

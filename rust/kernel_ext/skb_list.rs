@@ -108,6 +108,23 @@ impl<C> SkbList<C> {
         self.len = self.len.wrapping_add(1);
     }
 
+    /// Moves all buffers of another list behind those of this one.
+    #[inline]
+    pub fn append(&mut self, other: &mut Self) {
+        let mut other = core::mem::take(other);
+        // INVARIANT: The chain goes on with that of the other list, which is left without any.
+        let first = other.first.take();
+        if first.is_none() {
+            return;
+        }
+        match self.last {
+            Some(last) => Self::set_next(last, first),
+            None => self.first = first,
+        }
+        self.last = other.last.take();
+        self.len = self.len.wrapping_add(core::mem::take(&mut other.len));
+    }
+
     /// Takes the first buffer.
     #[inline]
     pub fn pop_front(&mut self) -> Option<SkBuff<C>> {

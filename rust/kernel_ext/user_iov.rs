@@ -75,6 +75,7 @@ impl UserIov {
     }
 
     /// Removes all pieces, and keeps the room.
+    #[inline]
     pub fn clear(&mut self) {
         // INVARIANT: The list is empty.
         self.pieces.clear();
@@ -167,6 +168,83 @@ impl UserIov {
     pub fn dest<'a>(&'a self, mm: &'a InOwnerMm) -> UserDest<'a> {
         // INVARIANT: The direction is that of a destination.
         UserDest(RawIter::new(self, bindings::ITER_DEST, mm))
+    }
+
+    /// Reads `out` from the pieces, without what they begin with: `offset` bytes.
+    ///
+    /// For some bytes this is cheaper than a [`source`](Self::source).
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there; the content of `out` is then unspecified.
+    #[inline]
+    pub fn read_at(&self, mm: &InOwnerMm, offset: usize, out: &mut [u8]) -> Result {
+        // SAFETY: `out` is valid for writes of its length.
+        unsafe { self.read_raw(mm, offset, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    #[inline]
+    pub(crate) unsafe fn read_raw(
+        &self,
+        mm: &InOwnerMm,
+        offset: usize,
+        to: *mut u8,
+        len: usize,
+    ) -> Result {
+        self.parts(offset, len, |addr, done, len| {
+            // SAFETY: The parts are at most `len` bytes together.
+            let to = unsafe { to.add(done) };
+            // SAFETY: As above.
+            unsafe { mm.read_raw(addr, to, len) }
+        })
+    }
+
+    /// Writes `data` to the pieces, behind what they begin with: `offset` bytes.
+    ///
+    /// For some bytes this is cheaper than a [`dest`](Self::dest).
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there is no room for all of it; a part may have been written.
+    #[inline]
+    pub fn write_at(&self, mm: &InOwnerMm, offset: usize, data: &[u8]) -> Result {
+        self.parts(offset, data.len(), |addr, done, len| {
+            let rest = data.get(done..).ok_or(EFAULT)?;
+            mm.write_small(addr, rest.get(..len).ok_or(EFAULT)?)
+        })
+    }
+
+    /// Calls `f` with the parts that the `len` bytes from `offset` on consist of: where each is, how
+    /// many bytes were before it, and how many it has.
+    #[inline]
+    fn parts(
+        &self,
+        offset: usize,
+        len: usize,
+        mut f: impl FnMut(OwnerAddr, usize, usize) -> Result,
+    ) -> Result {
+        let (mut skip, mut done) = (offset, 0_usize);
+        for (addr, room) in self.pieces() {
+            if len == done {
+                break;
+            }
+            let Some(room) = room.checked_sub(skip).filter(|room| *room != 0) else {
+                skip = skip.saturating_sub(room);
+                continue;
+            };
+            let part = room.min(len.saturating_sub(done));
+            f(addr.checked_add(skip).ok_or(EFAULT)?, done, part)?;
+            done = done.saturating_add(part);
+            skip = 0;
+        }
+        if len == done {
+            Ok(())
+        } else {
+            Err(EFAULT)
+        }
     }
 }
 

@@ -10,15 +10,15 @@ use core::{
 };
 
 use crate::{
+    ahead::Ahead,
     layout,
     memory::Endian,
     nospec,
     translate::PieceError,
     Access,
+    Config,
     Gpa,
-    RingAddr,
     RingMemory,
-    RingSize,
     Segment,
     Translate,
     UserAddr, //
@@ -277,18 +277,17 @@ impl Descriptor {
     }
 }
 
-/// Where the entries of a table are.
+/// Where the entries of an indirect table are.
 #[derive(Clone, Copy)]
 enum Place {
-    /// The table of the ring.
-    Ring(RingAddr),
-    /// An indirect table in one piece.
+    /// In one piece.
     Whole(UserAddr),
-    /// An indirect table in several pieces: each entry is translated by itself.
+    /// In several pieces: each entry is translated by itself.
     Scattered(Gpa),
 }
 
-/// A table of descriptors, with the entries that were read ahead.
+/// An indirect table, with the entries that were read ahead: it belongs to one chain only, and is
+/// mostly in order.
 struct Table {
     place: Place,
     /// How many entries it has.
@@ -353,11 +352,6 @@ impl Table {
         // OVERFLOW: `index` is below 65536.
         let offset = u64::from(index).wrapping_mul(layout::DESC_LEN);
         match self.place {
-            // Read one at a time: what comes next is often far away.
-            Place::Ring(base) => mem
-                .read_desc(base.offset(offset))
-                .map_err(RingError::Memory),
-            // Read ahead: the table belongs to this chain only, mostly in order.
             Place::Whole(base) => {
                 let in_window = index.wrapping_sub(self.window_start);
                 if in_window >= self.window_len {
@@ -397,7 +391,7 @@ impl Table {
     }
 }
 
-/// Reads the chain that begins at `head`, which is less than `size`.
+/// Reads the chain that begins at `head`, which is less than the size of the ring.
 ///
 /// A chain may have as many descriptors as the ring, wherever they are. The one that refers to a
 /// table is not counted, and there can only be one of them since nothing may follow it: thus at most
@@ -406,9 +400,8 @@ impl Table {
 pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
     mem: &M,
     table: &T,
-    ring: RingAddr,
-    size: RingSize,
-    endian: Endian,
+    config: &Config,
+    ahead: &mut Ahead,
     head: u16,
     out: &mut S,
 ) -> Result<Chain, RingError<M::Error, T::Error>> {
@@ -421,55 +414,94 @@ pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
         writable_segments: 0,
         descriptors: 0,
     };
-    let mut entries = Table::new(Place::Ring(ring), size.into());
-    let mut index = u32::from(head);
-    // What is left of the budget, for the chain and for the table that is being read.
-    let mut left = u32::from(size);
-    let mut left_in_table = left;
+    let size = u32::from(config.size);
+    let read = |index: u32| {
+        // CAST: Less than the size of the ring.
+        ahead
+            .desc(mem, config, index as u16)
+            .map_err(RingError::Memory)
+    };
+    let first = (u32::from(head), size, size);
+    if let Some(desc) = follow(&mut chain, first, table, config.endian, out, read)? {
+        walk_indirect(&mut chain, desc, mem, table, config, out)?;
+    }
+    Ok(chain)
+}
 
+/// Reads the indirect table that `desc`, the last descriptor of `chain`, refers to.
+#[inline(never)]
+fn walk_indirect<M: RingMemory, T: Translate, S: Segments>(
+    chain: &mut Chain,
+    desc: Descriptor,
+    mem: &M,
+    table: &T,
+    config: &Config,
+    out: &mut S,
+) -> Result<(), RingError<M::Error, T::Error>> {
+    // Otherwise the length of a chain would not be limited by that of the ring. The specification
+    // forbids it to the driver.
+    if desc.has(Descriptor::F_NEXT) {
+        return Err(Malformed::IndirectNext.into());
+    }
+    // What is left of the budget: of the descriptors that were read, `desc` is not counted.
+    let left = u32::from(config.size)
+        .saturating_add(1)
+        .saturating_sub(chain.descriptors);
+    // The write flag has no meaning here (2.7.5.3.2).
+    let mut entries = Table::indirect::<M, T>(table, desc)?;
+    let count = entries.count;
+    let read = |index: u32| entries.read(mem, table, index);
+    let first = (0, count, left.min(count));
+    match follow(chain, first, table, config.endian, out, read)? {
+        Some(_) => Err(Malformed::IndirectNested.into()),
+        None => Ok(()),
+    }
+}
+
+/// Follows a chain in one table, of which `read` reads an entry.
+///
+/// `first` is the entry to begin with, how many entries the table has, and how many may be read.
+///
+/// Returns the descriptor that refers to another table, if there is one.
+#[inline(always)]
+fn follow<E, T: Translate, S: Segments>(
+    chain: &mut Chain,
+    first: (u32, u32, u32),
+    table: &T,
+    endian: Endian,
+    out: &mut S,
+    mut read: impl FnMut(u32) -> Result<[u8; 16], RingError<E, T::Error>>,
+) -> Result<Option<Descriptor>, RingError<E, T::Error>> {
+    let (mut index, count, mut left) = first;
     loop {
-        if left == 0 || left_in_table == 0 {
+        if left == 0 {
             return Err(Malformed::TooLong.into());
         }
         // CAST: It gets no larger.
-        index = nospec::below(index.into(), entries.count.into()) as u32;
-        let desc = Descriptor::new(entries.read(mem, table, index)?, endian);
-        // OVERFLOW: At most one more than `size`.
+        index = nospec::below(index.into(), count.into()) as u32;
+        let desc = Descriptor::new(read(index)?, endian);
+        // OVERFLOW: At most one more than the ring has.
         chain.descriptors = chain.descriptors.wrapping_add(1);
-
         if desc.has(Descriptor::F_INDIRECT) {
-            if !matches!(entries.place, Place::Ring(_)) {
-                return Err(Malformed::IndirectNested.into());
-            }
-            // Otherwise the length of a chain would not be limited by that of the ring. The
-            // specification forbids it to the driver.
-            if desc.has(Descriptor::F_NEXT) {
-                return Err(Malformed::IndirectNext.into());
-            }
-            // The write flag has no meaning here (2.7.5.3.2).
-            entries = Table::indirect::<M, T>(table, desc)?;
-            left_in_table = entries.count;
-            index = 0;
-            continue;
+            return Ok(Some(desc));
         }
 
-        add(&mut chain, desc, table, out)?;
+        add(chain, desc, table, out)?;
 
         if !desc.has(Descriptor::F_NEXT) {
-            return Ok(chain);
+            return Ok(None);
         }
         index = desc.next.into();
-        if index >= entries.count {
+        if index >= count {
             return Err(Malformed::Next.into());
         }
-        // OVERFLOW: Both were compared with zero above.
+        // OVERFLOW: It was compared with zero above.
         left = left.wrapping_sub(1);
-        left_in_table = left_in_table.wrapping_sub(1);
     }
 }
 
 /// Adds what one descriptor describes.
-#[inline]
+#[inline(always)]
 fn add<E, T: Translate, S: Segments>(
     chain: &mut Chain,
     desc: Descriptor,
@@ -501,11 +533,35 @@ fn add<E, T: Translate, S: Segments>(
         .checked_add(desc.len)
         .filter(|sum| sum.checked_add(other).is_some())
         .ok_or(Malformed::Length)?;
+    if desc.len == 0 {
+        return Ok(());
+    }
 
+    match table.lookup(desc.addr, desc.len, access) {
+        // Mostly it is in one piece.
+        Ok(piece) if piece.len == desc.len => {
+            out.push(piece, writable)
+                .map_err(|Full| Malformed::Segments)?;
+            // A sink without limit must not wrap the counter.
+            *segments = segments.saturating_add(1);
+            Ok(())
+        }
+        _ => add_pieces(segments, desc, access, table, out),
+    }
+}
+
+/// Adds what a descriptor describes that is not in one piece, or nowhere.
+#[cold]
+fn add_pieces<E, T: Translate, S: Segments>(
+    segments: &mut u32,
+    desc: Descriptor,
+    access: Access,
+    table: &T,
+    out: &mut S,
+) -> Result<(), RingError<E, T::Error>> {
     for piece in table.pieces(desc.addr, desc.len, access) {
-        out.push(piece?, writable)
+        out.push(piece?, access == Access::Write)
             .map_err(|Full| Malformed::Segments)?;
-        // A sink without limit must not wrap the counter.
         *segments = segments.saturating_add(1);
     }
     Ok(())

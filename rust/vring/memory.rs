@@ -3,6 +3,7 @@
 //! Access to the memory of a ring.
 
 use crate::{
+    layout,
     RingAddr,
     UserAddr, //
 };
@@ -69,7 +70,7 @@ impl Endian {
 /// | in the device | orders | pairs in the driver with |
 /// |---|---|---|
 /// | `read_barrier` after `avail.idx` was read | `avail.idx` before `avail.ring[]` and the descriptors (and before the buffers, which are read by the caller after `pop`) | the write barrier before it stores `avail.idx` |
-/// | `write_barrier` before `used.idx` is stored | `used.ring[]`, and what the caller wrote to the buffers, before `used.idx` | the read barrier after it loads `used.idx` |
+/// | `write_barrier` before `used.idx` is stored, also in `put_used` | `used.ring[]`, and what the caller wrote to the buffers, before `used.idx` | the read barrier after it loads `used.idx` |
 /// | `full_barrier` in `should_signal` | store of `used.idx` before the load of `avail.flags` or `used_event` | the full barrier between its store of these and its last look at `used.idx` |
 /// | `full_barrier` in `enable_notify` | store of `used.flags` or `avail_event` before the load of `avail.idx` | the full barrier between its store of `avail.idx` and its load of these |
 ///
@@ -116,16 +117,31 @@ pub trait RingMemory {
     /// The memory cannot be written.
     fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result<(), Self::Error>;
 
-    /// Reads one descriptor of the ring.
+    /// Reads entries of the available ring that lie one after the other; the values are in memory
+    /// order. Each is two bytes of which nobody else reads or writes one alone, and that do not change
+    /// any more: they may be read in any order and size of accesses.
     ///
     /// # Errors
     ///
     /// Like [`read_ring`](Self::read_ring).
     #[inline]
-    fn read_desc(&self, at: RingAddr) -> Result<[u8; 16], Self::Error> {
-        let mut desc = [0; 16];
-        self.read_ring(at, &mut desc)?;
-        Ok(desc)
+    fn read_heads(&self, at: RingAddr, out: &mut [u16]) -> Result<(), Self::Error> {
+        let mut at = at;
+        for head in out {
+            *head = self.read_u16(at)?;
+            at = at.offset(2);
+        }
+        Ok(())
+    }
+
+    /// Reads descriptors of the ring that lie one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_ring`](Self::read_ring).
+    #[inline]
+    fn read_ring_descs(&self, at: RingAddr, out: &mut [[u8; 16]]) -> Result<(), Self::Error> {
+        self.read_ring(at, out.as_flattened_mut())
     }
 
     /// Reads descriptors of an indirect table that lie one after the other.
@@ -153,6 +169,25 @@ pub trait RingMemory {
         Ok(())
     }
 
+    /// Writes one entry of the used ring, then the index that shows it to the driver, with a write
+    /// barrier between the two, and notes both writes.
+    ///
+    /// `used` is where the ring begins, `offset` where the entry is in it, and `index` in memory order.
+    ///
+    /// # Errors
+    ///
+    /// Like [`write_used`](Self::write_used); the entry may have been written then, and the index not.
+    #[inline]
+    fn put_used(
+        &self,
+        used: RingAddr,
+        offset: u64,
+        elem: [u8; 8],
+        index: u16,
+    ) -> Result<(), Self::Error> {
+        put_used_apart(self, used, offset, elem, index)
+    }
+
     /// Orders reads before it against reads after it (`smp_rmb()`).
     fn read_barrier(&self);
 
@@ -167,4 +202,27 @@ pub trait RingMemory {
     /// It is called for exactly the bytes that were written.
     #[inline]
     fn note_write(&self, _at: RingAddr, _len: u32) {}
+}
+
+/// [`RingMemory::put_used`] with one access after the other.
+///
+/// # Errors
+///
+/// As there.
+#[inline]
+pub fn put_used_apart<M: RingMemory + ?Sized>(
+    mem: &M,
+    used: RingAddr,
+    offset: u64,
+    elem: [u8; 8],
+    index: u16,
+) -> Result<(), M::Error> {
+    let at = used.offset(offset);
+    mem.write_used(at, elem)?;
+    mem.note_write(at, 8);
+    mem.write_barrier();
+    let at = used.offset(layout::IDX_OFFSET);
+    mem.write_u16(at, index)?;
+    mem.note_write(at, 2);
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! The ring of a running queue.
 
 use crate::{
+    ahead::Ahead,
     chain,
     event::need_event,
     layout,
@@ -117,6 +118,8 @@ pub struct SplitRing {
     signalled_used: Option<u16>,
     /// Whether the driver is asked to notify us.
     notify: bool,
+    /// What was read of chains that were not taken yet. The position of the ring does not tell of it.
+    ahead: Ahead,
 }
 
 impl SplitRing {
@@ -143,6 +146,7 @@ impl SplitRing {
             staged: 0,
             signalled_used: None,
             notify: true,
+            ahead: Ahead::new(),
         };
         ring.write_used_flags(mem)?;
         if config.event_idx {
@@ -177,6 +181,7 @@ impl SplitRing {
     pub fn set_vring_base(&mut self, base: u16) {
         self.last_avail_idx = base;
         self.avail_idx = base;
+        self.ahead.forget();
     }
 
     /// The used index that the driver sees.
@@ -224,26 +229,37 @@ impl SplitRing {
         }
 
         let position = self.last_avail_idx;
-        let slot = self.size().mask(position);
-        let at = self.avail_at(layout::avail_offset(slot));
-        let head = self.read_u16(mem, at).map_err(RingError::widen)?;
+        match self.read_chain(mem, table, position, out) {
+            Ok(mut chain) => {
+                chain.position = position;
+                // INVARIANT: `avail_idx` was different.
+                self.last_avail_idx = position.wrapping_add(1);
+                Ok(Some(chain))
+            }
+            Err(error) => {
+                // Next time it is read as it then is.
+                self.ahead.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the chain at an available index, of which there is at least one.
+    #[inline(always)]
+    fn read_chain<M: RingMemory, T: Translate, S: Segments>(
+        &mut self,
+        mem: &M,
+        table: &T,
+        position: u16,
+        out: &mut S,
+    ) -> Result<Chain, RingError<M::Error, T::Error>> {
+        let pending = self.known_pending();
+        let head = self.ahead.head(mem, &self.config, position, pending);
+        let head = self.config.endian.u16(head.map_err(RingError::Memory)?);
         if head >= self.size().get() {
             return Err(Malformed::Head.into());
         }
-
-        let mut chain = chain::walk(
-            mem,
-            table,
-            self.config.desc,
-            self.size(),
-            self.config.endian,
-            head,
-            out,
-        )?;
-        chain.position = position;
-        // INVARIANT: `avail_idx` was different.
-        self.last_avail_idx = position.wrapping_add(1);
-        Ok(Some(chain))
+        chain::walk(mem, table, &self.config, &mut self.ahead, head, out)
     }
 
     /// Gives back the chain that was taken last: the next [`pop`](Self::pop) finds it again, with
@@ -262,6 +278,7 @@ impl SplitRing {
         }
         // INVARIANT: The difference was less than the number of entries.
         self.last_avail_idx = chain.position;
+        self.ahead.forget();
         Ok(())
     }
 
@@ -282,8 +299,19 @@ impl SplitRing {
         chain: Chain,
         written: u32,
     ) -> Result<(), RingError<M::Error>> {
-        self.stage(mem, chain, written)?;
-        self.publish(mem)
+        if self.staged != 0 {
+            self.stage(mem, chain, written)?;
+            return self.publish(mem);
+        }
+        let old = self.last_used_idx;
+        let new = old.wrapping_add(1);
+        let offset = layout::used_offset(self.size().mask(old));
+        let elem = self.used_elem(chain, written);
+        let index = self.config.endian.u16(new);
+        mem.put_used(self.config.used, offset, elem, index)
+            .map_err(RingError::Memory)?;
+        self.used_moved(new);
+        Ok(())
     }
 
     /// Like [`complete`](Self::complete), but the driver does not see it before
@@ -327,14 +355,20 @@ impl SplitRing {
         // The entries, and what the caller wrote to the buffers, come before the index.
         mem.write_barrier();
         self.write_u16(mem, self.used_at(layout::IDX_OFFSET), new)?;
-        self.last_used_idx = new;
         self.staged = 0;
+        self.used_moved(new);
+        Ok(())
+    }
+
+    /// The driver sees another used index.
+    #[inline]
+    fn used_moved(&mut self, new: u16) {
+        let old = core::mem::replace(&mut self.last_used_idx, new);
         // If the index overtakes the one of the last signal, it went around: the two cannot be
         // compared any more, and the next question must be answered with "yes".
         self.signalled_used = self
             .signalled_used
             .filter(|signalled| new.wrapping_sub(*signalled) >= new.wrapping_sub(old));
-        Ok(())
     }
 
     /// Returns several chains to the driver, each with the number of bytes that were written.
@@ -485,6 +519,7 @@ impl SplitRing {
             // INVARIANT: `pending` was just checked.
             self.avail_idx = index;
             mem.read_barrier();
+            self.ahead.index_moved();
         }
         Ok(())
     }

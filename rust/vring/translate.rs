@@ -2,6 +2,8 @@
 
 //! From guest addresses to addresses of the owner.
 
+use core::cell::Cell;
+
 use crate::{
     nospec,
     Gpa,
@@ -118,7 +120,7 @@ pub struct Pieces<'a, T: Translate + ?Sized> {
 }
 
 impl<T: Translate + ?Sized> Pieces<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn step(&mut self) -> Result<Segment, PieceError<T::Error>> {
         let at = self.at.ok_or(PieceError::Address)?;
         let mut piece = self
@@ -345,6 +347,64 @@ impl Translate for Regions<'_> {
             addr,
             // CAST: At most `len`.
             len: room as u32,
+        })
+    }
+}
+
+/// A memory table that looks first where it found the last address.
+///
+/// The buffers of a driver are mostly in one region, so this is what most lookups need.
+pub struct LastRegion<'a> {
+    regions: Regions<'a>,
+    /// The region of the last address, or one without any bytes. Its end exists for the owner.
+    last: Cell<Region>,
+}
+
+impl<'a> LastRegion<'a> {
+    /// Takes a table.
+    #[inline]
+    pub const fn new(regions: Regions<'a>) -> Self {
+        Self {
+            regions,
+            last: Cell::new(Region {
+                gpa_start: Gpa(0),
+                size: 0,
+                user_addr: UserAddr(0),
+                writable: false,
+            }),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, at: Gpa, len: u32, access: Access) -> Result<Segment, TranslateError> {
+        if let Some(region) = self.regions.find(at) {
+            if region.user_addr.checked_add(region.size).is_some() {
+                self.last.set(*region);
+            }
+        }
+        self.regions.lookup(at, len, access)
+    }
+}
+
+impl Translate for LastRegion<'_> {
+    type Error = TranslateError;
+
+    #[inline]
+    fn lookup(&self, at: Gpa, len: u32, access: Access) -> Result<Segment, TranslateError> {
+        let last = self.last.get();
+        let offset = at.0.wrapping_sub(last.gpa_start.0);
+        if offset >= last.size
+            // OVERFLOW: It was just compared.
+            || u64::from(len) > last.size.wrapping_sub(offset)
+            || (access == Access::Write && !last.writable)
+        {
+            return self.search(at, len, access);
+        }
+        let offset = nospec::below(offset, last.size);
+        Ok(Segment {
+            // OVERFLOW: The region ends below the last address.
+            addr: last.user_addr.offset(offset),
+            len,
         })
     }
 }

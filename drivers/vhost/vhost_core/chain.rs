@@ -6,31 +6,24 @@ use crate::{
     memory::Untranslated,
     ring_memory::OwnerRing,
     state::{
-        Inner,
+        Parts,
         Why, //
     },
     virtqueue::Virtqueue,
 };
 use kernel::{
     prelude::*,
-    sync::lock::{
-        mutex::MutexBackend,
-        Guard, //
-    },
     time::{
         delay::fsleep,
         Delta, //
     },
 };
 use kernel_ext::{
-    owner_mm::{
-        InOwnerMm,
-        OwnerAddr, //
-    },
+    owner_mm::OwnerAddr,
+    skb::SkBuff,
     user_iov::{
         UserDest,
-        UserIov,
-        UserSource, //
+        UserIov, //
     },
 };
 use vring::{
@@ -78,14 +71,15 @@ impl Budget {
     }
 }
 
-/// A queue that runs, locked by the thread that works on it.
+/// A queue that runs, locked by the thread that works on it: see [`Virtqueue::run`].
 ///
-/// When it is dropped, the driver is signalled, if anything was completed and if it wants to be.
-#[must_use = "the queue is locked for nothing"]
+/// If it breaks, nothing can be done with it any more; the state of the queue and user space learn of
+/// it at the end of the run.
 pub struct Active<'a> {
     queue: &'a Virtqueue,
-    inner: Guard<'a, Inner, MutexBackend>,
-    mm: &'a InOwnerMm,
+    parts: Parts<'a>,
+    /// Why the queue is to be Broken.
+    broken: Option<Why>,
     /// Whether a chain was completed.
     used: bool,
     /// How many descriptors were read since the last [`spend`](Self::spend).
@@ -101,6 +95,7 @@ struct Lists<'a> {
 }
 
 impl Segments for Lists<'_> {
+    #[inline]
     fn clear(&mut self) {
         self.readable.clear();
         self.writable.clear();
@@ -130,18 +125,31 @@ impl Segments for Lists<'_> {
 }
 
 impl<'a> Active<'a> {
-    pub(crate) fn new(
-        queue: &'a Virtqueue,
-        inner: Guard<'a, Inner, MutexBackend>,
-        mm: &'a InOwnerMm,
-    ) -> Self {
+    #[inline]
+    pub(crate) fn new(queue: &'a Virtqueue, parts: Parts<'a>) -> Self {
         Self {
             queue,
-            inner,
-            mm,
+            parts,
+            broken: None,
             used: false,
             descriptors: 0,
         }
+    }
+
+    /// Ends the run: signals the driver. If the queue is to be Broken, says why.
+    pub(crate) fn end(mut self) -> Option<Why> {
+        // Without anybody to be signalled nothing may be noted as signalled either.
+        if let Some(call) = self.parts.call.filter(|_| self.used) {
+            // If the queue just broke, the driver gets what was completed before, and a signal: it may
+            // be waiting.
+            let signal = self
+                .with_ring(|ring, mem| ring.should_signal(mem))
+                .unwrap_or(true);
+            if signal {
+                call.signal();
+            }
+        }
+        self.broken
     }
 
     /// Does something with the ring, and breaks the queue if that fails.
@@ -150,22 +158,25 @@ impl<'a> Active<'a> {
         &mut self,
         f: impl FnOnce(&mut SplitRing, &OwnerRing<'_>) -> core::result::Result<R, E>,
     ) -> core::result::Result<R, Broken> {
-        // There is a ring unless the queue broke just before.
-        let parts = self.inner.parts(self.mm).ok_or(Broken)?;
-        match f(parts.ring, &parts.mem) {
+        if self.broken.is_some() {
+            return Err(Broken);
+        }
+        match f(self.parts.ring, &self.parts.mem) {
             Ok(ret) => Ok(ret),
             Err(why) => Err(self.set_broken(why.into())),
         }
     }
 
+    #[cold]
     fn set_broken(&mut self, why: Why) -> Broken {
-        self.queue.set_broken(&mut self.inner, why);
+        self.broken.get_or_insert(why);
         Broken
     }
 
     /// The number of entries of the ring.
+    #[inline]
     pub fn size(&self) -> u16 {
-        self.inner.size.get()
+        self.parts.ring.size().get()
     }
 
     /// Takes the next chain. If there is none, the work of the queue will be queued when there is one
@@ -180,10 +191,13 @@ impl<'a> Active<'a> {
     #[inline]
     pub fn pop(&mut self) -> core::result::Result<Option<Chain<'_, 'a>>, Broken> {
         loop {
-            let parts = self.inner.parts(self.mm).ok_or(Broken)?;
+            if self.broken.is_some() {
+                return Err(Broken);
+            }
+            let parts = &mut self.parts;
             let mut lists = Lists {
-                readable: parts.readable,
-                writable: parts.writable,
+                readable: &mut *parts.readable,
+                writable: &mut *parts.writable,
                 no_memory: false,
             };
             match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
@@ -250,25 +264,6 @@ impl<'a> Active<'a> {
     }
 }
 
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        // Without anybody to be signalled nothing may be noted as signalled either.
-        if !self.used || self.inner.call.is_none() {
-            return;
-        }
-        // If the queue just broke, the driver gets what was completed before, and a signal: it may
-        // be waiting.
-        let signal = self
-            .with_ring(|ring, mem| ring.should_signal(mem))
-            .unwrap_or(true);
-        if signal {
-            if let Some(call) = &self.inner.call {
-                call.signal();
-            }
-        }
-    }
-}
-
 /// A chain of buffers, taken from the ring.
 ///
 /// It borrows the locked queue: there is one chain at a time. It is completed, or given back, which
@@ -286,45 +281,76 @@ impl Chain<'_, '_> {
     /// How many bytes the device may read.
     #[inline]
     pub fn readable_len(&self) -> usize {
-        self.active.inner.readable.bytes()
+        self.active.parts.readable.bytes()
     }
 
     /// How many bytes the device may write.
     #[inline]
     pub fn writable_len(&self) -> usize {
-        self.active.inner.writable.bytes()
+        self.active.parts.writable.bytes()
     }
 
     /// Says whether there is anything that the device may read. Descriptors without bytes do not count.
     #[inline]
     pub fn has_readable(&self) -> bool {
-        !self.active.inner.readable.is_empty()
+        !self.active.parts.readable.is_empty()
     }
 
     /// Says whether there is anything that the device may write. Descriptors without bytes do not count.
     #[inline]
     pub fn has_writable(&self) -> bool {
-        !self.active.inner.writable.is_empty()
+        !self.active.parts.writable.is_empty()
     }
 
-    /// What the device may read, from the beginning.
+    /// Copies what the device may read, without the first `offset` bytes, until `out` is full.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there.
     #[inline]
-    pub fn source(&self) -> UserSource<'_> {
-        self.active.inner.readable.source(self.active.mm)
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> Result {
+        let parts = &self.active.parts;
+        parts.readable.read_at(parts.mem.mm, offset, out)
+    }
+
+    /// Fills an empty buffer with `len` bytes of what the device may read, without the first `offset`
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there, `EMSGSIZE` if the buffer has not as much room.
+    #[inline]
+    pub fn fill<C>(&self, skb: &mut SkBuff<C>, offset: usize, len: usize) -> Result {
+        let parts = &self.active.parts;
+        skb.fill_from_owner(parts.readable, parts.mem.mm, offset, len)
+    }
+
+    /// Copies `data` to what the device may write, behind the first `offset` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it did not take all of it.
+    #[inline]
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result {
+        self.touched = true;
+        let parts = &self.active.parts;
+        parts.writable.write_at(parts.mem.mm, offset, data)
     }
 
     /// What the device may write, from the beginning.
     #[inline]
     pub fn dest(&mut self) -> UserDest<'_> {
         self.touched = true;
-        self.active.inner.writable.dest(self.active.mm)
+        let parts = &self.active.parts;
+        parts.writable.dest(parts.mem.mm)
     }
 
     /// Logs the first `len` bytes that the device may write, if it may have written any.
     #[inline]
     fn log(&self, len: usize) {
-        if self.touched && self.active.inner.logs_all() {
-            self.active.inner.log_written(self.active.mm, len);
+        let parts = &self.active.parts;
+        if self.touched && parts.logs_all {
+            parts.mem.log_buffers(parts.writable, len);
         }
     }
 

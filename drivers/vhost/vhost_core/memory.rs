@@ -30,6 +30,7 @@ use vring::{
     Gpa,
     Iotlb,
     IotlbError,
+    LastRegion,
     Region,
     RegionError,
     Regions,
@@ -154,14 +155,14 @@ impl From<IotlbError> for Untranslated {
 
 /// What buffers' addresses refer to.
 pub(crate) enum Space<'a> {
-    Table(Regions<'a>),
+    Table(LastRegion<'a>),
     Iotlb(&'a OwnerIotlb),
 }
 
 impl Translate for Space<'_> {
     type Error = Untranslated;
 
-    #[inline]
+    #[inline(always)]
     fn lookup(
         &self,
         at: Gpa,
@@ -169,7 +170,7 @@ impl Translate for Space<'_> {
         access: Access,
     ) -> core::result::Result<Segment, Untranslated> {
         match self {
-            Self::Table(regions) => regions
+            Self::Table(table) => table
                 .lookup(at, len, access)
                 .map_err(|_| Untranslated::Refused),
             Self::Iotlb(iotlb) => Ok(iotlb.lookup(at, len, access)?),

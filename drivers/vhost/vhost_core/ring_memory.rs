@@ -19,11 +19,15 @@ use kernel::{
         Write, //
     },
 };
-use kernel_ext::owner_mm::{
-    InOwnerMm,
-    OwnerAddr, //
+use kernel_ext::{
+    owner_mm::{
+        InOwnerMm,
+        OwnerAddr, //
+    },
+    user_iov::UserIov,
 };
 use vring::{
+    memory::put_used_apart,
     Access,
     Gpa,
     IotlbError,
@@ -114,13 +118,29 @@ impl RingMemory for OwnerRing<'_> {
     fn read_ring(&self, at: RingAddr, out: &mut [u8]) -> Result {
         self.pieces(at, out.len(), Access::Read, |addr, part| {
             let part = out.get_mut(part).ok_or(EFAULT)?;
-            self.mm.read_slice(Self::owner(addr.0)?, part)
+            self.mm.read_small(Self::owner(addr.0)?, part)
         })
     }
 
     #[inline]
+    fn read_heads(&self, at: RingAddr, out: &mut [u16]) -> Result {
+        self.read_ring(at, out.as_mut_bytes())
+    }
+
+    #[inline]
     fn read_bytes(&self, at: UserAddr, out: &mut [u8]) -> Result {
-        self.mm.read_slice(Self::owner(at.0)?, out)
+        self.mm.read_small(Self::owner(at.0)?, out)
+    }
+
+    #[inline]
+    fn put_used(&self, used: RingAddr, offset: u64, elem: [u8; 8], index: u16) -> Result {
+        // What is logged, or may lie in several pieces, is written piece by piece.
+        if self.iotlb.is_some() || self.log.used.is_some() {
+            return self.put_used_apart(used, offset, elem, index);
+        }
+        // CAST: An offset into a ring, which is less than a megabyte.
+        self.mm
+            .put_used(Self::owner(used.0)?, offset as usize, elem, index)
     }
 
     #[inline]
@@ -156,6 +176,29 @@ impl RingMemory for OwnerRing<'_> {
 }
 
 impl OwnerRing<'_> {
+    #[cold]
+    fn put_used_apart(&self, used: RingAddr, offset: u64, elem: [u8; 8], index: u16) -> Result {
+        put_used_apart(self, used, offset, elem, index)
+    }
+
+    /// Logs the first `len` bytes of a list of buffers.
+    #[doc(alias = "vhost_log_write")]
+    #[cold]
+    pub(crate) fn log_buffers(&self, buffers: &UserIov, len: usize) {
+        let mut left = len;
+        for (at, len) in buffers.pieces() {
+            if left == 0 {
+                break;
+            }
+            let part = len.min(left);
+            left = left.saturating_sub(part);
+            // CAST: From the size of an address to 64 bits.
+            let (at, part) = (UserAddr(at.get() as u64), part as u64);
+            self.log.owner_area(self.mm, self.memory, at, part);
+        }
+        self.log.signal();
+    }
+
     /// Logs a write to the used ring, which begins at `used` for the guest.
     #[cold]
     fn log_used(&self, used: Gpa, at: RingAddr, len: u32) {

@@ -38,6 +38,7 @@ use vring::{
     Endian,
     Gpa,
     IotlbError,
+    LastRegion,
     Malformed,
     RingAddr,
     RingError,
@@ -162,7 +163,7 @@ pub(crate) struct Inner {
     pub(crate) legacy_endian: Endian,
 }
 
-/// What work on a ring needs.
+/// What work on a ring needs: put together once for a run.
 pub(crate) struct Parts<'a> {
     pub(crate) ring: &'a mut SplitRing,
     /// The memory of the ring.
@@ -171,6 +172,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) space: Space<'a>,
     pub(crate) readable: &'a mut UserIov,
     pub(crate) writable: &'a mut UserIov,
+    /// To signal the driver, if there is anybody to be signalled.
+    pub(crate) call: Option<&'a EventFd>,
+    /// Whether all writes to buffers are to be logged.
+    pub(crate) logs_all: bool,
 }
 
 impl Inner {
@@ -467,6 +472,7 @@ impl Inner {
     /// Returns what work on the ring needs, if there is one.
     #[inline]
     pub(crate) fn parts<'a>(&'a mut self, mm: &'a InOwnerMm) -> Option<Parts<'a>> {
+        let logs_all = self.logs_all();
         let State::Running(running) = &mut self.state else {
             return None;
         };
@@ -480,7 +486,7 @@ impl Inner {
         };
         let space = match &self.iotlb {
             Some(iotlb) => Space::Iotlb(iotlb),
-            None => Space::Table(running.memory.regions()),
+            None => Space::Table(LastRegion::new(running.memory.regions())),
         };
         Some(Parts {
             ring,
@@ -488,26 +494,8 @@ impl Inner {
             space,
             readable: &mut self.readable,
             writable: &mut self.writable,
+            call: self.call.as_ref(),
+            logs_all,
         })
-    }
-
-    /// Logs the first `len` bytes that the device may write of the chain that is being worked on.
-    #[doc(alias = "vhost_log_write")]
-    pub(crate) fn log_written(&self, mm: &InOwnerMm, len: usize) {
-        let State::Running(running) = &self.state else {
-            return;
-        };
-        let mut left = len;
-        for (at, len) in self.writable.pieces() {
-            if left == 0 {
-                break;
-            }
-            let part = len.min(left);
-            left = left.saturating_sub(part);
-            // CAST: From the size of an address to 64 bits.
-            let (at, part) = (UserAddr(at.get() as u64), part as u64);
-            self.log.owner_area(mm, &running.memory, at, part);
-        }
-        self.log.signal();
     }
 }

@@ -15,7 +15,7 @@
 //! do not notice.
 //!
 //! What an ioctl changes while the queue runs takes the ring away; the next one who works on the
-//! queue, who has access to the owner's memory, makes it anew: see [`Virtqueue::lock`]. With an
+//! queue, who has access to the owner's memory, makes it anew: see [`Virtqueue::run`]. With an
 //! IOTLB it may take user space a while to say where the ring is: the queue waits then.
 //!
 //! # Translations
@@ -25,7 +25,10 @@
 //! locks of all queues, one after the other; afterwards it is used nowhere.
 
 use crate::{
-    chain::Active,
+    chain::{
+        Active,
+        Broken, //
+    },
     memory::MemTable,
     message::{
         Asker,
@@ -122,7 +125,7 @@ pub enum Idle {
 /// A queue of a device.
 ///
 /// It is shared between the device core, which configures, starts and stops it, and the device,
-/// which works on the chains that the driver puts there: see [`lock`](Self::lock).
+/// which works on the chains that the driver puts there: see [`run`](Self::run).
 ///
 /// # Lock order
 ///
@@ -180,7 +183,7 @@ impl Virtqueue {
     /// Says whether the queue is in use, at this moment.
     ///
     /// It may be stopped, or break, right after: whoever works on it finds out by
-    /// [`lock`](Self::lock).
+    /// [`run`](Self::run).
     #[inline]
     pub fn is_running(&self) -> bool {
         self.running.load(Relaxed)
@@ -213,7 +216,8 @@ impl Virtqueue {
         self.kick_work.slot.queue(self.kick_work.work)
     }
 
-    /// Takes the lock of the queue to work on its chains, if it is running.
+    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After
+    /// that the driver is signalled, if anything was completed and if it wants to be.
     ///
     /// Changes to the configuration that were made since the last time take effect here.
     ///
@@ -221,24 +225,43 @@ impl Virtqueue {
     ///
     /// # Errors
     ///
-    /// The queue is not running: see [`Idle`].
-    pub fn lock<'a>(&'a self, mm: &'a InOwnerMm) -> core::result::Result<Active<'a>, Idle> {
+    /// The queue is not running: see [`Idle`]. It is Broken now if it broke under `work`, whatever
+    /// that returned.
+    pub fn run<R>(
+        &self,
+        mm: &InOwnerMm,
+        work: impl FnOnce(&mut Active<'_>) -> core::result::Result<R, Broken>,
+    ) -> core::result::Result<R, Idle> {
         let mut inner = self.inner.lock();
-        let idle = match inner.prepare(mm) {
-            Ok(()) => return Ok(Active::new(self, inner, mm)),
-            Err(Unready::Stopped) => Idle::Stopped,
-            Err(Unready::Broken) => Idle::Broken,
-            Err(Unready::NoRing) => Idle::Waiting,
-            Err(Unready::Miss(miss)) => {
+        if let Err(unready) = inner.prepare(mm) {
+            return Err(self.idle(&mut inner, unready));
+        }
+        // There is a ring: it was just prepared.
+        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
+        let ret = work(&mut active);
+        if let Some(why) = active.end() {
+            self.set_broken(&mut inner, why);
+            return Err(Idle::Broken);
+        }
+        ret.map_err(|Broken| Idle::Broken)
+    }
+
+    /// Says what there is to do for a queue that is not ready: nothing.
+    #[cold]
+    fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {
+        match unready {
+            Unready::Stopped => Idle::Stopped,
+            Unready::Broken => Idle::Broken,
+            Unready::NoRing => Idle::Waiting,
+            Unready::Miss(miss) => {
                 self.asker.ask(miss);
                 Idle::Waiting
             }
-            Err(Unready::Wrong(why)) => {
-                self.set_broken(&mut inner, why);
+            Unready::Wrong(why) => {
+                self.set_broken(inner, why);
                 Idle::Broken
             }
-        };
-        Err(idle)
+        }
     }
 
     /// Asks user space for a translation; the work of the queue is queued when it is there.

@@ -23,6 +23,7 @@ use kernel_ext::{
 };
 use vhost_core::{
     chain::{
+        Active,
         Broken,
         Budget,
         Chain, //
@@ -76,15 +77,16 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn receive_packets(&self, mm: &InOwnerMm) {
-        let again = match self.drain(mm) {
-            Ok(Run::Done) => false,
+        let again = match self.tx.run(mm, |tx| self.drain(tx)) {
+            Ok(Run::Done) | Err(Idle::Stopped | Idle::Waiting) => false,
             Ok(Run::More) => true,
             Ok(Run::NoMemory) => {
                 // Nothing may be lost of a stream: the chain is still there.
                 fsleep(RETRY);
                 true
             }
-            Err(Broken) => {
+            // It may have broken where nobody could clean up.
+            Err(Idle::Broken) => {
                 // The host would wait for answers that cannot come.
                 self.cut_off();
                 false
@@ -96,23 +98,20 @@ impl VhostVsock {
         }
     }
 
-    fn drain(&self, mm: &InOwnerMm) -> core::result::Result<Run, Broken> {
-        let mut tx = match self.tx.lock(mm) {
-            Ok(tx) => tx,
-            Err(Idle::Stopped | Idle::Waiting) => return Ok(Run::Done),
-            // It may have broken where nobody could clean up.
-            Err(Idle::Broken) => return Err(Broken),
-        };
+    fn drain(&self, tx: &mut Active<'_>) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
         let mut budget = Budget::new(PACKETS, BYTES);
+        let mut reachable = self.is_reachable();
         loop {
-            if !self.is_reachable() {
+            if !reachable {
                 // The guest could not be answered: its packets wait until it can. If the other queue
                 // is broken, its work cleans up after what this one did in the meantime.
                 let _ = self.rx.queue_work();
                 return Ok(Run::Done);
             }
+            // This queue is locked. The worker of the other one may die, which resets all connections.
+            reachable = self.rx.is_running();
             if self.throttle.hold(&self.queue, tx.size()) {
                 // Whoever sends the replies queues this work again: the guest need not kick.
                 return Ok(Run::Done);
@@ -180,9 +179,8 @@ fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
         return Err(Refused::Malformed);
     }
 
-    let mut source = chain.source();
     let mut header = Header::new_zeroed();
-    if source.copy_from_iter(header.as_mut_bytes()) != HEADER_LEN {
+    if chain.read_at(0, header.as_mut_bytes()).is_err() {
         return Err(Refused::Malformed);
     }
     let payload = header.len() as usize;
@@ -193,7 +191,8 @@ fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
         None
     } else {
         let mut skb = SkBuff::alloc(0, payload, Gfp::Kernel, ()).map_err(|_| Refused::NoMemory)?;
-        skb.fill_from_iter(&mut source, payload)
+        chain
+            .fill(&mut skb, HEADER_LEN, payload)
             .map_err(|_| Refused::Unreadable(header))?;
         Some(skb)
     };

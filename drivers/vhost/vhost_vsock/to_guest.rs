@@ -17,12 +17,18 @@ use vhost_core::{
     },
     virtqueue::Idle,
 };
-use virtio_transport_common::TxPacket;
+use virtio_transport_common::{
+    TxPacket,
+    TxPackets, //
+};
 use vsock_proto::header::HEADER_LEN;
 
 /// What is done before others have their turn, as in C.
 const PACKETS: u32 = 256;
 const BYTES: usize = 512 * 1024;
+
+/// How many packets are taken out of the queue at once.
+const BATCH: usize = 16;
 
 /// How many buffers in a row may be of no use, before the guest is given up.
 const MAX_BAD_BUFFERS: u32 = 8;
@@ -40,9 +46,11 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn send_packets(&self, mm: &InOwnerMm) {
-        if self.fill(mm).is_err() {
+        match self.rx.run(mm, |rx| self.fill(rx)) {
+            // The packets stay for when the queue is started, or its ring known.
+            Ok(()) | Err(Idle::Stopped | Idle::Waiting) => (),
             // Also when the queue broke before, as somebody may have sent something since.
-            self.cut_off();
+            Err(Idle::Broken) => self.cut_off(),
         }
         if self.throttle.resume(&self.queue) {
             // Without a worker, the guest is not served anyway.
@@ -50,47 +58,42 @@ impl VhostVsock {
         }
     }
 
-    fn fill(&self, mm: &InOwnerMm) -> core::result::Result<(), Broken> {
-        let mut rx = match self.rx.lock(mm) {
-            Ok(rx) => rx,
-            // The packets stay for when the queue is started, or its ring known.
-            Err(Idle::Stopped | Idle::Waiting) => return Ok(()),
-            Err(Idle::Broken) => return Err(Broken),
-        };
+    fn fill(&self, rx: &mut Active<'_>) -> core::result::Result<(), Broken> {
         rx.disable_notify()?;
 
-        let mut held = None;
-        let done = self.fill_buffers(&mut rx, &mut held);
+        let (mut held, mut packets) = (None, TxPackets::new());
+        let done = self.fill_buffers(rx, &mut held, &mut packets);
         if let Some(packet) = held {
             // Some of it may be with the guest: it stays the first one.
-            self.queue.push_front(packet);
+            packets.push_front(packet);
         }
+        self.queue.put_back(packets);
         done
     }
 
-    /// Fills the buffers that there are. A packet that is left in `held` was taken out of the queue and
-    /// is not finished.
+    /// Fills the buffers that there are. What is left in `held` and, behind that, in `packets` was taken
+    /// out of the queue and is not finished.
     fn fill_buffers(
         &self,
         rx: &mut Active<'_>,
         held: &mut Option<TxPacket>,
+        packets: &mut TxPackets,
     ) -> core::result::Result<(), Broken> {
         let mut budget = Budget::new(PACKETS, BYTES);
         loop {
-            if held.is_none() && self.queue.is_empty() {
-                // As long as there is nothing to send, nobody needs to tell us of buffers.
-                return Ok(());
-            }
-            let Some(chain) = rx.pop()? else {
-                return Ok(());
-            };
             // A packet that spans buffers stays in hand until it is finished.
             if held.is_none() {
-                *held = self.queue.pop();
+                *held = packets.pop();
+            }
+            if held.is_none() {
+                *packets = self.queue.pop_some(BATCH);
+                *held = packets.pop();
             }
             let Some(packet) = held else {
-                // A socket took its packets back.
-                chain.give_back();
+                // As long as there is nothing to send, nobody needs to tell us of buffers.
+                return Ok(());
+            };
+            let Some(chain) = rx.pop()? else {
                 return Ok(());
             };
 
@@ -142,10 +145,15 @@ fn put(packet: &mut TxPacket, mut chain: Chain<'_, '_>) -> core::result::Result<
 
     let fragment = packet.fragment(room);
     let bytes = fragment.len();
-    let copied = {
-        let mut dest = chain.dest();
-        dest.copy_to_iter(fragment.header().as_bytes()) == HEADER_LEN
-            && fragment.copy_to(&mut dest).is_ok()
+    let copied = match fragment.as_bytes() {
+        Some(whole) => chain.write_at(0, whole).is_ok(),
+        None => {
+            chain.write_at(0, fragment.header().as_bytes()).is_ok() && {
+                let mut dest = chain.dest();
+                dest.advance(HEADER_LEN);
+                fragment.copy_to(&mut dest).is_ok()
+            }
+        }
     };
     if !copied {
         chain.fail()?;

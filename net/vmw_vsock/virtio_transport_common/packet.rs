@@ -376,6 +376,18 @@ impl Fragment<'_> {
         self.len == 0
     }
 
+    /// The header and the payload, one behind the other, if they lie like that: the piece is all of
+    /// the packet, and the payload is linear.
+    #[inline]
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        let skb = &self.packet.0;
+        // The packet has the same header then, since it has the same length.
+        if self.len != skb.len() {
+            return None;
+        }
+        skb.head_and_linear()
+    }
+
     /// Copies the payload.
     ///
     /// # Errors

@@ -6,7 +6,13 @@ use crate::packet::{
     TxControl,
     TxPacket, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
 use kernel_ext::{
     lock::SpinLockBh,
     new_spinlock_bh,
@@ -17,27 +23,38 @@ use kernel_ext::{
 
 struct Inner {
     list: SkbList<TxControl>,
-    /// How many packets of the list are replies.
-    replies: usize,
     /// How much memory they take.
     memory: usize,
     /// The worker rests, see [`SendQueue::rest`].
     idle: bool,
 }
 
-impl Inner {
-    fn count(&mut self, packet: &SkBuff<TxControl>) {
-        self.memory = self.memory.saturating_add(packet.truesize());
-        if packet.cb().is_reply() {
-            self.replies = self.replies.saturating_add(1);
-        }
+/// Packets that were taken out of a [`SendQueue`] together.
+pub struct TxPackets(SkbList<TxControl>);
+
+impl Default for TxPackets {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TxPackets {
+    /// No packets.
+    #[inline]
+    pub const fn new() -> Self {
+        Self(SkbList::new())
     }
 
-    fn discount(&mut self, packet: &SkBuff<TxControl>) {
-        self.memory = self.memory.saturating_sub(packet.truesize());
-        if packet.cb().is_reply() {
-            self.replies = self.replies.saturating_sub(1);
-        }
+    /// Takes the first packet.
+    #[inline]
+    pub fn pop(&mut self) -> Option<TxPacket> {
+        self.0.pop_front().map(TxPacket::from_skb)
+    }
+
+    /// Puts a packet back.
+    #[inline]
+    pub fn push_front(&mut self, packet: TxPacket) {
+        self.0.push_front(packet.into_skb());
     }
 }
 
@@ -52,6 +69,8 @@ impl Inner {
 pub struct SendQueue {
     #[pin]
     inner: SpinLockBh<Inner>,
+    /// How many packets of the list are replies: written with the lock held, read without.
+    replies: Atomic<usize>,
 }
 
 impl SendQueue {
@@ -61,13 +80,31 @@ impl SendQueue {
             inner <- new_spinlock_bh!(
                 Inner {
                     list: SkbList::new(),
-                    replies: 0,
                     memory: 0,
                     idle: true,
                 },
                 "virtio_transport_common::SendQueue::inner"
             ),
+            replies: Atomic::new(0),
         })
+    }
+
+    #[inline]
+    fn count(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
+        inner.memory = inner.memory.saturating_add(packet.truesize());
+        if packet.cb().is_reply() {
+            let replies = self.replies.load(Relaxed).saturating_add(1);
+            self.replies.store(replies, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn discount(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
+        inner.memory = inner.memory.saturating_sub(packet.truesize());
+        if packet.cb().is_reply() {
+            let replies = self.replies.load(Relaxed).saturating_sub(1);
+            self.replies.store(replies, Relaxed);
+        }
     }
 
     /// Appends a packet, and says whether the worker rested and is to be woken.
@@ -75,7 +112,7 @@ impl SendQueue {
     pub fn push_back(&self, packet: TxPacket) -> bool {
         let packet = packet.into_skb();
         let mut inner = self.inner.lock();
-        inner.count(&packet);
+        self.count(&mut inner, &packet);
         inner.list.push_back(packet);
         core::mem::replace(&mut inner.idle, false)
     }
@@ -85,11 +122,11 @@ impl SendQueue {
     /// From here on they do not count as [`replies`](Self::replies), and
     /// [`purge_socket`](Self::purge_socket) does not find them.
     #[inline]
-    pub fn take_all(&self) -> SkbList<TxControl> {
+    pub fn take_all(&self) -> TxPackets {
         let mut inner = self.inner.lock();
-        inner.replies = 0;
+        self.replies.store(0, Relaxed);
         inner.memory = 0;
-        core::mem::take(&mut inner.list)
+        TxPackets(core::mem::take(&mut inner.list))
     }
 
     /// Lets the worker rest if there is no packet, and says whether it does: until
@@ -111,7 +148,7 @@ impl SendQueue {
     pub fn push_front(&self, packet: TxPacket) {
         let packet = packet.into_skb();
         let mut inner = self.inner.lock();
-        inner.count(&packet);
+        self.count(&mut inner, &packet);
         inner.list.push_front(packet);
     }
 
@@ -120,8 +157,37 @@ impl SendQueue {
     pub fn pop(&self) -> Option<TxPacket> {
         let mut inner = self.inner.lock();
         let packet = inner.list.pop_front()?;
-        inner.discount(&packet);
+        self.discount(&mut inner, &packet);
         Some(TxPacket::from_skb(packet))
+    }
+
+    /// Takes the first `most` packets, or all if there are less: nobody but the caller finds them any
+    /// more until they are [put back](Self::put_back).
+    #[inline]
+    pub fn pop_some(&self, most: usize) -> TxPackets {
+        let mut packets = TxPackets::new();
+        let mut inner = self.inner.lock();
+        for _ in 0..most {
+            let Some(packet) = inner.list.pop_front() else {
+                break;
+            };
+            self.discount(&mut inner, &packet);
+            packets.0.push_back(packet);
+        }
+        packets
+    }
+
+    /// Puts packets back that were taken last, and could not be sent.
+    pub fn put_back(&self, mut packets: TxPackets) {
+        if packets.0.is_empty() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        for packet in packets.0.iter() {
+            self.count(&mut inner, &packet);
+        }
+        packets.0.append(&mut inner.list);
+        inner.list.append(&mut packets.0);
     }
 
     /// Says whether the queue is empty.
@@ -130,10 +196,10 @@ impl SendQueue {
         self.inner.lock().list.is_empty()
     }
 
-    /// How many replies are in the queue.
+    /// How many replies are in the queue, at this moment.
     #[inline]
     pub fn replies(&self) -> usize {
-        self.inner.lock().replies
+        self.replies.load(Relaxed)
     }
 
     /// How many packets are in the queue, and how much memory they take.
@@ -155,11 +221,11 @@ impl SendQueue {
     fn extract(&self, f: impl FnMut(&SkBuff<TxControl>) -> bool) -> usize {
         let mut inner = self.inner.lock();
         let out = inner.list.extract(f);
-        let replies = inner.replies;
+        let replies = self.replies();
         for packet in out.iter() {
-            inner.discount(&packet);
+            self.discount(&mut inner, &packet);
         }
-        let replies = replies.saturating_sub(inner.replies);
+        let replies = replies.saturating_sub(self.replies());
         // What a packet gives back on drop has a lock of its own, and may free a socket.
         drop(inner);
         drop(out);

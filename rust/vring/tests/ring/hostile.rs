@@ -503,20 +503,22 @@ fn t46_driver_changes_what_is_read() {
     }
     driver.table(0, &[Desc::new(buffer(64), 64, NEXT, 1); 8]);
     *driver.space.mutator.borrow_mut() = Some(Box::new(move |bytes| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        if bytes.len() != 16 {
+        if bytes.len() % 16 != 0 {
             return;
         }
-        let addresses = [buffer(0), table(0), GPA + MEMORY - 10, 0];
-        let desc = Desc::new(
-            addresses[state as usize % 4],
-            (state >> 8) as u32 % 200,
-            (state >> 24) as u16 % 8,
-            (state >> 40) as u16 % 9,
-        );
-        bytes.copy_from_slice(&desc.to_bytes());
+        for bytes in bytes.chunks_exact_mut(16) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let addresses = [buffer(0), table(0), GPA + MEMORY - 10, 0];
+            let desc = Desc::new(
+                addresses[state as usize % 4],
+                (state >> 8) as u32 % 200,
+                (state >> 24) as u16 % 8,
+                (state >> 40) as u16 % 9,
+            );
+            bytes.copy_from_slice(&desc.to_bytes());
+        }
     }));
     let mut taken = 0;
     for _ in 0..20_000 {
