@@ -336,9 +336,9 @@ proptest! {
             let n = u64::from(untold);
             let view = window.saturating_sub(used + n);
             let (lowat, half) = (u64::from(lowat), window / 2);
-            let dry = view < half.min(65536) && (n >= half || used < lowat);
+            let [dry, much, low] = [view < half.min(65536), n >= half, used < lowat].map(u8::from);
             let asleep = window < n + lowat;
-            let after = n != 0 && (asked || dry || asleep);
+            let after = n != 0 && (asked || dry + much + low >= 2 || asleep);
             prop_assert_eq!(rx.update_after_read(&tx, lowat as u32), after);
             let before = n != 0 && (asked || n >= window / 8 || view < 65536);
             prop_assert_eq!(rx.update_before_wait(&tx), before);

@@ -235,6 +235,16 @@ fn no_update_because_the_queue_is_empty() {
     assert!(!rx.update_after_read(&tx, 1) && rx.update_before_wait(&tx));
 }
 
+/// A writer that was heard out knows of half of the window at least.
+#[test]
+fn half_of_the_window_is_worth_it_when_all_was_read() {
+    let (tx, mut rx) = filled(LARGE, LARGE, LARGE / 2);
+    rx.release(LARGE / 2 - 1);
+    assert!(!rx.update_after_read(&tx, 1));
+    rx.release(1);
+    assert!(rx.update_after_read(&tx, 1));
+}
+
 /// A full buffer that is read in small pieces: the writer is not woken for each of them.
 #[test]
 fn half_of_a_full_buffer_is_worth_it() {
