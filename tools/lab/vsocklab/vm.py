@@ -77,6 +77,8 @@ class Result:
 class HostVM:
     """Boots the host VM once and runs `/lab/vm/main` in it."""
 
+    OUTPUTS = ("console.log", "guest.log")      # what a run leaves in /run-lab
+
     def __init__(self, kernel, name, payload, timeout=600, shell=False):
         self.kernel, self.name, self.payload = kernel, name, payload
         self.timeout, self.shell = timeout, shell
@@ -108,6 +110,9 @@ class HostVM:
                 *drive(1, "/run-lab/payload.tar", "readonly=on"),
                 *drive(2, "/run-lab/out.img", "cache=unsafe")]
 
+    def prepare(self, place):
+        """Binds what else the VM's QEMU needs in its root."""
+
     def run(self, on_line=None):
         """Runs to the end; `on_line` gets each line of the script's output."""
         directory = config.LOGS / self.name
@@ -125,6 +130,7 @@ class HostVM:
             place.bind(image.host_initramfs(self.kernel), "/initramfs", True)
             place.bind(image.disk(self.kernel), "/disk.img", True)
             place.bind(scratch, "/run-lab")
+            self.prepare(place)
             place.env["TMPDIR"] = "/run-lab"
             begin = time.monotonic()
             if self.shell:
@@ -177,7 +183,7 @@ class HostVM:
             result.reason = "the host VM stopped before its script ended (a crash of its kernel?)"
 
     def _collect(self, scratch, result):
-        for name in ("console.log", "guest.log"):
+        for name in self.OUTPUTS:
             source = scratch / name
             if source.exists():
                 shutil.copy(source, result.directory / name)

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub mod fault;
+pub mod marker;
 pub mod memory;
 pub mod process;
 pub mod socket;
