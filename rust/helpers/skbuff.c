@@ -8,6 +8,14 @@ __rust_helper void rust_vsock_helper_kfree_skb(struct sk_buff *skb)
 	kfree_skb(skb);
 }
 
+/* A function of the kernel only where somebody may trace it. */
+#ifndef CONFIG_TRACEPOINTS
+__rust_helper void rust_vsock_helper_consume_skb(struct sk_buff *skb)
+{
+	consume_skb(skb);
+}
+#endif
+
 __rust_helper void rust_vsock_helper_skb_orphan(struct sk_buff *skb)
 {
 	skb_orphan(skb);

@@ -7,6 +7,7 @@
 //!
 //! C header: `include/trace/events/vsock_virtio_transport_common.h`.
 
+#[cfg(CONFIG_TRACEPOINTS)]
 use crate::bindings;
 
 macro_rules! declare_trace {

@@ -6,9 +6,8 @@ each window, and `result.directory / OUTPUT` is what `profile` reads. A program 
 a window with the instructions that tools/testing/bench/plugin/count.c describes.
 """
 
-from . import cache, config, icount, vm
+from . import cache, config, icount
 from .chroot import Chroot
-from .cprogram import compile_c
 from .root import build_root
 from .say import LabError
 
@@ -65,43 +64,3 @@ def windows(result):
             if line.startswith("window "):
                 found.append(int(line.split()[2]))
     return found
-
-
-TEST = "T3/bench/plugin"
-MAIN = """#!/bin/bash
-# SPDX-License-Identifier: GPL-2.0
-sleep 1
-/lab/bench/marked
-"""
-
-
-def test(kernel, report):
-    """The plugin against a program whose windows are known (part of `make test`)."""
-    if not report.wanted(TEST):
-        return
-    payload = vm.base_payload(kernel, [])
-    payload.add("bench/marked", compile_c(SOURCE / "marked.c"))
-    payload.text("vm/main", MAIN)
-    wanted = []
-
-    def on_line(line):
-        if line.startswith("expect "):
-            wanted.append(tuple(int(word) for word in line.split()[1:]))
-
-    result = PluginVM(kernel, "test-plugin", payload, 300, profile=True).run(on_line)
-    problems = []
-    if result.status != 0:
-        problems.append(result.reason or f"the program ended with {result.status}")
-    found, sums = windows(result), {}
-    for line in (result.directory / OUTPUT).read_text().splitlines():
-        if line.startswith("pc "):
-            _, window, _, count = line.split()
-            sums[int(window)] = sums.get(int(window), 0) + int(count)
-    if not found or len(found) != len(wanted):
-        problems.append(f"{len(found)} windows, {len(wanted)} were closed")
-    for number, (count, (least, most)) in enumerate(zip(found, wanted)):
-        if not least <= count <= most:
-            problems.append(f"window {number}: {count} instructions, not {least} to {most}")
-        if sums.get(number, 0) != count:
-            problems.append(f"window {number}: {sums.get(number, 0)} instructions by address, {count} in all")
-    report.add(TEST, "not ok" if problems else "ok", "; ".join(problems))

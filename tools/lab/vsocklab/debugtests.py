@@ -5,9 +5,9 @@ import os
 import re
 import shlex
 
-from . import config, debugkernel, kselftest, ktap, logscan, t5, vm, vmtests
+from . import config, debugkernel, kselftest, ktap, logscan, ownkernel, t5, vm, vmtests
 from .build import Builder, rust_files
-from .debugkernel import DebugBuilder, DebugKernel, DebugVM
+from .debugkernel import DebugKernel, DebugVM
 from .say import LabError, say
 
 GROUPS = {
@@ -149,7 +149,7 @@ def run():
         kernel = DebugKernel()
         print(f"# kernel {kernel.release} ({kernel.version}), guest: {guest}, "
               f"tiers {' '.join(tiers)}", flush=True)
-        DebugBuilder().make(debugkernel.OF_MODULES, "debug", quiet=True)
+        ownkernel.build_modules(kernel, quiet=True)
         if "T4" in tiers and guest == "stock":
             Builder().make(quiet=True)
         groups = [group for tier in GROUPS if tier in tiers for group in GROUPS[tier]]

@@ -3,7 +3,7 @@
 
 import os
 
-from . import checks, config, countplugin, ktap, scale, t0, t5, vm, vmtests
+from . import benchtests, checks, config, ktap, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -31,7 +31,7 @@ def run():
             vmtests.run(kernel, report, tiers, modules)
             if "T3" in tiers:
                 scale.test(kernel, report, modules)
-                countplugin.test(kernel, report)
+                benchtests.test(kernel, report, modules)
             if "T5" in tiers:
                 t5.test(kernel, report, modules)
         if not report.glob and set(config.DEFAULT_TIERS) <= set(tiers):

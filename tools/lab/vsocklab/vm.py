@@ -201,13 +201,14 @@ class HostVM:
             pass                # nothing was written
 
 
-def modules(which):
-    """Our modules (build/stock), or none for the C side."""
+def modules(which, build="stock"):
+    """Our modules (of build/<build>) in load order, or none for the C side."""
     if which == "c":
         return []
     order = {name: n for n, name in enumerate(config.ALL_MODULES)}
-    found = [m for m in (config.BUILD / "stock").glob("*.ko") if m.stem in order]
+    found = [m for m in (config.BUILD / build).glob("*.ko") if m.stem in order]
     if not found:
-        raise LabError("build/stock has no module: run `make stock` first")
-    say("modules: " + " ".join(m.stem for m in sorted(found, key=lambda m: order[m.stem])))
-    return sorted(found, key=lambda m: order[m.stem])
+        raise LabError(f"build/{build} has no module: run `make {build}` first")
+    found.sort(key=lambda m: order[m.stem])
+    say(f"modules of build/{build}: " + " ".join(m.stem for m in found))
+    return found

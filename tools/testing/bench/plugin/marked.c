@@ -5,7 +5,9 @@
  */
 #include <stdio.h>
 #include <unistd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <linux/vm_sockets.h>
 
 #define OPEN() asm volatile(".byte 0x0f,0x1f,0x80; .long 0x76616201" ::: "memory")
 #define CLOSE() asm volatile(".byte 0x0f,0x1f,0x80; .long 0x76616202" ::: "memory")
@@ -18,7 +20,8 @@ static void spin(unsigned long turns)
 
 int main(void)
 {
-	int i;
+	struct sockaddr_vm nobody = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = 9 };
+	int i, fd;
 
 	/* Once before, so that the page of the code is there. */
 	CLOSE();
@@ -45,5 +48,15 @@ int main(void)
 	usleep(200000);
 	CLOSE();
 	puts("expect 1000 400000");
+	/* A connection that nobody accepts: through a transport and back. */
+	fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+	OPEN();
+	i = connect(fd, (struct sockaddr *)&nobody, sizeof(nobody));
+	CLOSE();
+	if (i == 0) {
+		fputs("somebody listens\n", stderr);
+		return 1;
+	}
+	puts("expect 3000 200000");
 	return 0;
 }
