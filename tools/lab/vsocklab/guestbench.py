@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -55,10 +56,12 @@ def processor():
     yield cpus[0]
 
 
-def first(priority):
-    """Makes this process, or None for the caller, go before all ordinary ones."""
+def go_first(pid, priority):
+    """Makes a process (0: this one) go before all ordinary ones. If it does not wait for anything for
+    seconds, the kernel ends it: nothing else would run any more."""
     with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        resource.prlimit(pid, resource.RLIMIT_RTTIME, (5_000_000, 6_000_000))
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(priority))
 
 
 def find_qemu(name, child, seconds=30):
@@ -154,7 +157,7 @@ def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=No
                 die_with_parent()
                 os.sched_setaffinity(0, {cpu})
                 if priority is not None:
-                    first(priority)
+                    go_first(0, priority)
 
             child = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=errors,
                                      stderr=errors, preexec_fn=prepare)
@@ -171,8 +174,7 @@ def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=No
         child = start(place.argv(qemu(scratch.name, which, append, rows, extra)))
         pid = find_qemu(unique, child)
         if pid is not None:
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(LOOP_PRIORITY))
+            go_first(pid, LOOP_PRIORITY)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(TIMEOUT)
         for file in ("console.log", WINDOWS):

@@ -51,18 +51,15 @@ pub struct Row {
 enum Turn {
     /// As any program.
     Fair,
-    /// After them: it runs when they have done their work (`SCHED_BATCH` preempts nobody).
+    /// After them: it runs when they have done their work, and never preempts them (`SCHED_IDLE`).
     After,
-    /// Before them: it runs until it waits (`SCHED_FIFO`).
-    Before,
 }
 
 impl Turn {
     fn take(self) -> Try<()> {
         Ok(match self {
             Self::Fair => process::set_scheduler(libc::SCHED_OTHER, 0),
-            Self::After => process::set_scheduler(libc::SCHED_BATCH, 0),
-            Self::Before => process::set_scheduler(libc::SCHED_FIFO, 1),
+            Self::After => process::set_scheduler(libc::SCHED_IDLE, 0),
         }?)
     }
 }
@@ -80,8 +77,7 @@ const fn row(name: &'static str, what: What, kind: Kind, size: usize, count: u64
             _ => Pace::InStep,
         },
         turn: match what {
-            RoundTrip | Connect => Turn::Before,
-            Receive => Turn::After,
+            RoundTrip | Connect | Receive => Turn::After,
             _ => Turn::Fair,
         },
     }
@@ -94,9 +90,8 @@ const fn at_once(row: Row) -> Row {
     }
 }
 
-const fn in_step(row: Row) -> Row {
+const fn fair(row: Row) -> Row {
     Row {
-        pace: Pace::InStep,
         turn: Turn::Fair,
         ..row
     }
@@ -119,7 +114,7 @@ pub const ROWS: &[Row] = &[
     row("guest/seq_tx_64", Send, Seqpacket, 64, 32768),
     row("guest/seq_rx_64", Receive, Seqpacket, 64, 32768),
     row("guest/connect_close", Connect, Stream, 0, 2000),
-    in_step(row("guest/rr_64_step", RoundTrip, Stream, 64, 5000)),
+    fair(row("guest/rr_64_fair", RoundTrip, Stream, 64, 5000)),
     at_once(row("guest/tx_64_fast", Send, Stream, 64, 32768)),
     at_once(row("guest/tx_4k_fast", Send, Stream, 4096, 8192)),
     at_once(row("guest/tx_64k_fast", Send, Stream, 65536, 2048)),
