@@ -268,3 +268,7 @@ impl VhostUserBackendMut for Device {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;
