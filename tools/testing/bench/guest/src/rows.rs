@@ -7,10 +7,7 @@ use crate::{
     memory,
     socket::{Kind, Pace, Socket, CLOSE, ECHO, SINK, SOURCE},
 };
-use ring::{
-    sys::{marker, process},
-    Try,
-};
+use ring::{sys::marker, Try};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -42,26 +39,6 @@ pub struct Row {
     count: u64,
     warm: u64,
     pace: Pace,
-    turn: Turn,
-}
-
-/// How the program is scheduled beside the driver's kernel threads. By default a wake-up preempts or
-/// not as it happens, from which two runs of the same row differ by several per cent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// As any program.
-    Fair,
-    /// After them: it runs when they have done their work, and never preempts them (`SCHED_IDLE`).
-    After,
-}
-
-impl Turn {
-    fn take(self) -> Try<()> {
-        Ok(match self {
-            Self::Fair => process::set_scheduler(libc::SCHED_OTHER, 0),
-            Self::After => process::set_scheduler(libc::SCHED_IDLE, 0),
-        }?)
-    }
 }
 
 const fn row(name: &'static str, what: What, kind: Kind, size: usize, count: u64) -> Row {
@@ -76,17 +53,12 @@ const fn row(name: &'static str, what: What, kind: Kind, size: usize, count: u64
             RoundTrip | Connect => Pace::AtOnce,
             _ => Pace::InStep,
         },
-        turn: match what {
-            RoundTrip | Connect | Receive => Turn::After,
-            _ => Turn::Fair,
-        },
     }
 }
 
 const fn at_once(row: Row) -> Row {
     Row {
         pace: Pace::AtOnce,
-        turn: Turn::After,
         ..row
     }
 }
@@ -117,13 +89,6 @@ pub const ROWS: &[Row] = &[
 impl Row {
     /// Runs it and returns its line.
     pub fn run(&self) -> Try<String> {
-        self.turn.take()?;
-        let result = self.run_it();
-        Turn::Fair.take()?;
-        result
-    }
-
-    fn run_it(&self) -> Try<String> {
         match self.what {
             RoundTrip => self.round_trips(),
             Send => self.sends(),
