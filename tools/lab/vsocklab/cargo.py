@@ -18,7 +18,10 @@ WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench"]
 def place():
     """The build root with the tree and Cargo's own places in the cache."""
     root = Chroot(build_root())
-    home, target = config.CACHE / "cargo-home", config.CACHE / "cargo-target"
+    # Cargo goes by the times of files: what another tree built from its own, older ones at the same
+    # place of the root would be taken for ours.
+    home = config.CACHE / "cargo-home"
+    target = config.CACHE / "cargo-target" / cache.digest(str(config.REPO))
     home.mkdir(parents=True, exist_ok=True)
     target.mkdir(parents=True, exist_ok=True)
     for name, content in mirror.cargo_config().items():

@@ -14,13 +14,14 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from . import cargo, config, image, vm
+from . import cargo, config, countplugin, vm
 from .chroot import Chroot
 from .cpio import Initramfs
 from .kernel import Kernel
@@ -29,7 +30,7 @@ from .say import LabError, die_with_parent, say
 
 PLACE = config.TESTING / "bench"
 INSIDE = "/run-lab"
-WINDOWS = "count.log"           # what the plugin leaves in INSIDE
+WINDOWS = countplugin.OUTPUT    # what the plugin leaves in INSIDE
 MEMORY = "512M"
 TIMEOUT = 600
 # With sleep=off the clock would run while the guest waits for the peer. The CPU is that of icount.py.
@@ -55,10 +56,12 @@ def processor():
     yield cpus[0]
 
 
-def first(priority):
-    """Makes this process, or None for the caller, go before all ordinary ones."""
+def go_first(pid, priority):
+    """Makes a process (0: this one) go before all ordinary ones. If it does not wait for anything for
+    seconds, the kernel ends it: nothing else would run any more."""
     with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        resource.prlimit(pid, resource.RLIMIT_RTTIME, (5_000_000, 6_000_000))
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(priority))
 
 
 def find_qemu(name, child, seconds=30):
@@ -126,26 +129,31 @@ def add_windows(rows, text):
         row["instructions"] = count
 
 
-def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=None):
+def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, profile=False, extra=()):
     """Boots one VM with the driver of C ("c") or ours ("ours"); returns its rows.
 
-    The peer behaves as the host half of `like`. `rows`: patterns of names, all by default. `extra`
-    are more arguments for QEMU (of the plugin), `binds` what they need in its root, as (directory,
-    place). Logs are in build/logs/NAME.
+    The peer behaves as the host half of `like`. `rows`: patterns of names, all by default. `modules`
+    are ours for this kernel, those of build/stock by default. `profile`: the plugin also counts by
+    address. `extra` are more arguments for QEMU. Logs are in build/logs/NAME, with what the plugin
+    wrote: its windows are the rows with instructions, in order.
+
+    A row is a dict: `name`; `kind`; and for "time" `ops`, `instructions`, and what was counted beside
+    them, in all; for "memory" `bytes` (slab) and `kernel_bytes` (that and whole pages).
     """
     kernel = kernel or Kernel()
+    modules = vm.modules(which) if modules is None or which == "c" else modules
+    plugin = countplugin.build()
     directory = config.LOGS / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    peer = cargo.binary(PLACE / "peer")
+    program = cargo.binary(PLACE / "peer")
     # The name of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="vsock-r2.") as scratch, processor() as cpu, \
             contextlib.ExitStack() as children, open(directory / "qemu.log", "wb") as errors:
         scratch = Path(scratch)
-        initramfs(scratch / "initramfs", kernel, vm.modules(which))
+        initramfs(scratch / "initramfs", kernel, modules)
         place = Chroot(runtime_root()).bind(kernel.files(), "/kernel", True).bind(scratch, INSIDE)
-        for source, target in binds:
-            place.bind(source, target, True)
+        place.bind(plugin.parent, countplugin.INSIDE, True)
         # This is what the peer finds QEMU by.
         unique = f"{scratch.name},debug-threads=on"
 
@@ -154,7 +162,7 @@ def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=No
                 die_with_parent()
                 os.sched_setaffinity(0, {cpu})
                 if priority is not None:
-                    first(priority)
+                    go_first(0, priority)
 
             child = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=errors,
                                      stderr=errors, preexec_fn=prepare)
@@ -162,19 +170,23 @@ def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=No
             children.callback(child.kill)
             return child
 
-        start([peer, "--socket", scratch / "peer.sock", "--vm", unique, "--like", like], PEER_PRIORITY)
+        peer = start([program, "--socket", scratch / "peer.sock", "--vm", unique, "--like", like],
+                     PEER_PRIORITY)
         begin = time.monotonic()
         while not (scratch / "peer.sock").exists():
             if time.monotonic() > begin + 10:
                 raise LabError(f"the peer does not start; see {directory / 'qemu.log'}")
             time.sleep(0.02)
-        child = start(place.argv(qemu(scratch.name, which, append, rows, extra)))
+        child = start(place.argv(qemu(scratch.name, which, append, rows,
+                                      [*countplugin.arguments(profile), *extra])))
         pid = find_qemu(unique, child)
         if pid is not None:
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(LOOP_PRIORITY))
+            go_first(pid, LOOP_PRIORITY)
+        while child.poll() is None and peer.poll() is None and time.monotonic() < begin + TIMEOUT:
+            time.sleep(0.1)
+        # The peer ends when QEMU begins to.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(TIMEOUT)
+            child.wait(10)
         for file in ("console.log", WINDOWS):
             if (scratch / file).exists():
                 shutil.copy(scratch / file, directory / file)
@@ -183,6 +195,5 @@ def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=No
     say(f"R2 {which}, peer like {like}: {len(found)} rows, {time.monotonic() - begin:.0f} s; logs in {directory}")
     if "LAB-EXIT 0" not in text:
         raise LabError(f"the guest did not run all its rows; see {directory / 'console.log'}")
-    if (directory / WINDOWS).exists():
-        add_windows(found, (directory / WINDOWS).read_text())
+    add_windows(found, (directory / WINDOWS).read_text())
     return found

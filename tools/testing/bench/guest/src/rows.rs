@@ -7,10 +7,7 @@ use crate::{
     memory,
     socket::{Kind, Pace, Socket, CLOSE, ECHO, SINK, SOURCE},
 };
-use ring::{
-    sys::{marker, process},
-    Try,
-};
+use ring::{sys::marker, Try};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -42,29 +39,6 @@ pub struct Row {
     count: u64,
     warm: u64,
     pace: Pace,
-    turn: Turn,
-}
-
-/// How the program is scheduled beside the driver's kernel threads. By default a wake-up preempts or
-/// not as it happens, from which two runs of the same row differ by several per cent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// As any program.
-    Fair,
-    /// After them: it runs when they have done their work (`SCHED_BATCH` preempts nobody).
-    After,
-    /// Before them: it runs until it waits (`SCHED_FIFO`).
-    Before,
-}
-
-impl Turn {
-    fn take(self) -> Try<()> {
-        Ok(match self {
-            Self::Fair => process::set_scheduler(libc::SCHED_OTHER, 0),
-            Self::After => process::set_scheduler(libc::SCHED_BATCH, 0),
-            Self::Before => process::set_scheduler(libc::SCHED_FIFO, 1),
-        }?)
-    }
 }
 
 const fn row(name: &'static str, what: What, kind: Kind, size: usize, count: u64) -> Row {
@@ -79,25 +53,12 @@ const fn row(name: &'static str, what: What, kind: Kind, size: usize, count: u64
             RoundTrip | Connect => Pace::AtOnce,
             _ => Pace::InStep,
         },
-        turn: match what {
-            RoundTrip | Connect => Turn::Before,
-            Receive => Turn::After,
-            _ => Turn::Fair,
-        },
     }
 }
 
 const fn at_once(row: Row) -> Row {
     Row {
         pace: Pace::AtOnce,
-        ..row
-    }
-}
-
-const fn in_step(row: Row) -> Row {
-    Row {
-        pace: Pace::InStep,
-        turn: Turn::Fair,
         ..row
     }
 }
@@ -119,7 +80,6 @@ pub const ROWS: &[Row] = &[
     row("guest/seq_tx_64", Send, Seqpacket, 64, 32768),
     row("guest/seq_rx_64", Receive, Seqpacket, 64, 32768),
     row("guest/connect_close", Connect, Stream, 0, 2000),
-    in_step(row("guest/rr_64_step", RoundTrip, Stream, 64, 5000)),
     at_once(row("guest/tx_64_fast", Send, Stream, 64, 32768)),
     at_once(row("guest/tx_4k_fast", Send, Stream, 4096, 8192)),
     at_once(row("guest/tx_64k_fast", Send, Stream, 65536, 2048)),
@@ -129,13 +89,6 @@ pub const ROWS: &[Row] = &[
 impl Row {
     /// Runs it and returns its line.
     pub fn run(&self) -> Try<String> {
-        self.turn.take()?;
-        let result = self.run_it();
-        Turn::Fair.take()?;
-        result
-    }
-
-    fn run_it(&self) -> Try<String> {
         match self.what {
             RoundTrip => self.round_trips(),
             Send => self.sends(),
@@ -234,7 +187,10 @@ impl Row {
 
     fn connections(&self) -> Try<String> {
         // The pace is that of the last command.
-        Socket::connect(Stream, SINK)?.command(1, self.pace, 1)?;
+        let sink = Socket::connect(Stream, SINK)?;
+        sink.command(1, self.pace, 1)?;
+        sink.send(&[0])?;
+        sink.recv_all(&mut [0])?;
         let run = |count: u64| {
             for _ in 0..count {
                 drop(Socket::connect(Stream, CLOSE)?);

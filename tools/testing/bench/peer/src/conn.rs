@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 /// Receive buffer of each socket of the host: the kernel's default.
 pub const BUF_ALLOC: u32 = 256 * 1024;
-/// With less room than this for the guest, C and we tell it how much it has.
+/// With less room than this for the guest, we tell it how much it has.
 const LOW_ROOM: u32 = packet::MAX_PAYLOAD as u32;
 /// First word of what a program in the guest says on a new connection.
 pub const COMMAND_LEN: usize = 16;
@@ -23,7 +23,9 @@ pub enum Like {
     /// C 7.3: a credit update also whenever a reader emptied its queue, and for each record
     /// (`virtio_transport_stream_do_dequeue`, `virtio_transport_seqpacket_do_dequeue`).
     C,
-    /// Ours: only when the guest may run out of room.
+    /// Ours: when a reader that waits would leave the guest too little room, or untold of an eighth of
+    /// its window, and a packet with payload does not tell it anyway
+    /// (`vsock_proto::credit::RxCredit::update_before_wait`).
     Ours,
 }
 
@@ -103,6 +105,8 @@ pub struct Conn {
     // What we may take.
     fwd: u32,
     told: u32,
+    /// The guest has asked for credit since it last sent payload.
+    asked: bool,
     /// Bytes that the program has not read, and ends of records among them.
     unread: u32,
     records: u32,
@@ -136,6 +140,7 @@ impl Conn {
             sent: 0,
             fwd: 0,
             told: 0,
+            asked: false,
             unread: 0,
             records: 0,
             held: Vec::new(),
@@ -171,12 +176,19 @@ impl Conn {
         self.peer_fwd = header.fwd_cnt;
     }
 
+    /// The guest asks how much room it has; its writer waits.
+    pub fn ask(&mut self) -> Outgoing {
+        self.asked = true;
+        self.packet(packet::CREDIT_UPDATE, 0, Vec::new())
+    }
+
     /// Takes payload of the guest. False: the guest sends more than it may.
     pub fn receive(&mut self, header: &Header, data: &[u8]) -> bool {
         let bytes = data.len() as u32;
         if bytes > BUF_ALLOC.saturating_sub(self.unread) {
             return false;
         }
+        self.asked = false;
         self.unread = self.unread.saturating_add(bytes);
         if header.ty == packet::SEQPACKET && header.flags & packet::EOM != 0 {
             self.records = self.records.saturating_add(1);
@@ -196,7 +208,7 @@ impl Conn {
         self.peer_alloc.saturating_sub(under_way)
     }
 
-    /// The program reads all there is, and the kernel tells the guest of the room if it has to.
+    /// The program reads all there is, and C's kernel tells the guest of the room.
     fn read(&mut self, out: &mut VecDeque<Outgoing>) {
         if self.unread == 0 && self.records == 0 {
             return;
@@ -204,14 +216,26 @@ impl Conn {
         self.fwd = self.fwd.wrapping_add(self.unread);
         self.unread = 0;
         let records = std::mem::take(&mut self.records);
-        let untold = self.fwd.wrapping_sub(self.told);
-        let low = BUF_ALLOC.saturating_sub(untold) < LOW_ROOM;
         let updates = match self.like {
-            Like::Ours => u32::from(low),
+            Like::Ours => 0,
             Like::C if self.template.ty == packet::SEQPACKET => records,
             Like::C => 1,
         };
         for _ in 0..updates {
+            let update = self.packet(packet::CREDIT_UPDATE, 0, Vec::new());
+            out.push_back(update);
+        }
+    }
+
+    /// The program is about to wait: ours tells the guest of the room if it must know.
+    fn wait(&mut self, out: &mut VecDeque<Outgoing>) {
+        let untold = self.fwd.wrapping_sub(self.told);
+        if self.like == Like::C || untold == 0 {
+            return;
+        }
+        let window = BUF_ALLOC.min(self.peer_alloc);
+        let low = window.saturating_sub(untold) < LOW_ROOM;
+        if self.asked || low || untold >= window / 8 {
             let update = self.packet(packet::CREDIT_UPDATE, 0, Vec::new());
             out.push_back(update);
         }
@@ -240,6 +264,7 @@ impl Conn {
         }
         self.act(counters);
         self.send(out);
+        self.wait(out);
         given
     }
 

@@ -96,17 +96,34 @@ fn c_tells_of_the_room_for_each_record() {
 }
 
 #[test]
-fn we_tell_of_the_room_when_less_than_a_packet_is_left() {
+fn we_tell_of_the_room_by_eighths() {
     let mut case = Case::new(Like::Ours, Service::Sink, packet::STREAM);
     case.command(4096, 1000);
-    let mut given = 16;
-    for _ in 0..48 {
-        assert_eq!(case.settle(), []);
+    for _ in 0..7 {
         assert!(case.give(&[0; 4096]));
-        given += 4096;
+        assert_eq!(case.settle(), []);
     }
-    // 192 KiB and 16 bytes: less than 64 KiB are left.
-    assert_eq!(case.settle(), [(packet::CREDIT_UPDATE, 0, given)]);
+    assert!(case.give(&[0; 4096]));
+    assert_eq!(case.settle(), [(packet::CREDIT_UPDATE, 0, 16 + 8 * 4096)]);
+}
+
+#[test]
+fn we_tell_a_guest_that_asked_until_it_sends() {
+    let mut case = Case::new(Like::Ours, Service::Sink, packet::STREAM);
+    case.command(4096, 1000);
+    assert!(case.give(&[0; 4096]));
+    assert_eq!(case.conn.ask().header.op, packet::CREDIT_UPDATE);
+    assert_eq!(case.settle(), [(packet::CREDIT_UPDATE, 0, 16 + 4096)]);
+    assert!(case.give(&[0; 4096]));
+    assert_eq!(case.settle(), []);
+}
+
+#[test]
+fn what_we_send_tells_of_the_room() {
+    let mut case = Case::new(Like::Ours, Service::Echo, packet::STREAM);
+    case.command(40_000, 0);
+    assert!(case.give(&[7; 40_000]));
+    assert_eq!(case.settle(), [(packet::RW, 40_000, 40_016)]);
 }
 
 #[test]

@@ -96,8 +96,9 @@ impl Device {
     /// Takes all packets of the guest. True if there was one.
     fn take(&mut self, ring: &VringRwLock) -> io::Result<bool> {
         let memory = self.memory.memory();
-        let mut taken = false;
+        let mut taken = 0;
         loop {
+            let before = taken;
             loop {
                 let chain = ring
                     .get_mut()
@@ -106,7 +107,7 @@ impl Device {
                 let Some(chain) = chain else {
                     break;
                 };
-                taken = true;
+                taken += 1;
                 let head = chain.head_index();
                 let mut bytes = [0; HEADER_LEN];
                 let mut reader = chain.reader::<()>(&memory).map_err(other)?;
@@ -117,23 +118,25 @@ impl Device {
                 ring.add_used(head, 0).map_err(other)?;
                 self.host.packet(&header, &data, &mut self.counters);
             }
-            if !ring.enable_notification().map_err(other)? {
+            // A ring that was stopped keeps what nobody can take any more: no second look at that.
+            if !ring.enable_notification().map_err(other)? || taken == before {
                 break;
             }
         }
-        if taken {
+        if taken > 0 {
             self.interrupt(ring, TX)?;
             if let Some(command) = self.host.settle(&self.counters) {
                 self.pace.set_in_step(command.pace == 1);
             }
         }
-        Ok(taken)
+        Ok(taken > 0)
     }
 
     /// Gives the guest what waits, as far as it has buffers. True if it was given anything.
     fn fill(&mut self, ring: &VringRwLock) -> io::Result<bool> {
         let memory = self.memory.memory();
         let mut given = 0;
+        let mut looked = None;
         while given < BATCH {
             let Some(packet) = self.host.out.front() else {
                 break;
@@ -143,8 +146,9 @@ impl Device {
                 .get_queue_mut()
                 .pop_descriptor_chain(memory.clone());
             let Some(chain) = chain else {
-                // Only now a kick is of use.
-                if ring.enable_notification().map_err(other)? {
+                // Only now a kick is of use. As above: twice the same is enough.
+                if ring.enable_notification().map_err(other)? && looked != Some(given) {
+                    looked = Some(given);
                     continue;
                 }
                 break;
@@ -264,3 +268,7 @@ impl VhostUserBackendMut for Device {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

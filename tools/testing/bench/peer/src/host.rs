@@ -71,8 +71,7 @@ impl Host {
             packet::RW if conn.receive(header, data) => self.touch(key),
             packet::CREDIT_UPDATE => self.touch(key),
             packet::CREDIT_REQUEST => {
-                self.out
-                    .push_back(conn.packet(packet::CREDIT_UPDATE, 0, Vec::new()));
+                self.out.push_back(conn.ask());
                 self.touch(key);
             }
             packet::SHUTDOWN if header.flags & SHUTDOWN_BOTH == SHUTDOWN_BOTH => {
