@@ -289,7 +289,12 @@ impl World {
             Packet::Rw { len, ends } => {
                 s.rx.accept(len).expect("a peer that has credit");
                 s.unread.push_back((len, ends));
-                s.reader_waits &= s.unread_bytes() < s.setup.lowat;
+                // Who decides whether to wake the reader looks for it if it is not.
+                if s.unread_bytes() < s.setup.lowat {
+                    s.before_wait();
+                } else {
+                    s.reader_waits = false;
+                }
             }
             Packet::Update => (),
             Packet::Request => {

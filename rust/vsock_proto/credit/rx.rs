@@ -44,7 +44,8 @@ impl fmt::Display for Overflow {
 ///      each round trip. After all was read the writer knows of half of the window at least.) Or if
 ///    - W - n = U + V < L: nothing that the peer believes it may send would wake the reader.
 /// 2. [`RxCredit::update_before_wait`], when the reader finds less than L, or no whole message, and is
-///    about to wait. An update is sent if n >= W/8, or V is less than a packet of full size.
+///    about to wait; also when bytes come that are less than L, and it is not woken for them. An update
+///    is sent if n >= W/8, or V is less than a packet of full size.
 ///
 /// Nothing is sent if n = 0, or if a packet of ours with payload was made and is not with the peer yet:
 /// that one will tell. Everything is news to a peer that asked (`CREDIT_REQUEST`), until it sends
@@ -61,8 +62,8 @@ impl fmt::Display for Overflow {
 ///   woken, and took what there is. Or there is no whole message: then it looked, and by 2, with V = 0,
 ///   the peer was told. This holds for a W of any size, also below the size of a packet, and for
 ///   messages as long as the window, and it needs no request.
-/// - *A writer that wants a whole packet*, of up to 64 KiB: V is less than that, and the reader looked
-///   before it waited: told by 2.
+/// - *A writer that wants a whole packet*, of up to 64 KiB: V is less than that, and after the last bytes
+///   came the reader looked, or they were too few to wake it: told by 2.
 /// - *A writer that wants a whole message* of up to W (ours): it has asked ([`TxCredit::look`]), unless
 ///   it sees no room at all and is in the first case. Since then each read was told.
 ///

@@ -50,12 +50,14 @@ def without(lines, test, allowed):
         pattern, line_pattern, _, again = entry
         if not fnmatch.fnmatchcase(test, pattern) or not line_pattern.search(line):
             return False
+        if not again:
+            return True
         # What kind of line, and the two addresses, in any order.
         kind = next((kind for kind in ("alloc", "recv") if f"trace virtio_transport_{kind}" in line), "")
         connection = frozenset(re.findall(r"\d+:\d+", line))
         repeated = (kind, connection) in seen or kind == "alloc" and ("recv", connection) in seen
         seen.add((kind, connection))
-        return repeated or not again
+        return repeated
 
     for line in lines:
         entry = next((entry for entry in allowed if named(line, entry)), None)
