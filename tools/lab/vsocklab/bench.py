@@ -8,19 +8,22 @@ the median of its boots. See Documentation/performance.rst.
 import os
 import shlex
 
-from . import benchtable, cargo, config, countplugin, vm
+from . import benchtable, cargo, config, countplugin, guestbench, ownkernel, profile, vm
 from .build import Builder
 from .kernel import Kernel
+from .leankernel import LeanKernel
 from .say import LabError, say
 
 PLACE = config.TESTING / "bench"
 TABLE = PLACE / "table.json"
 CHART = config.REPO / "Documentation" / "performance.svg"
 TIMEOUT = 1800
-# Programs that run inside the VM, by rig.
-PROGRAMS = {"host": "host", "loopback": "loopback"}
-RIGS = ["host", "loopback"]
-KERNELS = ["stock"]
+RIGS = ["host", "loopback", "guest"]
+KERNELS = ["stock", "lean"]
+# What `make test` looks at: rows that stand for the others, in one boot of each side.
+SHORT = {"host": ["host/rr_64", "host/to_host_64", "host/to_guest_64k"],
+         "loopback": ["loopback/stream_64"],
+         "guest": ["guest/rr_64", "guest/rx_64k"]}
 
 # Self tests of the kernel disturb the first seconds; then it is idle for one.
 MAIN = """#!/bin/bash
@@ -28,24 +31,34 @@ MAIN = """#!/bin/bash
 . /lab/vm/lib.sh
 load_host {modules} || exit 1
 sleep 4
-/lab/bench/{program} {rows}
+/lab/bench/{program} {rows} || exit 1
 """
 
 
-def program(name):
-    """A program of the bench, compiled."""
-    return cargo.binary(PLACE / name)
+class Place:
+    """A kernel, and the modules of ours that were built for it."""
+
+    def __init__(self, name):
+        self.name = name
+        if name == "stock":
+            self.kernel = Kernel()
+            Builder().make(quiet=True)
+        else:
+            self.kernel = LeanKernel()
+            ownkernel.build_modules(self.kernel, quiet=True)
+
+    def modules(self, side):
+        return vm.modules(side, self.name)
 
 
-def boot(kernel, side, rig, number, rows):
-    """One boot of one side: a list of (row, figures)."""
-    name = f"bench-{kernel.name}-{rig}-{side}-{number}"
-    payload = vm.base_payload(kernel, kernel.modules(side))
-    payload.add(f"bench/{PROGRAMS[rig]}", program(PROGRAMS[rig]))
-    payload.text("vm/main", MAIN.format(modules=side, program=PROGRAMS[rig],
-                                        rows=" ".join(shlex.quote(row) for row in rows)))
+def inside(place, side, rig, name, rows, by_address):
+    """One boot of a rig that is a program in the VM: its result, and its rows with their windows."""
+    payload = vm.base_payload(place.kernel, place.modules(side))
+    payload.add(f"bench/{rig}", cargo.binary(PLACE / rig))
+    script = MAIN.format(modules=side, program=rig, rows=" ".join(shlex.quote(row) for row in rows))
+    payload.text("vm/main", script + (profile.DUMP if by_address else ""))
     lines = []
-    result = countplugin.PluginVM(kernel, name, payload, TIMEOUT).run(lines.append)
+    result = countplugin.PluginVM(place.kernel, name, payload, TIMEOUT, profile=by_address).run(lines.append)
     found = [parsed for parsed in map(benchtable.parse, lines) if parsed]
     if result.status != 0:
         bad = [line for line in lines if line.startswith("not ok")]
@@ -56,13 +69,38 @@ def boot(kernel, side, rig, number, rows):
     if failed and side == "ours":
         raise LabError(f"{name}: ours cannot do all rows; see {result.directory}")
     say(f"{name}: {len(found)} rows in {result.seconds:.0f} s")
+    return result, found
+
+
+def boot_guest(place, side, name, rows):
+    """One boot of one guest driver for each behaviour of the peer: as C's host half, and as ours."""
+    found = []
+    for prefix, like in (("guest/", "c"), ("guest-ours/", "ours")):
+        wanted = ["guest/" + row.removeprefix(prefix) for row in rows if row.startswith(prefix)]
+        # A pattern that names no rig is of any.
+        wanted += [row for row in rows if row.startswith("*")]
+        if rows and not wanted:
+            continue
+        measured = guestbench.run(side, f"{name}-like-{like}", like, wanted, kernel=place.kernel,
+                                  modules=place.modules("ours"))
+        for row in map(benchtable.of_guest, measured):
+            found.append((prefix + row[0].removeprefix("guest/"), row[1]))
+    return found
+
+
+def boot(place, side, rig, number, rows):
+    """One boot of one side: a list of (row, figures)."""
+    name = f"bench-{place.name}-{rig}-{side}-{number}"
+    if rig == "guest":
+        return boot_guest(place, side, name, rows)
+    result, found = inside(place, side, rig, name, rows, False)
     return benchtable.figures(found, countplugin.windows(result))
 
 
-def measure(kernels, rigs, rows, boots):
+def measure(places, rigs, rows, boots):
     """kernel -> row -> summary."""
     tables = {}
-    for kernel in kernels:
+    for kernel in places:
         found = {}
         for rig in rigs:
             for number in range(boots):
@@ -75,14 +113,6 @@ def measure(kernels, rigs, rows, boots):
     return tables
 
 
-class Stock(Kernel):
-    """Debian's kernel with our modules of build/stock."""
-    name = "stock"
-
-    def modules(self, side):
-        return vm.modules(side)
-
-
 def chosen(variable, known):
     """What an environment variable selects of `known`, all if it is not set."""
     found = os.environ.get(variable, "").split() or known
@@ -92,26 +122,38 @@ def chosen(variable, known):
     return found
 
 
-def kernels(names):
-    """The kernels, with our modules built for them."""
-    found = []
-    for name in names:
-        if name == "stock":
-            Builder().make(quiet=True)
-            found.append(Stock())
-    return found
-
-
 def arguments():
     boots = int(os.environ.get("BOOTS") or 3)
     if boots < 1:
         raise LabError("BOOTS is the number of boots, at least 1")
-    return (kernels(chosen("KERNELS", KERNELS)), chosen("RIGS", RIGS),
+    return ([Place(name) for name in chosen("KERNELS", KERNELS)], chosen("RIGS", RIGS),
             os.environ.get("ROWS", "").split(), boots)
+
+
+def tell_profile(row):
+    """`make bench PROFILE=row`: where the instructions of one row go, C beside ours."""
+    rig = row.split("/")[0].split("-")[0]
+    if rig not in ("host", "loopback"):
+        raise LabError("PROFILE is the name of a row of the host or the loopback rig")
+    for place in [Place(name) for name in chosen("KERNELS", ["stock"])]:
+        files, ops = {}, None
+        for side in ("c", "ours"):
+            name = f"profile-{place.name}-{side}"
+            result, found = inside(place, side, rig, name, [row], True)
+            if len(found) != 1 or "ops" not in found[0][1]:
+                raise LabError(f"there is no such row with instructions: {row}")
+            fields = found[0][1]
+            ops = int(fields["ops"])
+            files[side] = profile.Files.of(result, place.modules(side), [int(fields["window"])])
+        print(f"# {row} on the {place.name} kernel: C, ours, difference")
+        print(profile.report(files["c"], files["ours"], ops))
+    return 0
 
 
 def bench():
     """`make bench`"""
+    if os.environ.get("PROFILE"):
+        return tell_profile(os.environ["PROFILE"])
     tables = measure(*arguments())
     if not any(tables.values()):
         raise LabError("no row has such a name")
@@ -143,3 +185,25 @@ def check():
             say(f"{kernel}: {name} got worse: {before:.3f} -> {now:.3f} of C, {allowed:.3f} is allowed")
             status = 1
     return status
+
+
+def test(report):
+    """The short form in `make test`: one boot of each side, against the committed table."""
+    wanted = {rig: [row for row in rows if report.wanted(f"T6/bench/{row}")] for rig, rows in SHORT.items()}
+    committed = benchtable.load(TABLE).get("stock", {})
+    place = Place("stock")
+    for rig, rows in wanted.items():
+        if not rows:
+            continue
+        measured = measure([place], [rig], rows, 1)["stock"]
+        lost = {name: (before, now, allowed)
+                for name, before, now, allowed in benchtable.losses(committed, measured)}
+        for row in rows:
+            if row not in measured or row not in committed:
+                report.add(f"T6/bench/{row}", "not ok", "no figure, or none in the committed table")
+            elif row in lost:
+                before, now, allowed = lost[row]
+                report.add(f"T6/bench/{row}", "not ok",
+                           f"{now:.3f} of C, it was {before:.3f}, and {allowed:.3f} is allowed")
+            else:
+                report.add(f"T6/bench/{row}", "ok", f"{measured[row]['ratio']:.3f} of C")

@@ -75,4 +75,4 @@ GUEST_BASE_MODULES = ["virtio_pci", "virtio_net", "virtio_rng", "vsock", "vsock_
 GUEST_C_MODULES = ["vmw_vsock_virtio_transport", "vsock_loopback"]
 GUEST_PROGRAMS = ["/usr/bin/socat"]
 
-DEFAULT_TIERS = ["T0", "T2", "T3", "T4", "T5"]
+DEFAULT_TIERS = ["T0", "T2", "T3", "T4", "T5", "T6"]

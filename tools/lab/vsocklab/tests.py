@@ -3,12 +3,12 @@
 
 import os
 
-from . import benchtests, checks, config, ktap, scale, t0, t5, vm, vmtests
+from . import bench, benchtests, checks, config, ktap, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
 
-KNOWN = ["T0", "T2", "T3", "T4", "T5", "LAB", "VMM"]
+KNOWN = ["T0", "T2", "T3", "T4", "T5", "T6", "LAB", "VMM"]
 
 
 def run():
@@ -23,9 +23,9 @@ def run():
         print(f"# kernel {kernel.release} ({kernel.version}), tiers {' '.join(tiers)}", flush=True)
         if "T0" in tiers:
             t0.run(report)
-        if set(tiers) & {"T2", "T3", "T4", "T5", "LAB", "VMM"}:
+        if set(tiers) & {"T2", "T3", "T4", "T5", "T6", "LAB", "VMM"}:
             modules = []
-            if set(tiers) & {"T2", "T3", "T4", "T5", "VMM"}:
+            if set(tiers) & {"T2", "T3", "T4", "T5", "T6", "VMM"}:
                 Builder().make(quiet=True)
                 modules = vm.modules("ours")
             vmtests.run(kernel, report, tiers, modules)
@@ -34,6 +34,8 @@ def run():
                 benchtests.test(kernel, report, modules)
             if "T5" in tiers:
                 t5.test(kernel, report, modules)
+            if "T6" in tiers:
+                bench.test(report)
         if not report.glob and set(config.DEFAULT_TIERS) <= set(tiers):
             checks.checklist(report)
     except LabError as error:
