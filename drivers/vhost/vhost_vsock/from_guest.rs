@@ -11,6 +11,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    sync::rcu,
     time::{
         delay::fsleep,
         Delta, //
@@ -102,7 +103,7 @@ impl VhostVsock {
         tx.disable_notify()?;
 
         let mut budget = Budget::new(PACKETS, BYTES);
-        let mut reachable = self.is_reachable();
+        let mut reachable = self.is_reachable(&rcu::read_lock());
         loop {
             if !reachable {
                 // The guest could not be answered: its packets wait until it can. If the other queue

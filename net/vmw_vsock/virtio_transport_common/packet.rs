@@ -326,7 +326,11 @@ impl TxPacket {
     /// [`Fragment::finish`].
     #[inline]
     pub fn fragment(&mut self, room: usize) -> Fragment<'_> {
-        self.stamp();
+        // The other pieces say what the first one said of the credit: no packet of the connection
+        // comes in between.
+        if self.0.cb().offset == 0 {
+            self.stamp();
+        }
         let mut header = self.header();
         let len = self.len().min(room);
         if len < self.len() {
@@ -379,6 +383,14 @@ impl Fragment<'_> {
             return None;
         }
         skb.head_and_linear()
+    }
+
+    /// The payload, if it is linear.
+    #[inline]
+    pub fn payload(&self) -> Option<&[u8]> {
+        let skb = &self.packet.0;
+        let rest = skb.linear()?.get(skb.cb().offset as usize..)?;
+        rest.get(..self.len)
     }
 
     /// Copies the payload.
