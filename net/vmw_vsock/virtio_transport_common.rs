@@ -62,7 +62,9 @@ pub use packet::{
 };
 pub use recv::{
     payload_lost,
-    receive, //
+    receive,
+    receive_all,
+    Source, //
 };
 pub use reset::{
     abort_connection,

@@ -8,8 +8,8 @@
 //! # Packets on their way
 //!
 //! *Out*: [`Carrier::send`] puts a packet into the device's queue right away if no other waits and the
-//! queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. When the device
-//! used packets, another work drops them, and goes on with those that wait.
+//! queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. Packets that the device
+//! used are dropped when that costs little, or somebody waits for it ([`reap`]).
 //!
 //! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header and
 //! lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
@@ -74,6 +74,8 @@ mod device;
 mod event;
 #[path = "virtio_vsock/params.rs"]
 mod params;
+#[path = "virtio_vsock/reap.rs"]
+mod reap;
 #[path = "virtio_vsock/rx.rs"]
 mod rx;
 #[path = "virtio_vsock/tx.rs"]

@@ -12,6 +12,7 @@ use kernel::{
     new_work,
     prelude::*,
     sync::{
+        aref::ARef,
         rcu,
         Arc, //
     },
@@ -35,20 +36,19 @@ use kernel_ext::{
     work::WorkQueue, //
 };
 use virtio_transport_common::{
-    receive,
+    receive_all,
     Carrier,
     Registration,
     RxPacket,
     SendQueue,
-    TxPacket, //
+    Source,
+    TxPacket,
+    TxPackets, //
 };
 use vsock_proto::addr::{
     Addr,
     Cid, //
 };
-
-/// Packets that one run of the work moves, before it lets others run.
-const BATCH: usize = 256;
 
 static LOOPBACK: RcuSlot<Loopback> = RcuSlot::new();
 static SLOT: TransportSlot = TransportSlot::new();
@@ -88,17 +88,32 @@ impl WorkItem for Loopback {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        for _ in 0..BATCH {
-            let Some(packet) = this.queue.pop() else {
-                return;
-            };
-            let net = packet.net();
-            let mut packet = RxPacket::from_tx(packet);
-            packet.deliver_tap();
-            receive::<Local>(packet, net.as_deref());
+        receive_all::<Local>(&mut Turn(this.queue.take_all()));
+        if !this.queue.rest() {
+            // What came meanwhile: others may run before that.
+            this.workqueue.queue(this.clone());
         }
-        // A work of the same item that was queued meanwhile does as well.
-        this.workqueue.queue(this.clone());
+    }
+}
+
+/// The packets that one run of the work moves.
+struct Turn(TxPackets);
+
+impl Source for Turn {
+    #[inline]
+    fn next(&mut self) -> Option<RxPacket> {
+        let mut packet = RxPacket::from_tx(self.0.pop()?);
+        packet.deliver_tap();
+        Some(packet)
+    }
+
+    fn net(&self, packet: &RxPacket) -> Option<ARef<Net>> {
+        packet.net()
+    }
+
+    #[inline]
+    fn is_from(&self, packet: &RxPacket, net: Option<&Net>) -> bool {
+        packet.is_from(net)
     }
 }
 
@@ -134,8 +149,9 @@ impl Carrier for Local {
     fn send(packet: TxPacket, _net: Option<&Net>) -> Result {
         let guard = rcu::read_lock();
         let loopback = LOOPBACK.load(&guard).ok_or(ENODEV)?;
-        loopback.queue.push_back(packet);
-        loopback.workqueue.queue(Arc::from(loopback));
+        if loopback.queue.push_back(packet) {
+            loopback.workqueue.queue(Arc::from(loopback));
+        }
         Ok(())
     }
 
@@ -167,7 +183,11 @@ impl Published {
 impl Drop for Published {
     fn drop(&mut self) {
         if let Some(loopback) = LOOPBACK.swap(None) {
-            // After this no work has a reference, thus the workqueue is not destroyed by its own work.
+            // Nobody sends any more: once the work rests, none has a reference, thus the workqueue is not
+            // destroyed by its own work.
+            while !loopback.queue.is_idle() {
+                loopback.workqueue.flush();
+            }
             loopback.workqueue.flush();
             loopback.queue.purge_all();
         }

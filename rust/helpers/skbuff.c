@@ -18,21 +18,6 @@ __rust_helper void rust_vsock_helper_skb_reserve(struct sk_buff *skb, int len)
 	skb_reserve(skb, len);
 }
 
-__rust_helper bool rust_vsock_helper_skb_is_nonlinear(const struct sk_buff *skb)
-{
-	return skb_is_nonlinear(skb);
-}
-
-__rust_helper int rust_vsock_helper_skb_tailroom(const struct sk_buff *skb)
-{
-	return skb_tailroom(skb);
-}
-
-__rust_helper unsigned char *rust_vsock_helper_skb_end_pointer(const struct sk_buff *skb)
-{
-	return skb_end_pointer(skb);
-}
-
 __rust_helper struct skb_shared_info *rust_vsock_helper_skb_shinfo(const struct sk_buff *skb)
 {
 	return skb_shinfo(skb);
@@ -52,27 +37,6 @@ __rust_helper void rust_vsock_helper_skb_copy_owner_w(struct sk_buff *to, const 
 {
 	if (from->sk)
 		skb_set_owner_w(to, from->sk);
-}
-
-__rust_helper unsigned char *rust_vsock_helper_skb_tail_pointer(const struct sk_buff *skb)
-{
-	return skb_tail_pointer(skb);
-}
-
-__rust_helper struct sock *rust_vsock_helper_skb_sk(const struct sk_buff *skb)
-{
-	return skb->sk;
-}
-
-/* The link of whoever owns the buffer. */
-__rust_helper struct sk_buff *rust_vsock_helper_skb_get_next(const struct sk_buff *skb)
-{
-	return skb->next;
-}
-
-__rust_helper void rust_vsock_helper_skb_set_next(struct sk_buff *skb, struct sk_buff *next)
-{
-	skb->next = next;
 }
 
 __rust_helper void rust_vsock_helper_skb_zcopy_set(struct sk_buff *skb, struct ubuf_info *uarg)

@@ -26,44 +26,14 @@ __rust_helper void rust_vsock_helper_lock_sock_child(struct sock *sk)
 	lock_sock_nested(sk, SINGLE_DEPTH_NESTING);
 }
 
-__rust_helper struct net *rust_vsock_helper_sock_net(const struct sock *sk)
-{
-	return sock_net(sk);
-}
-
-__rust_helper int rust_vsock_helper_sk_state(const struct sock *sk)
-{
-	return sk->sk_state;
-}
-
 __rust_helper void rust_vsock_helper_sk_set_state(struct sock *sk, int state)
 {
 	sk->sk_state = state;
 }
 
-__rust_helper int rust_vsock_helper_sk_type(const struct sock *sk)
-{
-	return sk->sk_type;
-}
-
-__rust_helper unsigned int rust_vsock_helper_sk_shutdown(const struct sock *sk)
-{
-	return sk->sk_shutdown;
-}
-
-__rust_helper bool rust_vsock_helper_sk_done(const struct sock *sk)
-{
-	return sock_flag(sk, SOCK_DONE);
-}
-
 __rust_helper void rust_vsock_helper_sk_set_done(struct sock *sk)
 {
 	sock_set_flag(sk, SOCK_DONE);
-}
-
-__rust_helper bool rust_vsock_helper_sk_zerocopy(const struct sock *sk)
-{
-	return sock_flag(sk, SOCK_ZEROCOPY);
 }
 
 __rust_helper void rust_vsock_helper_sk_set_err(struct sock *sk, int err)
@@ -84,11 +54,6 @@ __rust_helper void rust_vsock_helper_sk_write_space(struct sock *sk)
 __rust_helper void rust_vsock_helper_sk_data_ready(struct sock *sk)
 {
 	sk->sk_data_ready(sk);
-}
-
-__rust_helper int rust_vsock_helper_sk_wmem_alloc_get(const struct sock *sk)
-{
-	return sk_wmem_alloc_get(sk);
 }
 
 __rust_helper int rust_vsock_helper_sock_rcvlowat(const struct sock *sk)

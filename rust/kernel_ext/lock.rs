@@ -31,8 +31,17 @@ unsafe impl Backend for SpinLockBhBackend {
 
     #[inline]
     unsafe fn lock(ptr: *mut Self::State) -> Self::GuardState {
+        // What `spin_lock_bh()` is: a `spinlock_t` begins with its `raw_spinlock_t`.
+        #[cfg(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_LOCK_BH)))]
         // SAFETY: By the safety requirements, `ptr` is initialized.
-        unsafe { bindings::spin_lock_bh(ptr) }
+        unsafe {
+            bindings::_raw_spin_lock_bh(ptr.cast())
+        }
+        #[cfg(not(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_LOCK_BH))))]
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe {
+            bindings::spin_lock_bh(ptr)
+        }
     }
 
     #[inline]
@@ -43,8 +52,17 @@ unsafe impl Backend for SpinLockBhBackend {
 
     #[inline]
     unsafe fn unlock(ptr: *mut Self::State, _guard_state: &Self::GuardState) {
+        // As in `lock()`.
+        #[cfg(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_UNLOCK_BH)))]
         // SAFETY: By the safety requirements, the caller owns the lock.
-        unsafe { bindings::spin_unlock_bh(ptr) }
+        unsafe {
+            bindings::_raw_spin_unlock_bh(ptr.cast())
+        }
+        #[cfg(not(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_UNLOCK_BH))))]
+        // SAFETY: By the safety requirements, the caller owns the lock.
+        unsafe {
+            bindings::spin_unlock_bh(ptr)
+        }
     }
 
     #[inline]

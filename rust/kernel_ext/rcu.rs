@@ -2,6 +2,10 @@
 
 //! Shared objects that readers find without a lock.
 //!
+//! What readers could find, and cannot any more, is released only after a grace period, which is the
+//! only thing that tells that no reader is left. Whoever hides several things at once waits once for all
+//! of them: see [`wait_for_readers`].
+//!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h).
 
 use core::marker::PhantomData;
@@ -9,7 +13,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
             Full, //
         },
@@ -18,6 +21,94 @@ use kernel::{
         ArcBorrow, //
     }, //
 };
+
+#[path = "rcu/list.rs"]
+mod list;
+
+pub use self::list::{
+    Entry,
+    RcuList,
+    Unlinked,
+    Writer, //
+};
+
+mod private {
+    /// What [`wait_for_readers`](super::wait_for_readers) tells.
+    pub trait Sealed {
+        /// A grace period has passed since the object was hidden. Only called if that is so.
+        fn readers_left(&mut self);
+    }
+}
+
+/// Something that readers cannot find any more, but some may still be using.
+///
+/// Dropping it waits for a grace period, unless [`wait_for_readers`] did.
+pub trait Retire: private::Sealed {}
+
+impl<R: Retire> private::Sealed for Option<R> {
+    fn readers_left(&mut self) {
+        if let Some(retired) = self {
+            retired.readers_left();
+        }
+    }
+}
+
+impl<R: Retire> Retire for Option<R> {}
+
+/// Waits for one grace period, on behalf of all of these: releasing them waits no more.
+///
+/// They exist, hence were hidden, before it begins.
+///
+/// Context: sleeps; not in a read section.
+pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
+    rcu::synchronize_rcu();
+    some.iter_mut().for_each(R::readers_left);
+    another.readers_left();
+}
+
+/// What was taken out of an [`RcuSlot`]. The reference is released after a grace period.
+///
+/// # Invariants
+///
+/// If `waited`, a grace period has passed since the object left the slot.
+#[must_use = "dropping it waits for a grace period"]
+pub struct Retired<T: Send + Sync + 'static> {
+    object: Option<Arc<T>>,
+    waited: bool,
+}
+
+impl<T: Send + Sync + 'static> Retired<T> {
+    /// Returns the reference, after a grace period.
+    ///
+    /// Context: sleeps, unless there is none, or it was waited for.
+    pub fn wait(mut self) -> Option<Arc<T>> {
+        self.settle();
+        self.object.take()
+    }
+
+    fn settle(&mut self) {
+        if self.object.is_some() && !self.waited {
+            rcu::synchronize_rcu();
+        }
+        // INVARIANT: It just has, or there is no object.
+        self.waited = true;
+    }
+}
+
+impl<T: Send + Sync + 'static> private::Sealed for Retired<T> {
+    fn readers_left(&mut self) {
+        // INVARIANT: By the contract of the trait.
+        self.waited = true;
+    }
+}
+
+impl<T: Send + Sync + 'static> Retire for Retired<T> {}
+
+impl<T: Send + Sync + 'static> Drop for Retired<T> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
 
 /// A place for an `Arc<T>` that is read under RCU and replaced by writers.
 ///
@@ -53,9 +144,11 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
     /// Returns what is in the slot, for as long as the read section lasts.
     #[inline]
     pub fn load<'g>(&self, _guard: &'g rcu::Guard) -> Option<ArcBorrow<'g, T>> {
-        // Acquire: pairs with the release half of the writers' `Full`, so that the fields of the
-        // object are seen as they were when it was put in place.
-        let ptr = self.ptr.load(Acquire);
+        // As `rcu_dereference()`: one load, and what follows depends on its address, so that the fields
+        // of the object are seen as they were when a writer's `Full` put it in place. The atomic's own
+        // load is a call into the kernel.
+        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word.
+        let ptr = unsafe { self.ptr.as_ptr().read_volatile() };
         if ptr.is_null() {
             return None;
         }
@@ -76,9 +169,17 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
     ///
     /// Context: may sleep.
     pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
+        self.replace(new).wait()
+    }
+
+    /// Replaces the content of the slot, and does not wait for the readers that found the old one.
+    ///
+    /// Context: any; what is returned sleeps when it is dropped, if there was something in the slot.
+    pub fn replace(&self, new: Option<Arc<T>>) -> Retired<T> {
         // INVARIANT: The slot takes over the reference of `new`, and gives up that of the old one.
         let old = self.ptr.xchg(Self::into_ptr(new), Full);
-        Self::retire(old)
+        // SAFETY: `old` was just taken out of the slot.
+        unsafe { Self::retire(old) }
     }
 
     /// Replaces the content of the slot if it still is `old` (by identity), and returns the old one
@@ -100,7 +201,8 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
         //
         // INVARIANT: On success the slot takes over `new` and gives up `old`.
         match self.ptr.cmpxchg(expected, new, Full) {
-            Ok(prev) => Ok(Self::retire(prev)),
+            // SAFETY: `prev` was just taken out of the slot.
+            Ok(prev) => Ok(unsafe { Self::retire(prev) }.wait()),
             // SAFETY: `new` is null or was made by `into_ptr` above and did not go into the slot.
             Err(_) => Err(unsafe { Self::from_ptr(new) }),
         }
@@ -121,13 +223,17 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
         Some(unsafe { Arc::from_raw(ptr) })
     }
 
-    fn retire(old: *mut T) -> Option<Arc<T>> {
-        if !old.is_null() {
-            rcu::synchronize_rcu();
+    /// # Safety
+    ///
+    /// `old` was taken out of a slot, whose reference the caller owns.
+    unsafe fn retire(old: *mut T) -> Retired<T> {
+        // INVARIANT: Nobody waited.
+        Retired {
+            // SAFETY: By the type invariants, the pointer is null or came from `into_ptr`; the caller
+            // owns the reference. It is not released before readers are gone, see `Retired`.
+            object: unsafe { Self::from_ptr(old) },
+            waited: false,
         }
-        // SAFETY: `old` was taken out of the slot, which owned a reference by the type invariants;
-        // the readers that found it there are done.
-        unsafe { Self::from_ptr(old) }
     }
 }
 

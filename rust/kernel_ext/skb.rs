@@ -170,9 +170,28 @@ impl<C> SkBuff<C> {
     #[inline]
     fn linear_raw(&self) -> (*mut u8, usize) {
         let head = self.skb().head;
-        // SAFETY: By the type invariants, the buffer is valid.
-        let end = unsafe { bindings::skb_end_pointer(self.as_raw()) };
-        (head, (end as usize).wrapping_sub(head as usize))
+        (head, self.offset(self.skb().end))
+    }
+
+    /// How far from `skb->head` a place is that is told as `skb->tail` and `skb->end` are.
+    #[doc(alias = "NET_SKBUFF_DATA_USES_OFFSET")]
+    #[inline]
+    fn offset(&self, place: bindings::sk_buff_data_t) -> usize {
+        if cfg!(CONFIG_64BIT) {
+            place as usize
+        } else {
+            // It is a pointer there.
+            (place as usize).wrapping_sub(self.skb().head as usize)
+        }
+    }
+
+    /// The end of the bytes in the linear part.
+    #[doc(alias = "skb_tail_pointer")]
+    #[inline]
+    fn tail(&self) -> *mut u8 {
+        let skb = self.skb();
+        // SAFETY: By the type invariants, the buffer is valid: the tail is in its linear part.
+        unsafe { skb.head.add(self.offset(skb.tail)) }
     }
 
     /// How many bytes the linear part has, head included: what a device may write.
@@ -202,16 +221,17 @@ impl<C> SkBuff<C> {
     /// Says whether the payload is in page fragments.
     #[inline]
     pub fn is_nonlinear(&self) -> bool {
-        // SAFETY: By the type invariants, the buffer is valid.
-        unsafe { bindings::skb_is_nonlinear(self.as_raw()) }
+        self.skb().data_len != 0
     }
 
     /// How many bytes [`append`](Self::append) still takes.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        // SAFETY: By the type invariants, the buffer is valid.
-        let room = unsafe { bindings::skb_tailroom(self.as_raw()) };
-        usize::try_from(room).unwrap_or(0)
+        if self.is_nonlinear() {
+            return 0;
+        }
+        let skb = self.skb();
+        self.offset(skb.end).wrapping_sub(self.offset(skb.tail))
     }
 
     /// The control block.
@@ -325,8 +345,7 @@ impl<C> SkBuff<C> {
             return Err(EFAULT);
         }
         let offset = c_int::try_from(offset)?;
-        // SAFETY: By the type invariants, the buffer is valid.
-        let dst = unsafe { bindings::skb_tail_pointer(self.as_raw()) };
+        let dst = self.tail();
         // SAFETY: `dst` has room for `head` and `len` more bytes.
         let behind = unsafe { dst.add(head.len()) };
         // SAFETY: `behind` has room for `len` bytes; `other` has that many from `offset` on.
@@ -408,8 +427,7 @@ impl<C> SkBuff<C> {
         if len > self.tailroom() {
             return Err(EMSGSIZE);
         }
-        // SAFETY: By the type invariants, the buffer is valid.
-        let to = unsafe { bindings::skb_tail_pointer(self.as_raw()) };
+        let to = self.tail();
         // SAFETY: The buffer is linear and has room for `len` bytes there.
         unsafe { source.read_raw(mm, offset, to.cast(), len) }?;
         // INVARIANT: The new bytes of the payload were just initialized.
@@ -542,15 +560,25 @@ impl<C> SkBuff<C> {
     pub fn owner_net(&self) -> Option<ARef<Net>> {
         let sk = NonNull::new(self.owner_raw())?;
         // SAFETY: The owner is allocated for as long as the buffer refers to it.
-        let net = unsafe { bindings::sock_net(sk.as_ptr()) };
+        let net = unsafe { crate::sock::net_of(sk.as_ptr()) };
         // SAFETY: A socket has a reference to its namespace until it is destroyed.
         Some(unsafe { Net::from_raw(net) }.into())
     }
 
+    /// Says whether the owner is in a namespace; `None`: whether there is no owner.
+    #[inline]
+    pub fn is_owned_in(&self, net: Option<&Net>) -> bool {
+        match (NonNull::new(self.owner_raw()), net) {
+            // SAFETY: The owner is allocated for as long as the buffer refers to it.
+            (Some(sk), Some(net)) => (unsafe { crate::sock::net_of(sk.as_ptr()) }) == net.as_raw(),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     #[inline]
     fn owner_raw(&self) -> *mut bindings::sock {
-        // SAFETY: By the type invariants, the buffer is valid.
-        unsafe { bindings::skb_sk(self.as_raw()) }
+        self.skb().sk.cast()
     }
 }
 

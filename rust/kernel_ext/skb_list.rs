@@ -61,16 +61,24 @@ impl<C> SkbList<C> {
 
     #[inline]
     fn next(skb: NonNull<bindings::sk_buff>) -> Link {
-        // SAFETY: By the type invariants, the buffer is valid; the field is the link of whoever owns
-        // it.
-        NonNull::new(unsafe { bindings::skb_get_next(skb.as_ptr()) })
+        // SAFETY: By the type invariants, the buffer is valid; the field is the link of its owner.
+        NonNull::new(unsafe { (*Self::link(skb)).next })
     }
 
     #[inline]
     fn set_next(skb: NonNull<bindings::sk_buff>, next: Link) {
         let next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         // SAFETY: As above; the caller has the list exclusively.
-        unsafe { bindings::skb_set_next(skb.as_ptr(), next) };
+        unsafe { (*Self::link(skb)).next = next };
+    }
+
+    /// Where a buffer has its link.
+    #[inline]
+    fn link(
+        skb: NonNull<bindings::sk_buff>,
+    ) -> *mut bindings::sk_buff__bindgen_ty_1__bindgen_ty_1 {
+        // SAFETY: By the type invariants, the buffer is valid; no reference is made.
+        unsafe { &raw mut (*skb.as_ptr()).__bindgen_anon_1.__bindgen_anon_1 }
     }
 
     /// Appends a buffer.

@@ -114,7 +114,7 @@ impl VsockSock {
     #[inline]
     pub fn net(&self) -> &Net {
         // SAFETY: By the type invariants, the socket is alive.
-        let net = unsafe { bindings::sock_net(self.as_sock()) };
+        let net = unsafe { net_of(self.as_sock()) };
         // SAFETY: A socket has a reference to its namespace, which never changes.
         unsafe { Net::from_raw(net) }
     }
@@ -123,13 +123,25 @@ impl VsockSock {
     #[inline]
     pub fn ty(&self) -> SockType {
         // SAFETY: By the type invariants, the socket is alive; the type never changes.
-        if unsafe { bindings::sk_type(self.as_sock()) } == bindings::sock_type_SOCK_STREAM as c_int
-        {
+        let ty = unsafe { (*self.as_sock()).sk_type };
+        if u32::from(ty) == bindings::sock_type_SOCK_STREAM {
             SockType::Stream
         } else {
             SockType::SeqPacket
         }
     }
+}
+
+/// The namespace of a socket.
+///
+/// # Safety
+///
+/// `sk` is allocated.
+#[doc(alias = "sock_net")]
+#[inline]
+pub(crate) unsafe fn net_of(sk: *const bindings::sock) -> *mut bindings::net {
+    // SAFETY: By the safety requirements; the field never changes.
+    unsafe { (*sk).__sk_common.skc_net.net }
 }
 
 /// A locked socket: evidence that the current task holds the socket lock.
@@ -207,7 +219,9 @@ impl<'a> LockedSock<'a> {
     #[inline]
     pub fn state(&self) -> SockState {
         // SAFETY: By the type invariants, the socket is valid.
-        SockState::from_raw(unsafe { bindings::sk_state(self.as_sock()) })
+        let state = unsafe { &raw const (*self.as_sock()).__sk_common.skc_state };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        SockState::from_raw(c_int::from(unsafe { state.read_volatile() }))
     }
 
     /// Changes the state, without telling anybody.
@@ -220,8 +234,16 @@ impl<'a> LockedSock<'a> {
     /// Whether the connection is over (`SOCK_DONE`).
     #[inline]
     pub fn is_done(&self) -> bool {
-        // SAFETY: By the type invariants, the socket is valid.
-        unsafe { bindings::sk_done(self.as_sock()) }
+        self.flag(bindings::sock_flags_SOCK_DONE)
+    }
+
+    #[doc(alias = "sock_flag")]
+    #[inline]
+    fn flag(&self, flag: bindings::sock_flags) -> bool {
+        // SAFETY: By the type invariants, the socket is valid; no reference is made.
+        let flags = unsafe { &raw const (*self.as_sock()).__sk_common.__bindgen_anon_5.skc_flags };
+        // SAFETY: The field is valid; others may write other bits of it meanwhile, as in C.
+        (unsafe { flags.read_volatile() } >> flag) & 1 != 0
     }
 
     /// Marks the connection as over.
@@ -233,15 +255,16 @@ impl<'a> LockedSock<'a> {
     /// Whether `SO_ZEROCOPY` is set.
     #[inline]
     pub fn wants_zerocopy(&self) -> bool {
-        // SAFETY: By the type invariants, the socket is valid.
-        unsafe { bindings::sk_zerocopy(self.as_sock()) }
+        self.flag(bindings::sock_flags_SOCK_ZEROCOPY)
     }
 
     /// What the local user shut down.
     #[inline]
     pub fn shutdown(&self) -> Shutdown {
         // SAFETY: By the type invariants, the socket is valid.
-        Shutdown::from_bits(unsafe { bindings::sk_shutdown(self.as_sock()) })
+        let how = unsafe { &raw const (*self.as_sock()).sk_shutdown };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        Shutdown::from_bits(u32::from(unsafe { how.read_volatile() }))
     }
 
     /// What the peer shut down.
@@ -316,9 +339,12 @@ impl<'a> LockedSock<'a> {
     #[doc(alias = "sk_wmem_alloc_get")]
     #[inline]
     pub fn send_memory(&self) -> usize {
-        // SAFETY: By the type invariants, the socket is valid.
-        let bytes = unsafe { bindings::sk_wmem_alloc_get(self.as_sock()) };
-        usize::try_from(bytes).unwrap_or(0)
+        // SAFETY: By the type invariants, the socket is valid; no reference is made.
+        let bytes = unsafe { &raw const (*self.as_sock()).sk_wmem_alloc.refs.counter };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        let bytes = unsafe { bytes.read_volatile() };
+        // The socket itself counts as one.
+        usize::try_from(bytes.wrapping_sub(1)).unwrap_or(0)
     }
 
     /// Sets the error that the next call of the user gets, and wakes who waits for one.

@@ -45,7 +45,6 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{
-            Acquire,
             Atomic,
             Release, //
         },
@@ -127,8 +126,12 @@ impl TransportSlot {
         }
     }
 
+    /// The transport, which is only compared: what it points to is not looked at through this.
+    #[inline]
     fn get(&self) -> *const bindings::vsock_transport {
-        self.transport.load(Acquire)
+        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word. The atomic's
+        // own load is a call into the kernel.
+        unsafe { self.transport.as_ptr().read_volatile() }
     }
 }
 

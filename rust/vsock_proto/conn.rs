@@ -86,8 +86,6 @@ pub enum Reaction {
     Deliver,
     /// Send a [`Op::CreditUpdate`].
     AnswerCredit,
-    /// Wake up who waits for space. (The credit was taken from the packet already.)
-    WakeWriter,
     /// The peer has shut down something.
     PeerShutdown {
         /// All that the peer has shut down so far, to be remembered.
@@ -103,7 +101,7 @@ pub enum Reaction {
     /// [`State::Closing`] now, unless there is something left to read.
     #[doc(alias = "virtio_transport_do_close")]
     Close,
-    /// Drop the packet.
+    /// Drop the packet. (The credit was taken from it already, and a writer woken that waited for it.)
     Ignore,
 }
 
@@ -152,11 +150,11 @@ pub fn receive(state: State, op: Op, flags: u32, ctx: &Local) -> Reaction {
 
         (State::Established, Op::Rw) => Reaction::Deliver,
         (State::Established, Op::CreditRequest) => Reaction::AnswerCredit,
-        (State::Established, Op::CreditUpdate) => Reaction::WakeWriter,
         (State::Established, Op::Shutdown) => peer_shutdown(flags, ctx),
-        (State::Established, Op::Invalid | Op::Request | Op::Response | Op::Unknown(_)) => {
-            Reaction::Ignore
-        }
+        (
+            State::Established,
+            Op::Invalid | Op::Request | Op::Response | Op::CreditUpdate | Op::Unknown(_),
+        ) => Reaction::Ignore,
 
         (State::Established | State::Closing, Op::Rst) => Reaction::Close,
         (
@@ -265,7 +263,6 @@ mod tests {
     const FAIL_PROTOCOL: char = 'F';
     const DELIVER: char = 'D';
     const ANSWER_CREDIT: char = 'Q';
-    const WAKE_WRITER: char = 'W';
     const PEER_SHUTDOWN: char = 'S';
     const CLOSE: char = 'C';
     const IGNORE: char = '.';
@@ -279,7 +276,7 @@ mod tests {
         //   |   |   RESPONSE   CREDIT_UPDATE
         ['R', 'A', 'R', '.', 'R', 'R', 'R', 'R', 'R'],
         ['.', 'F', 'E', 'f', 'F', 'F', 'F', 'F', 'F'],
-        ['.', '.', '.', 'C', 'S', 'D', 'W', 'Q', '.'],
+        ['.', '.', '.', 'C', 'S', 'D', '.', 'Q', '.'],
         ['.', '.', '.', 'C', '.', '.', '.', '.', '.'],
         ['R', 'R', 'R', '.', 'R', 'R', 'R', 'R', 'R'],
     ];
@@ -307,7 +304,6 @@ mod tests {
             Reaction::Fail { .. } => '?',
             Reaction::Deliver => DELIVER,
             Reaction::AnswerCredit => ANSWER_CREDIT,
-            Reaction::WakeWriter => WAKE_WRITER,
             Reaction::PeerShutdown { .. } => PEER_SHUTDOWN,
             Reaction::Close => CLOSE,
             Reaction::Ignore => IGNORE,
@@ -326,7 +322,6 @@ mod tests {
             | Reaction::Established
             | Reaction::Deliver
             | Reaction::AnswerCredit
-            | Reaction::WakeWriter
             | Reaction::Close
             | Reaction::Ignore => false,
         }
@@ -431,10 +426,7 @@ mod tests {
             for ctx in contexts() {
                 for op in 0..=u16::MAX {
                     let reaction = receive(state, Op::from(op), 0, &ctx);
-                    if matches!(
-                        reaction,
-                        Reaction::Deliver | Reaction::AnswerCredit | Reaction::WakeWriter
-                    ) {
+                    if matches!(reaction, Reaction::Deliver | Reaction::AnswerCredit) {
                         assert_eq!(state, State::Established);
                         assert!(!ctx.done);
                     }

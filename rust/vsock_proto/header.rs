@@ -10,15 +10,12 @@
 //!
 //! Specification: virtio 1.3, sections 5.10.2 to 5.10.6.
 
-use crate::{
-    addr::{
-        Addr,
-        Cid,
-        CidError,
-        GuestCid,
-        Port, //
-    },
-    credit::Stamp, //
+use crate::addr::{
+    Addr,
+    Cid,
+    CidError,
+    GuestCid,
+    Port, //
 };
 use zerocopy::little_endian::{
     U16,
@@ -314,6 +311,17 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER_LEN && align_of::<Header>() == 1);
 
 impl Header {
+    /// Whether this is of the same connection as `other`, and of the same operation and type.
+    #[inline]
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.src_cid == other.src_cid
+            && self.dst_cid == other.dst_cid
+            && self.src_port == other.src_port
+            && self.dst_port == other.dst_port
+            && self.ty == other.ty
+            && self.op == other.op
+    }
+
     /// Makes the header of a packet with `len` bytes of payload.
     ///
     /// The credit fields are zero; see [`Header::set_credit`].
@@ -442,7 +450,7 @@ impl Header {
 
     /// Returns the size of the sender's receive buffer.
     ///
-    /// Only [`TxCredit::peer_update`](crate::credit::TxCredit::peer_update) should want to know.
+    /// Only `credit::TxCredit::peer_update()` should want to know.
     #[inline]
     pub fn buf_alloc(&self) -> u32 {
         self.buf_alloc.get()
@@ -450,7 +458,7 @@ impl Header {
 
     /// Returns how many bytes have left the sender's receive buffer, modulo 2^32.
     ///
-    /// Only [`TxCredit::peer_update`](crate::credit::TxCredit::peer_update) should want to know.
+    /// Only `credit::TxCredit::peer_update()` should want to know.
     #[inline]
     pub fn fwd_cnt(&self) -> u32 {
         self.fwd_cnt.get()
@@ -475,11 +483,21 @@ impl Header {
         self.fwd_cnt.set(fwd_cnt);
     }
 
-    /// Sets the credit fields to what [`RxCredit::stamp`](crate::credit::RxCredit::stamp) said.
+    /// Sets the credit fields to what `credit::RxCredit::stamp()` said.
     #[inline]
     pub fn set_stamp(&mut self, stamp: Stamp) {
         self.set_credit(stamp.buf_alloc, stamp.fwd_cnt);
     }
+}
+
+/// The credit fields of a packet that we send.
+#[must_use = "the peer is considered told"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Size of our receive buffer.
+    pub buf_alloc: u32,
+    /// How many bytes have left it so far, modulo 2^32.
+    pub fwd_cnt: u32,
 }
 
 /// An event, as it is on the wire.

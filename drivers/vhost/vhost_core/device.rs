@@ -42,6 +42,10 @@ use kernel_ext::{
         OwnerAddr,
         OwnerMm, //
     },
+    rcu::{
+        wait_for_readers,
+        Retire, //
+    },
 };
 use vring::{
     iotlb::Mapping,
@@ -413,20 +417,28 @@ impl Device {
 
     /// Stops the device for good, whoever the caller is: the file was closed.
     ///
-    /// When this returns there is no worker, no kick, and no reference to the device by either.
+    /// When this returns there is no worker, no kick, and no reference to the device by either. Works
+    /// that were still queued may not be done: their queues were stopped, so that there is nothing for
+    /// them to do.
+    ///
+    /// `hidden` is what others found the device by. The grace period that the slots of the queues need
+    /// is its, too: nobody uses the device because of it when this returns.
     ///
     /// Context: sleeps.
-    pub fn release(&self) {
+    pub fn release(&self, hidden: &mut dyn Retire) {
         self.stop_queues();
         for queue in &self.queues {
-            // Taking it away does not fail.
+            // Taking it away does not fail. No kick is under way when it returns.
             let _: (bool, Result) = queue.set_kick(None);
         }
-        // Nobody queues a work now but those who found the device before it was hidden.
-        self.flush();
+        // Now those are left who found a worker in a slot, and may be about to wake it up: it ends after
+        // them. One that there is no room for is waited for on its own.
+        let mut workers = KVec::with_capacity(self.queues.len(), GFP_KERNEL).unwrap_or_default();
         for queue in &self.queues {
-            drop(queue.slot().replace(None));
+            drop(workers.push_within_capacity(queue.slot().hide()));
         }
+        wait_for_readers(&mut workers, hidden);
+        drop(workers);
         let state = core::mem::replace(&mut *self.state.lock(), State::new());
         // This joins the workers, which nobody else has a reference to since the file is closed,
         // and gives back the owner's memory then.

@@ -51,7 +51,10 @@ use kernel_ext::{
         InOwnerMm,
         OwnerMm, //
     },
-    rcu::RcuSlot,
+    rcu::{
+        RcuSlot,
+        Retired, //
+    },
     vhost_task::{
         self,
         VhostTask, //
@@ -248,7 +251,7 @@ impl Thread {
 /// A worker thread of a device.
 ///
 /// It works in the memory of the owner. Dropping it stops the thread without doing what is pending,
-/// and waits for its end: flush first. The thread itself must not drop it.
+/// and waits for its end: flush first, if that has to be done. The thread itself must not drop it.
 #[doc(alias = "vhost_worker")]
 pub struct Worker {
     id: u32,
@@ -404,6 +407,13 @@ impl WorkerSlot {
     /// Context: sleeps if there was another one.
     pub(crate) fn replace(&self, worker: Option<Arc<Worker>>) -> Option<Arc<Worker>> {
         self.0.swap(worker)
+    }
+
+    /// Lets nobody find the worker any more, without waiting for those who did.
+    ///
+    /// Context: any; see [`RcuSlot::replace`].
+    pub(crate) fn hide(&self) -> Retired<Worker> {
+        self.0.replace(None)
     }
 
     /// Says whether this is the worker.

@@ -331,20 +331,24 @@ impl VhostVsock {
 
     /// The file was closed, by the owner or by whoever had it last.
     ///
-    /// The order matters: first nobody finds the device any more, then sockets learn of it, then
-    /// the queues and the worker end, then what was left is dropped. A connection that the worker
-    /// was just about to make is reset in the end.
+    /// The order matters: first nobody finds the device any more, then sockets learn of it, at once,
+    /// before another device has the CID. Then the queues end, and those who found the device before
+    /// that, and the worker; then what they left is dropped. A connection that the worker was just about
+    /// to make is reset in the end.
+    ///
+    /// Those who found the device do so in an RCU read section, and so do those who found the worker of
+    /// a queue: one grace period, in [`Device::release`], is the end of both.
     ///
     /// Context: sleeps.
     pub(crate) fn release(&self) {
         let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
-        let had_cid = member.now.is_some();
-        // This waits until those who found the device are done with it.
-        member.now = None;
+        let mut hidden = member.now.take().map(Membership::hide);
+        let had_cid = hidden.is_some();
         if had_cid {
             self.reset_gone(&member);
         }
-        self.core.release();
+        self.core.release(&mut hidden);
+        drop(hidden);
         if had_cid {
             self.reset_gone(&member);
         }

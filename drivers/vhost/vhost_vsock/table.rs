@@ -11,18 +11,20 @@
 
 use crate::device::VhostVsock;
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         rcu,
-        Arc,
-        ArcBorrow,
-        Mutex, //
+        Arc, //
     },
 };
 use kernel_ext::{
     net::Net,
-    rcu::RcuSlot, //
+    rcu::{
+        Entry,
+        RcuList,
+        RcuSlot,
+        Retire, //
+    },
 };
 use vsock_proto::addr::{
     Cid,
@@ -35,56 +37,35 @@ static TABLE: RcuSlot<Table> = RcuSlot::new();
 /// Number of buckets, a power of two.
 const BUCKETS: u32 = 256;
 
-/// An entry of the table: a device that has a CID.
+/// A device that has a CID.
 struct Node {
     cid: GuestCid,
     device: Arc<VhostVsock>,
-    /// The next one of the bucket. It stays as it is after the node left the bucket, for readers
-    /// that are still there.
-    next: RcuSlot<Node>,
 }
 
 impl Node {
     fn is_for(&self, cid: Cid, net: Option<&Net>) -> bool {
         self.cid.get() == cid && Net::reachable(net, Some(self.device.net()))
     }
-
-    fn is(&self, cid: GuestCid, device: *const VhostVsock) -> bool {
-        self.cid == cid && core::ptr::eq(Arc::as_ptr(&self.device), device)
-    }
-}
-
-#[pin_data]
-struct Bucket {
-    /// Held by whoever changes the list.
-    #[pin]
-    writers: Mutex<()>,
-    first: RcuSlot<Node>,
 }
 
 /// The table of all devices.
 struct Table {
-    buckets: KVec<Arc<Bucket>>,
+    buckets: KVec<Arc<RcuList<Node>>>,
 }
 
 impl Table {
     fn new() -> Result<Self> {
         let mut buckets = KVec::with_capacity(BUCKETS as usize, GFP_KERNEL)?;
         for _ in 0..BUCKETS {
-            let bucket = Arc::pin_init(
-                pin_init!(Bucket {
-                    writers <- new_mutex!((), "vhost_vsock::Bucket::writers"),
-                    first: RcuSlot::new(),
-                }),
-                GFP_KERNEL,
-            )?;
+            let bucket = RcuList::new()?;
             buckets.push_within_capacity(bucket).map_err(|_| ENOMEM)?;
         }
         Ok(Self { buckets })
     }
 
     #[inline]
-    fn bucket(&self, cid: Cid) -> Option<&Arc<Bucket>> {
+    fn bucket(&self, cid: Cid) -> Option<&Arc<RcuList<Node>>> {
         // CIDs are mostly given out one after the other.
         let index = cid.get() & BUCKETS.wrapping_sub(1);
         // CAST: Less than the number of buckets.
@@ -92,20 +73,8 @@ impl Table {
     }
 
     #[inline]
-    fn find<'g>(
-        &self,
-        cid: Cid,
-        net: Option<&Net>,
-        guard: &'g rcu::Guard,
-    ) -> Option<ArcBorrow<'g, Node>> {
-        let mut next = self.bucket(cid)?.first.load(guard);
-        while let Some(node) = next {
-            if node.is_for(cid, net) {
-                return Some(node);
-            }
-            next = node.next.load(guard);
-        }
-        None
+    fn find<'g>(&self, cid: Cid, net: Option<&Net>, guard: &'g rcu::Guard) -> Option<&'g Node> {
+        self.bucket(cid)?.find(guard, |node| node.is_for(cid, net))
     }
 }
 
@@ -148,12 +117,7 @@ pub(crate) fn with_device<R>(
 /// That a device has a CID; dropping it gives the CID up.
 ///
 /// After the drop nobody finds the device by that CID, or is still using it because of that.
-pub(crate) struct Membership {
-    bucket: Arc<Bucket>,
-    cid: GuestCid,
-    /// Only compared.
-    device: DeviceId,
-}
+pub(crate) struct Membership(Entry<Node>);
 
 /// Why a device did not get a CID.
 pub(crate) enum Refused {
@@ -165,16 +129,6 @@ pub(crate) enum Refused {
 impl<E: Into<Error>> From<E> for Refused {
     fn from(err: E) -> Self {
         Self::Other(err.into())
-    }
-}
-
-/// The address of a device, as a name.
-#[derive(Clone, Copy)]
-struct DeviceId(usize);
-
-impl DeviceId {
-    fn ptr(self) -> *const VhostVsock {
-        core::ptr::without_provenance(self.0)
     }
 }
 
@@ -192,59 +146,23 @@ impl Membership {
         cid: GuestCid,
     ) -> core::result::Result<Self, Refused> {
         let table = TABLE.get().ok_or(ENODEV)?;
-        let bucket = table.bucket(cid.get()).ok_or(EINVAL)?.clone();
-        let node = Arc::new(
-            Node {
-                cid,
-                device: device.clone(),
-                next: RcuSlot::new(),
-            },
-            GFP_KERNEL_ACCOUNT,
-        )?;
-
-        {
-            let _writer = bucket.writers.lock();
-            let taken = {
-                let guard = rcu::read_lock();
-                let node = table.find(cid.get(), Some(device.net()), &guard);
-                node.map(|node| node.device.clone())
-            };
-            if let Some(other) = taken {
-                return Err(Refused::InUse(other));
-            }
-            if let Some(first) = bucket.first.get() {
-                drop(node.next.swap(Some(first)));
-            }
-            drop(bucket.first.swap(Some(node)));
+        let bucket = table.bucket(cid.get()).ok_or(EINVAL)?;
+        let mut list = bucket.lock();
+        if let Some(other) = list.find(|node| node.is_for(cid.get(), Some(device.net()))) {
+            return Err(Refused::InUse(other.device.clone()));
         }
-        Ok(Self {
-            bucket,
-            cid,
-            device: DeviceId(Arc::as_ptr(device).addr()),
-        })
+        let device = device.clone();
+        Ok(Self(list.push_front(Node { cid, device })?))
     }
 
     /// The CID.
     pub(crate) fn cid(&self) -> GuestCid {
-        self.cid
+        self.0.value().cid
     }
-}
 
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let _writer = self.bucket.writers.lock();
-        let mut prev: Option<Arc<Node>> = None;
-        loop {
-            let slot = prev.as_ref().map_or(&self.bucket.first, |node| &node.next);
-            let Some(node) = slot.get() else {
-                return;
-            };
-            if node.is(self.cid, self.device.ptr()) {
-                // Readers are gone from `node` when this returns.
-                drop(slot.swap(node.next.get()));
-                return;
-            }
-            prev = Some(node);
-        }
+    /// Gives the CID up: nobody finds the device by it any more, but some may still be using it because
+    /// of that, until what is returned is dropped.
+    pub(crate) fn hide(self) -> impl Retire {
+        self.0.hide()
     }
 }

@@ -153,6 +153,7 @@ fn leave_behind<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
     let (Ok(conn), Some(orphans)) = (send::conn_of::<C>(sock), C::orphans(sock)) else {
         return true;
     };
+    C::reap(false);
     let memory = sock.send_memory();
     let room = conn.set_orphan(sock, || orphans.adopt(memory));
     if !room {

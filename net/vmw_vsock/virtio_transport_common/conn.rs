@@ -30,6 +30,7 @@ use vsock_proto::{
     credit::{
         CreditChange,
         CreditError,
+        Room,
         RxCredit,
         TxCredit, //
     },
@@ -46,6 +47,11 @@ use vsock_proto::{
 /// What such a packet says is what is true when it is handed to the peer, so a second one would say
 /// the same: a peer that asks for many answers gets one, and a queue holds at most one of each kind
 /// for a connection (rule R9).
+///
+/// A [`Control::CreditRequest`] is another matter: it says that a writer waits behind the payload that
+/// went before, so that one before that payload is not as good. There is one for a stall
+/// ([`Room::ask`]), and none while the packets of the socket take too much memory ([`Conn::room`]):
+/// no peer can bring it about that there are many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Control {
     Request,
@@ -53,6 +59,7 @@ pub(crate) enum Control {
     Rst,
     Shutdown(ShutdownFlags),
     CreditUpdate,
+    CreditRequest,
 }
 
 impl Control {
@@ -63,9 +70,11 @@ impl Control {
             Control::Rst => Op::Rst,
             Control::Shutdown(_) => Op::Shutdown,
             Control::CreditUpdate => Op::CreditUpdate,
+            Control::CreditRequest => Op::CreditRequest,
         }
     }
 
+    /// The bit of the kind in [`Books::queued`]; none if any number of them may be in a queue.
     fn bit(self) -> u8 {
         match self {
             Control::Request => 1,
@@ -73,6 +82,7 @@ impl Control {
             Control::Rst => 4,
             Control::Shutdown(_) => 8,
             Control::CreditUpdate => 16,
+            Control::CreditRequest => 0,
         }
     }
 }
@@ -198,14 +208,19 @@ impl Conn {
         self.cut.load(Relaxed)
     }
 
-    /// Changes the size of the buffers.
-    pub(crate) fn set_buf_alloc(&self, size: u32) {
+    /// Changes the size of the buffers, and wakes who may send more now.
+    pub(crate) fn set_buf_alloc(&self, sock: &mut LockedSock<'_>, size: u32) {
         let mut books = self.books.lock();
         books.rx.set_buf_alloc(size);
-        books.tx.set_cap(size);
+        let wake = books.tx.set_cap(size);
+        drop(books);
+        if wake {
+            sock.write_space();
+        }
     }
 
-    /// Takes the credit that a packet of the peer carries.
+    /// Takes the credit that a packet of the peer carries. Who waits for room is to be woken if the
+    /// result says so.
     #[inline]
     pub(crate) fn peer_update(&self, hdr: &Header) -> Result<CreditChange, CreditError> {
         self.books
@@ -214,35 +229,40 @@ impl Conn {
             .peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
     }
 
-    /// Sets the length of the message that waits until all of it can be sent.
+    /// Sets the length of the message that waits until all of it can be sent. If that is less than
+    /// before, wakes who found no room before and would now.
     pub(crate) fn set_waiting(&self, sock: &mut LockedSock<'_>, len: u32) {
-        if let Some(owned) = self.owned.get(sock) {
-            owned.waiting = len;
+        let Some(owned) = self.owned.get(sock) else {
+            return;
+        };
+        let before = core::mem::replace(&mut owned.waiting, len);
+        if len < before && self.books.lock().tx.relax(len) {
+            sock.write_space();
         }
     }
 
-    /// Bytes that may be sent now; none as long as a message waits for more, or too much memory is in
-    /// use for what was sent.
+    /// Room to send now; none as long as a message waits for more, or too much memory is in use for
+    /// what was sent.
+    ///
+    /// For lack of credit, who got this is woken when there is enough. For lack of memory, when that is
+    /// freed (see [`has_memory`]).
     #[inline]
-    pub(crate) fn space(&self, sock: &mut LockedSock<'_>) -> u32 {
+    pub(crate) fn room(&self, sock: &mut LockedSock<'_>) -> Room {
         if !has_memory(sock) {
-            return 0;
+            return Room::NONE;
         }
         let waiting = self.owned.get(sock).map_or(0, |owned| owned.waiting);
-        let books = self.books.lock();
-        let space = books.tx.space();
-        // A message that is too long for a window that shrank meanwhile waits for nothing: its writer
-        // is to be told so.
-        if space < waiting && waiting <= books.tx.window() {
-            return 0;
-        }
-        space
+        self.books.lock().tx.look(waiting)
     }
 
-    /// The longest message that may be sent.
-    #[inline]
-    pub(crate) fn window(&self) -> u32 {
-        self.books.lock().tx.window()
+    /// Notes that the peer was asked for its credit, see [`Room::ask`].
+    pub(crate) fn set_asked(&self) {
+        self.books.lock().tx.set_asked();
+    }
+
+    /// The peer asks for our credit.
+    pub(crate) fn peer_asks(&self) {
+        self.books.lock().rx.peer_asks();
     }
 
     /// Bytes that were not handed to the peer.
@@ -265,17 +285,21 @@ impl Conn {
 
     /// Returns credit for bytes that the user read, and says whether the peer should be told.
     ///
-    /// `low` says that what is left is too little to wake the reader.
+    /// `lowat` is how much the reader waits for. To be called with `len` 0 if that changes, or what the
+    /// peer says of its buffer.
     #[inline]
-    pub(crate) fn release(&self, len: u32, low: bool) -> bool {
+    pub(crate) fn release(&self, len: u32, lowat: usize) -> bool {
         let mut books = self.books.lock();
         books.rx.release(len);
-        books.rx.should_update(low)
+        let lowat = u32::try_from(lowat).unwrap_or(u32::MAX);
+        books.rx.update_after_read(&books.tx, lowat)
     }
 
-    /// Whether the peer does not know of all the room that there is.
-    pub(crate) fn has_news(&self) -> bool {
-        self.books.lock().rx.untold() != 0
+    /// Whether the peer should be told of the room that there is, as the reader is about to wait.
+    #[inline]
+    pub(crate) fn must_tell_before_wait(&self) -> bool {
+        let books = self.books.lock();
+        books.rx.update_before_wait(&books.tx)
     }
 
     /// Reserves credit for up to `want` bytes.
@@ -286,6 +310,25 @@ impl Conn {
             conn: self.clone(),
             left,
         }
+    }
+
+    /// Reserves credit for all `want` bytes of a message; nothing if there is not room for all now.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if there will never be, as the buffers are smaller.
+    #[inline]
+    pub(crate) fn reserve_all(self: &Arc<Self>, want: u32) -> Result<Option<Reservation>> {
+        let mut books = self.books.lock();
+        if want > books.tx.window() {
+            return Err(EMSGSIZE);
+        }
+        let granted = books.tx.reserve_all(want);
+        drop(books);
+        Ok(granted.then(|| Reservation {
+            conn: self.clone(),
+            left: want,
+        }))
     }
 
     /// Notes that a control packet goes to a queue, and says whether it is needed: not if one of its

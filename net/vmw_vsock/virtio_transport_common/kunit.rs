@@ -23,6 +23,7 @@ mod conn_tests {
     };
     use kernel::sync::Arc;
     use kernel_ext::{
+        gfp::Gfp,
         kunit::{
             pattern,
             receiving,
@@ -88,7 +89,7 @@ mod conn_tests {
 
         fn control(&self, what: Control, is_reply: bool) -> Result<TxPacket> {
             let (conn, header) = (self.conn.clone(), header(what.op(), 0));
-            TxPacket::control(self.sock.sock(), conn, what, &header, is_reply)
+            TxPacket::control(self.sock.sock(), conn, what, &header, is_reply, Gfp::Kernel)
         }
 
         /// Space, bytes on their way, and memory of packets.
@@ -98,7 +99,7 @@ mod conn_tests {
         }
 
         fn space(&self) -> u32 {
-            self.conn.space(&mut self.sock.sock().lock())
+            self.conn.room(&mut self.sock.sock().lock()).space
         }
     }
 
@@ -316,9 +317,9 @@ mod conn_tests {
         let c = Connected::new()?;
         assert_eq!(c.conn.accept(256 * 1024), Ok(256 * 1024));
         assert_eq!(c.conn.accept(1), Err(ENOBUFS));
-        assert!(!c.conn.has_news());
-        assert!(c.conn.release(1000, true));
-        assert!(c.conn.has_news());
+        assert!(!c.conn.must_tell_before_wait());
+        assert!(c.conn.release(1000, 1));
+        assert!(c.conn.must_tell_before_wait());
         assert_eq!(c.conn.accept(1000), Ok(256 * 1024));
         assert_eq!(c.conn.accept(1), Err(ENOBUFS));
         Ok(())

@@ -98,6 +98,12 @@ pub trait Carrier: Send + Sync + Sized + 'static {
         true
     }
 
+    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait` somebody
+    /// waits for all that were sent until now, which are to be dropped as soon as possible.
+    ///
+    /// Context: does not sleep; a socket lock may be held.
+    fn reap(_wait: bool) {}
+
     /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
     /// leave anything.
     fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
@@ -169,16 +175,10 @@ impl<C: Carrier> Transport for Over<C> {
         if peek {
             return conn.rx(sock)?.peek_stream(msg, len);
         }
-        let lowat = sock.rcvlowat();
-        let rx = conn.rx(sock)?;
-        let read = rx.read_stream(msg, len)?;
-        let low = rx.bytes() < lowat;
+        let read = conn.rx(sock)?.read_stream(msg, len)?;
         // Not more than what was accepted, which has 32 bits.
         let freed = u32::try_from(read).unwrap_or(u32::MAX);
-        if conn.release(freed, low) {
-            // Without it the peer waits, until there is another packet for it.
-            let _ = send::credit_update::<C>(sock);
-        }
+        send::after_read::<C>(sock, &conn, freed);
         Ok(read)
     }
 
@@ -194,12 +194,24 @@ impl<C: Carrier> Transport for Over<C> {
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
-        conn.rx(sock).map_or(0, |rx| rx.bytes())
+        let bytes = conn.rx(sock).map_or(0, |rx| rx.bytes());
+        if bytes < sock.rcvlowat() {
+            send::before_wait::<C>(sock, &conn);
+        }
+        bytes
     }
 
     fn stream_has_space(sock: &mut LockedSock<'_>) -> usize {
-        sock.conn::<Self>()
-            .map_or(0, |conn| conn.space(sock) as usize)
+        // The writer is going to wait if there is none.
+        let _ = send::has_memory::<C>(sock);
+        let Some(conn) = sock.conn::<Self>() else {
+            return 0;
+        };
+        let room = conn.room(sock);
+        if room.ask {
+            send::credit_request::<C>(sock, &conn);
+        }
+        room.space as usize
     }
 
     fn send_begins(sock: &mut LockedSock<'_>) {
@@ -222,9 +234,7 @@ impl<C: Carrier> Transport for Over<C> {
         let Some((freed, ret)) = rx.read_message(msg) else {
             return Ok(0);
         };
-        if conn.release(freed, true) {
-            let _ = send::credit_update::<C>(sock);
-        }
+        send::after_read::<C>(sock, &conn, freed);
         ret
     }
 
@@ -240,15 +250,17 @@ impl<C: Carrier> Transport for Over<C> {
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
-        conn.rx(sock).map_or(0, |rx| rx.messages())
+        let messages = conn.rx(sock).map_or(0, |rx| rx.messages());
+        if messages == 0 {
+            send::before_wait::<C>(sock, &conn);
+        }
+        messages
     }
 
     fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>> {
         let conn = send::conn_of::<C>(sock)?;
         let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)??;
-        if conn.release(freed, true) {
-            let _ = send::credit_update::<C>(sock);
-        }
+        send::after_read::<C>(sock, &conn, freed);
         Ok(skb)
     }
 
@@ -265,20 +277,24 @@ impl<C: Carrier> Transport for Over<C> {
         let Ok(conn) = send::conn_of::<C>(sock) else {
             return;
         };
-        conn.set_buf_alloc(u32::try_from(*size).unwrap_or(MAX_BUF_SIZE));
+        conn.set_buf_alloc(sock, u32::try_from(*size).unwrap_or(MAX_BUF_SIZE));
         let _ = send::credit_update::<C>(sock);
     }
 
     fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result {
         let conn = send::conn_of::<C>(sock)?;
         // The peer may wait for room that it does not know of, while the reader waits for more.
-        if conn.rx(sock)?.bytes() < lowat && conn.has_news() {
+        if conn.release(0, lowat.max(1)) {
             send::credit_update::<C>(sock)?;
         }
         Ok(())
     }
 
     fn unsent_bytes(conn: ArcBorrow<'_, Conn>) -> usize {
+        if conn.unsent() > 0 {
+            // Whoever asks may wait until there is nothing.
+            C::reap(true);
+        }
         conn.unsent()
     }
 

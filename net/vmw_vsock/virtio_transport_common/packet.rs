@@ -54,6 +54,8 @@ pub struct TxControl {
     /// Payload bytes that went out in earlier fragments.
     offset: u32,
     is_reply: bool,
+    /// See [`TxPacket::is_awaited`].
+    awaited: bool,
     /// The peer may have seen it: the bytes are handed over, the control packet is not queued.
     stamped: bool,
     tapped: bool,
@@ -67,6 +69,7 @@ impl TxControl {
             booked,
             offset: 0,
             is_reply,
+            awaited: false,
             stamped: false,
             tapped: false,
         }
@@ -117,6 +120,7 @@ impl TxPacket {
         Ok(this)
     }
 
+    #[inline(always)]
     fn trace(&self, header: &Header, zerocopy: bool) {
         trace::virtio_transport_alloc_pkt(
             header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
@@ -134,16 +138,17 @@ impl TxPacket {
     /// A packet of a connection without payload. The caller has queued `control` with `conn`; if this
     /// fails, it is not queued any more.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep if `gfp` does.
     pub(crate) fn control(
         sock: &VsockSock,
         conn: Arc<Conn>,
         control: Control,
         header: &Header,
         is_reply: bool,
+        gfp: Gfp,
     ) -> Result<Self> {
         let cb = TxControl::new(Some(conn), Some(control), 0, is_reply);
-        let mut this = Self::alloc(header, 0, cb, Gfp::Kernel)?;
+        let mut this = Self::alloc(header, 0, cb, gfp)?;
         this.0.set_owner(sock);
         this.trace(header, false);
         Ok(this)
@@ -174,6 +179,7 @@ impl TxPacket {
         this.0.set_owner(sock);
         if let Payload::Copy(Some(completion)) | Payload::Pages(completion) = payload {
             this.0.bind_completion(completion);
+            this.0.cb_mut().awaited = true;
         }
         match payload {
             Payload::Pages(_) => this.0.fill_from_pages(msg, len)?,
@@ -256,6 +262,12 @@ impl TxPacket {
         self.0.cb().is_reply()
     }
 
+    /// Whether a user waits for the carrier to be done with the packet: see [`Completion`].
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.0.cb().awaited
+    }
+
     /// Whether the packet was sent by `sock`.
     #[inline]
     pub fn is_of(&self, sock: &VsockSock) -> bool {
@@ -284,20 +296,15 @@ impl TxPacket {
         cb.conn.as_ref().is_some_and(|conn| conn.is_cut()) && cb.control != Some(Control::Rst)
     }
 
-    /// The namespace of the sender, if a socket sent the packet.
-    pub fn net(&self) -> Option<ARef<Net>> {
-        self.0.owner_net()
-    }
-
-    /// Completes the header: to be called before the peer can see the packet.
+    /// Completes the header, and returns it: to be called before the peer can see the packet.
     ///
     /// It may be called again if the packet could not be handed over after all.
     #[inline]
-    pub fn stamp(&mut self) {
+    pub fn stamp(&mut self) -> Header {
         let mut header = self.header();
         let cb = self.0.cb_mut();
         let Some(conn) = &cb.conn else {
-            return;
+            return header;
         };
         let (control, hand_over) = if cb.stamped {
             (None, 0)
@@ -307,6 +314,7 @@ impl TxPacket {
         conn.stamp(&mut header, control, hand_over);
         cb.stamped = true;
         self.set_header(&header);
+        header
     }
 
     /// Shows the packet to the monitoring devices, once.
@@ -328,10 +336,11 @@ impl TxPacket {
     pub fn fragment(&mut self, room: usize) -> Fragment<'_> {
         // The other pieces say what the first one said of the credit: no packet of the connection
         // comes in between.
-        if self.0.cb().offset == 0 {
-            self.stamp();
-        }
-        let mut header = self.header();
+        let mut header = if self.0.cb().offset == 0 {
+            self.stamp()
+        } else {
+            self.header()
+        };
         let len = self.len().min(room);
         if len < self.len() {
             let flags = SeqFlags::EOM.union(SeqFlags::EOR).raw();
@@ -452,9 +461,9 @@ impl RxPacket {
     /// Turns a packet around, for loopback: the same buffer goes to the receiver.
     ///
     /// The sender stays the owner of the buffer, until a receiver takes the payload.
+    #[inline]
     pub fn from_tx(mut packet: TxPacket) -> Self {
-        packet.stamp();
-        let header = packet.header();
+        let header = packet.stamp();
         let (skb, cb) = packet.0.replace_cb(());
         let tapped = cb.tapped;
         drop(cb);
@@ -480,6 +489,20 @@ impl RxPacket {
         }
     }
 
+    /// The namespace of the sender, if a socket of this machine sent the packet.
+    pub fn net(&self) -> Option<ARef<Net>> {
+        self.skb.as_ref()?.owner_net()
+    }
+
+    /// Whether the sender is in that namespace.
+    #[inline]
+    pub fn is_from(&self, net: Option<&Net>) -> bool {
+        match &self.skb {
+            Some(skb) => skb.is_owned_in(net),
+            None => net.is_none(),
+        }
+    }
+
     /// Takes the payload; the sender is not charged for it any more.
     pub(crate) fn into_payload(self) -> Option<SkBuff<()>> {
         let mut skb = self.skb?;
@@ -487,6 +510,7 @@ impl RxPacket {
         Some(skb)
     }
 
+    #[inline(always)]
     pub(crate) fn trace(&self) {
         let h = &self.header;
         trace::virtio_transport_recv_pkt(

@@ -21,7 +21,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 use kernel_ext::{
     net::Net,
@@ -93,31 +96,88 @@ pub(crate) fn has_unread<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
     conn.rx(sock).is_ok_and(|rx| rx.bytes() > 0)
 }
 
-/// Takes a packet from the carrier `C` to the socket it is for.
+/// Where packets come from, one after the other.
+///
+/// It is asked for the next one while the socket of the one before is locked, and must not wait for
+/// anything that a user or a peer decides on.
+pub trait Source {
+    /// The next packet. The carrier has checked that it comes from where it says.
+    fn next(&mut self) -> Option<RxPacket>;
+
+    /// The namespace that a packet comes from, `None` if the carrier knows of none.
+    fn net(&self, packet: &RxPacket) -> Option<ARef<Net>>;
+
+    /// Whether a packet comes from that namespace.
+    fn is_from(&self, packet: &RxPacket, net: Option<&Net>) -> bool;
+}
+
+/// No more packets.
+struct Nothing;
+
+impl Source for Nothing {
+    fn next(&mut self) -> Option<RxPacket> {
+        None
+    }
+
+    fn net(&self, _packet: &RxPacket) -> Option<ARef<Net>> {
+        None
+    }
+
+    fn is_from(&self, _packet: &RxPacket, _net: Option<&Net>) -> bool {
+        false
+    }
+}
+
+/// Takes packets from the carrier `C` to the sockets they are for, until there is none.
+///
+/// Payload of one connection that comes in packets that follow each other is delivered under one hold
+/// of the socket's lock: the socket is found once, and its reader is woken once.
+///
+/// Context: process context; locks sockets and may sleep. The carrier may hold the locks that come
+/// before the socket lock.
+pub fn receive_all<C: Carrier>(source: &mut impl Source) {
+    let mut left = None;
+    while let Some(packet) = left.take().or_else(|| source.next()) {
+        let net = source.net(&packet);
+        left = receive_some::<C>(packet, net.as_deref(), source);
+    }
+}
+
+/// Takes one packet from the carrier `C` to the socket it is for.
 ///
 /// `net` is the namespace that the packet comes from, `None` if the carrier knows of none. The
 /// carrier has checked that the packet comes from where it says.
 ///
-/// Context: process context; locks sockets and may sleep. The carrier may hold the locks that come
-/// before the socket lock.
+/// Context: as for [`receive_all`].
 pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
+    // Nothing follows, thus nothing is left.
+    let _ = receive_some::<C>(packet, net, &mut Nothing);
+}
+
+/// Takes a packet to its socket, and those to the same that follow; returns one that came and is
+/// for another.
+fn receive_some<C: Carrier>(
+    packet: RxPacket,
+    net: Option<&Net>,
+    source: &mut impl Source,
+) -> Option<RxPacket> {
     packet.trace();
     let header = *packet.header();
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
         // Nobody that could be answered has such an address.
-        return;
+        return None;
     };
     let Some(ty) = header.ty() else {
-        return send::reset_no_sock::<C>(&packet, net);
+        return refuse::<C>(&packet, net);
     };
     let (src, dst) = (sock_addr(src), sock_addr(dst));
     let found = vsock::find_connection::<Over<C>>(Key::new(src, dst), net)
         .or_else(|| vsock::find_bound(dst, net));
     let Some(sock) = found else {
-        return send::reset_no_sock::<C>(&packet, net);
+        return refuse::<C>(&packet, net);
     };
     if wire_type(sock.ty()) != ty {
-        return send::reset_no_sock::<C>(&packet, net);
+        return refuse::<C>(&packet, net);
     }
 
     let mut sock = sock.lock();
@@ -128,15 +188,15 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
     } else if sock.check_source::<Over<C>>(src) {
         sock.conn::<Over<C>>().map(Arc::from)
     } else {
-        return send::reset_no_sock::<C>(&packet, net);
+        return refuse::<C>(&packet, net);
     };
     if sock.is_done() {
-        return send::reset_no_sock::<C>(&packet, net);
+        return refuse::<C>(&packet, net);
     }
 
     if let Some(conn) = &conn {
         if take_credit::<C>(&mut sock, conn, &packet).is_err() {
-            return;
+            return None;
         }
         // It may have changed with a reset of the transport.
         if sock.local_addr().cid != Cid::ANY.get() {
@@ -168,13 +228,15 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
         }
         Reaction::Deliver => {
             if let Some(conn) = conn {
-                deliver::<C>(&mut sock, &conn, ty, packet);
+                return deliver_all::<C>(&mut sock, &conn, ty, packet, net, source);
             }
         }
         Reaction::AnswerCredit => {
+            if let Some(conn) = conn {
+                conn.peer_asks();
+            }
             let _ = send::control::<C>(&mut sock, Control::CreditUpdate, false);
         }
-        Reaction::WakeWriter => sock.write_space(),
         Reaction::PeerShutdown {
             flags,
             leave_tables,
@@ -196,6 +258,55 @@ pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
         Reaction::Close => close::do_close::<C>(&mut sock),
         Reaction::Ignore => (),
     }
+    None
+}
+
+/// Answers a packet that is for no socket.
+fn refuse<C: Carrier>(packet: &RxPacket, net: Option<&Net>) -> Option<RxPacket> {
+    send::reset_no_sock::<C>(packet, net);
+    None
+}
+
+/// Bytes that are delivered under one hold of a socket's lock, before its reader may take some.
+const RUN: u32 = 64 * 1024;
+
+/// Delivers a packet, and those of the same kind and connection that follow; returns one that came
+/// and is not.
+///
+/// The socket stays locked, so that what [`receive_some`] found out of it stays true.
+fn deliver_all<C: Carrier>(
+    sock: &mut LockedSock<'_>,
+    conn: &Conn,
+    ty: SocketType,
+    packet: RxPacket,
+    net: Option<&Net>,
+    source: &mut impl Source,
+) -> Option<RxPacket> {
+    let first = *packet.header();
+    let (mut packet, mut bytes) = (packet, 0u32);
+    let left = loop {
+        // A packet without payload costs as well.
+        bytes = bytes.saturating_add(packet.header().len().max(RUN / 256));
+        if !deliver::<C>(sock, conn, ty, packet) {
+            return None;
+        }
+        if bytes >= RUN {
+            break None;
+        }
+        let Some(next) = source.next() else {
+            break None;
+        };
+        if !next.header().is_alike(&first) || !source.is_from(&next, net) {
+            break Some(next);
+        }
+        next.trace();
+        if take_credit::<C>(sock, conn, &next).is_err() {
+            return None;
+        }
+        packet = next;
+    };
+    sock.data_ready();
+    left
 }
 
 /// The payload of a packet could not be read: its connection, if it has one, is reset, so that no byte
@@ -221,6 +332,7 @@ pub fn payload_lost<C: Carrier>(header: &Header, net: Option<&Net>) {
 }
 
 /// Takes the credit in a packet of the peer; the connection is reset if that is a lie.
+#[inline]
 fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPacket) -> Result {
     // A RST may come from where nobody knows of the connection.
     if packet.header().op() == Op::Rst {
@@ -228,8 +340,12 @@ fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPa
     }
     match conn.peer_update(packet.header()) {
         Ok(change) => {
-            if change.has_space() {
+            if change.wake {
                 sock.write_space();
+            }
+            // What the peer may have in flight has another bound now.
+            if change.resized {
+                send::after_read::<C>(sock, conn, 0);
             }
             Ok(())
         }
@@ -246,8 +362,15 @@ pub(crate) fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
     reset::fail::<C>(sock, err);
 }
 
-/// Puts the payload of a packet into the receive queue.
-fn deliver<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, ty: SocketType, packet: RxPacket) {
+/// Puts the payload of a packet into the receive queue, and says whether there is a reader to be
+/// woken.
+#[inline]
+fn deliver<C: Carrier>(
+    sock: &mut LockedSock<'_>,
+    conn: &Conn,
+    ty: SocketType,
+    packet: RxPacket,
+) -> bool {
     let header = *packet.header();
     let flags = match ty {
         SocketType::Stream => SeqFlags::NONE,
@@ -258,13 +381,14 @@ fn deliver<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, ty: SocketType, p
         .and_then(|buf_alloc| conn.rx(sock)?.push(packet.into_payload(), flags, buf_alloc));
     if pushed.is_ok() && sock.close_is_scheduled() {
         // There is no reader any more, and no reason to keep it until the peer has answered.
-        return close::purge_unread::<C>(sock);
+        close::purge_unread::<C>(sock);
+        return false;
     }
-    match pushed {
-        Ok(()) => sock.data_ready(),
+    if pushed.is_err() {
         // Data would be lost: the connection cannot go on.
-        Err(_) => abort::<C>(sock, ENOBUFS),
+        abort::<C>(sock, ENOBUFS);
     }
+    pushed.is_ok()
 }
 
 /// Makes a connection to a listener.
@@ -293,11 +417,8 @@ fn try_accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket) -> R
     child.assign_transport(listener)?;
     // The address of the peer must lead to where the packet came from.
     let conn = send::conn_of::<C>(&child)?;
-    match conn.peer_update(header) {
-        Ok(change) if change.has_space() => child.write_space(),
-        Ok(_) => (),
-        Err(_) => return Err(EPROTO),
-    }
+    // Nobody waits for room yet: the user does not have the socket.
+    let _ = conn.peer_update(header).map_err(|_| EPROTO)?;
     close::join_tables::<C>(&mut child)?;
     child.insert_connected();
     listener.enqueue_accept(&mut child);

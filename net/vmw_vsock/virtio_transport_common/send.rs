@@ -5,7 +5,7 @@
 use crate::{
     close,
     conn::{
-        has_memory,
+        self,
         Conn,
         Control, //
     },
@@ -26,12 +26,14 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::{
+    gfp::Gfp,
     iov::SendMsg,
     net::Net,
     skb_list::SkbList,
     sock::{
         LockedSock,
         SockAddr,
+        SockState,
         SockType, //
     },
     zerocopy::{
@@ -80,10 +82,31 @@ pub(crate) fn conn_of<C: Carrier>(sock: &LockedSock<'_>) -> Result<Arc<Conn>> {
     Ok(sock.conn::<Over<C>>().ok_or(ENOTCONN)?.into())
 }
 
+/// As [`conn::has_memory`], after the carrier was asked for what it holds and does not need. If it is
+/// `false`, the carrier knows that somebody waits.
+#[inline]
+pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock<'_>) -> bool {
+    if conn::has_memory(sock) {
+        return true;
+    }
+    C::reap(true);
+    conn::has_memory(sock)
+}
+
 /// Sends a packet without payload to the peer of a socket, unless one of its kind waits to be sent.
 ///
 /// Context: may sleep.
 pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, reply: bool) -> Result {
+    control_with::<C>(sock, what, reply, Gfp::Kernel)
+}
+
+/// As [`control`]; sleeps only if `gfp` does.
+fn control_with<C: Carrier>(
+    sock: &mut LockedSock<'_>,
+    what: Control,
+    reply: bool,
+    gfp: Gfp,
+) -> Result {
     let conn = conn_of::<C>(sock)?;
     if !conn.queue_control(what) {
         return Ok(());
@@ -93,7 +116,7 @@ pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, repl
     if let Control::Shutdown(flags) = what {
         header.set_flags(flags.raw());
     }
-    let packet = TxPacket::control(sock, conn, what, &header, reply)?;
+    let packet = TxPacket::control(sock, conn, what, &header, reply, gfp)?;
     C::send(packet, Some(sock.net()))
 }
 
@@ -102,10 +125,48 @@ pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, repl
 ///
 /// Context: may sleep.
 pub(crate) fn credit_update<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
+    credit_update_with::<C>(sock, Gfp::Kernel)
+}
+
+fn credit_update_with<C: Carrier>(sock: &mut LockedSock<'_>, gfp: Gfp) -> Result {
     if close::is_replaced::<C>(sock) {
         return Ok(());
     }
-    control::<C>(sock, Control::CreditUpdate, false)
+    control_with::<C>(sock, Control::CreditUpdate, false, gfp)
+}
+
+/// The user has taken `len` bytes out of the receive queue: the peer may have to be told.
+///
+/// Context: may sleep.
+pub(crate) fn after_read<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, len: u32) {
+    if conn.release(len, sock.rcvlowat()) {
+        // If there is no memory for this, the next read tries again, or the reader before it waits.
+        let _ = credit_update::<C>(sock);
+    }
+}
+
+/// A reader finds less than it wants: the peer may have to be told, or it sends no more.
+///
+/// Context: does not sleep. The core calls this when it is about to sleep itself, and has said so to
+/// the scheduler.
+pub(crate) fn before_wait<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn) {
+    if conn.must_tell_before_wait() {
+        // If there is no memory for this, the next look tries again.
+        let _ = credit_update_with::<C>(sock, Gfp::Atomic);
+    }
+}
+
+/// Asks the peer for its credit: a writer waits, and the peer cannot know of that.
+///
+/// Context: may sleep.
+pub(crate) fn credit_request<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn) {
+    if sock.state() != SockState::Established || sock.is_done() {
+        return;
+    }
+    // If there is no memory for this, the next look asks.
+    if control::<C>(sock, Control::CreditRequest, false).is_ok() {
+        conn.set_asked();
+    }
 }
 
 /// What the packets of one message of a user have in common.
@@ -187,7 +248,7 @@ pub(crate) fn stream<C: Carrier>(
     len: usize,
 ) -> Result<usize> {
     let conn = conn_of::<C>(sock)?;
-    if !has_memory(sock) {
+    if !has_memory::<C>(sock) {
         return Ok(0);
     }
     let mut credit = conn.reserve(u32::try_from(len).unwrap_or(u32::MAX));
@@ -226,8 +287,8 @@ pub(crate) fn stream<C: Carrier>(
 ///
 /// There is room at the latest when the peer has read all that it got, since a message that is longer
 /// than the window is refused. (A peer that does not tell of that could not be sent a message as long
-/// as the window in pieces either.) As long as a message waits, [`Conn::space`] says that there is no
-/// room, so that neither the core tries again nor `poll()` returns before the message fits. The next
+/// as the window in pieces either.) Such a peer is asked. As long as a message waits, [`Conn::room`]
+/// says that there is no room, so that neither the core tries again nor `poll()` returns before the message fits. The next
 /// `send()` that begins makes that undone: a short message overtakes a long one that waits.
 ///
 /// Context: may sleep.
@@ -243,18 +304,15 @@ pub(crate) fn message<C: Carrier>(
     len: usize,
 ) -> Result<usize> {
     let conn = conn_of::<C>(sock)?;
-    let want = match u32::try_from(len) {
-        Ok(want) if want <= conn.window() => want,
-        _ => return Err(EMSGSIZE),
-    };
-    if !has_memory(sock) {
+    let want = u32::try_from(len).map_err(|_| EMSGSIZE)?;
+    let credit = conn.reserve_all(want)?;
+    if !has_memory::<C>(sock) {
         return Ok(0);
     }
-    let mut credit = conn.reserve(want);
-    if credit.left() < want {
+    let Some(mut credit) = credit else {
         conn.set_waiting(sock, want);
         return Ok(0);
-    }
+    };
     conn.set_waiting(sock, 0);
 
     let writer = Writer::new::<C>(sock, conn, msg, len)?;

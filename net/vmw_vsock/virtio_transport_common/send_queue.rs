@@ -25,6 +25,8 @@ struct Inner {
     list: SkbList<TxControl>,
     /// How much memory they take.
     memory: usize,
+    /// The worker rests, see [`SendQueue::rest`].
+    idle: bool,
 }
 
 /// Packets that were taken out of a [`SendQueue`] together.
@@ -79,6 +81,7 @@ impl SendQueue {
                 Inner {
                     list: SkbList::new(),
                     memory: 0,
+                    idle: true,
                 },
                 "virtio_transport_common::SendQueue::inner"
             ),
@@ -104,13 +107,40 @@ impl SendQueue {
         }
     }
 
-    /// Appends a packet.
+    /// Appends a packet, and says whether the worker rested and is to be woken.
     #[inline]
-    pub fn push_back(&self, packet: TxPacket) {
+    pub fn push_back(&self, packet: TxPacket) -> bool {
         let packet = packet.into_skb();
         let mut inner = self.inner.lock();
         self.count(&mut inner, &packet);
         inner.list.push_back(packet);
+        core::mem::replace(&mut inner.idle, false)
+    }
+
+    /// Takes all packets, first to last.
+    ///
+    /// From here on they do not count as [`replies`](Self::replies), and
+    /// [`purge_socket`](Self::purge_socket) does not find them.
+    #[inline]
+    pub fn take_all(&self) -> TxPackets {
+        let mut inner = self.inner.lock();
+        self.replies.store(0, Relaxed);
+        inner.memory = 0;
+        TxPackets(core::mem::take(&mut inner.list))
+    }
+
+    /// Lets the worker rest if there is no packet, and says whether it does: until
+    /// [`push_back`](Self::push_back) says that it is to be woken.
+    #[inline]
+    pub fn rest(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.idle = inner.list.is_empty();
+        inner.idle
+    }
+
+    /// Whether the worker rests.
+    pub fn is_idle(&self) -> bool {
+        self.inner.lock().idle
     }
 
     /// Puts a packet back that could not be sent.

@@ -92,6 +92,13 @@ impl Carrier for Guest {
             .is_some_and(|dev| parts <= dev.max_parts.load(Relaxed))
     }
 
+    fn reap(wait: bool) {
+        let guard = rcu::read_lock();
+        if let Some(dev) = DEVICE.load(&guard) {
+            dev.reap_sent(wait);
+        }
+    }
+
     fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
         let guard = rcu::read_lock();
         Some(DEVICE.load(&guard)?.orphans.clone())

@@ -8,6 +8,7 @@ use crate::{
         self,
         EventQueue, //
     },
+    reap::Hints,
     rx::{
         self,
         RxQueue, //
@@ -91,6 +92,7 @@ pub(crate) const TX_WORK: u64 = 1;
 pub(crate) const SEND_WORK: u64 = 2;
 pub(crate) const EVENT_WORK: u64 = 3;
 pub(crate) const RESET_WORK: u64 = 4;
+pub(crate) const REAP_WORK: u64 = 5;
 
 /// The device, as far as interrupts, works and senders see it.
 ///
@@ -115,6 +117,8 @@ pub(crate) struct Device {
     pub(crate) max_replies: Atomic<usize>,
     /// Descriptors of the send queue: a packet in more parts than these is never sent.
     pub(crate) max_parts: Atomic<usize>,
+    /// See [`reap`](crate::reap).
+    pub(crate) sending: Hints,
     /// Packets that the receive queue has are left there until replies went out.
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
@@ -135,6 +139,8 @@ pub(crate) struct Device {
     event_work: Work<Device, EVENT_WORK>,
     #[pin]
     reset_work: Work<Device, RESET_WORK>,
+    #[pin]
+    reap_work: Work<Device, REAP_WORK>,
 }
 
 impl_has_work! {
@@ -143,6 +149,7 @@ impl_has_work! {
     impl HasWork<Device, SEND_WORK> for Device { self.send_work }
     impl HasWork<Device, EVENT_WORK> for Device { self.event_work }
     impl HasWork<Device, RESET_WORK> for Device { self.reset_work }
+    impl HasWork<Device, REAP_WORK> for Device { self.reap_work }
 }
 
 impl WorkItem<RX_WORK> for Device {
@@ -185,6 +192,14 @@ impl WorkItem<RESET_WORK> for Device {
     }
 }
 
+impl WorkItem<REAP_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().reap_at_last();
+    }
+}
+
 /// Runs a work of a device soon; in any context.
 pub(crate) fn queue_work<const ID: u64>(dev: ArcBorrow<'_, Device>)
 where
@@ -218,6 +233,7 @@ impl Device {
                 seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
                 max_replies: Atomic::new(0),
                 max_parts: Atomic::new(0),
+                sending: Hints::new(),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
                 epoch: Atomic::new(0),
@@ -228,6 +244,7 @@ impl Device {
                 send_work <- new_work!("virtio_vsock::Device::send_work"),
                 event_work <- new_work!("virtio_vsock::Device::event_work"),
                 reset_work <- new_work!("virtio_vsock::Device::reset_work"),
+                reap_work <- new_work!("virtio_vsock::Device::reap_work"),
             }? Error))
         })
     }
@@ -331,12 +348,14 @@ impl Device {
         self.broken.store(false, Relaxed);
         drop(started);
 
-        let queue = self.tx.lock().ok_or(ENODEV)?;
+        let mut queue = self.tx.lock().ok_or(ENODEV)?;
         // Who breaks it from here on knows the new epoch.
         if queue.is_broken() {
             return Err(EIO);
         }
         self.max_parts.store(queue.size(), Relaxed);
+        tx::start(&mut queue);
+        self.start_reaping(&mut queue);
         drop(queue);
         DEVICE
             .compare_swap(None, Some(self.into()))
@@ -391,7 +410,7 @@ impl virtio::Driver for VsockDriver {
 
         match index {
             RX => queue_work::<RX_WORK>(shared),
-            TX => queue_work::<TX_WORK>(shared),
+            TX => shared.sent(),
             EVENT => queue_work::<EVENT_WORK>(shared),
             _ => {}
         }

@@ -7,6 +7,8 @@ mod given {
     kernel_ext::module_parameters! {
         pub(super) static siblings: bool = true,
             "Accept connections of machines other than the host. (default: Y)";
+        pub(super) static split_header: bool = false,
+            "Give the device each header in a descriptor of its own, for old devices. (default: N)";
     }
 }
 
@@ -17,4 +19,13 @@ mod given {
 /// the host's trusts what the host claims.
 pub(crate) fn siblings() -> bool {
     given::siblings.get()
+}
+
+/// Whether a header always has a descriptor of its own.
+///
+/// A device has to take a packet however it is split, and a header that is contiguous with its payload
+/// needs no other descriptor. Some devices did not, until drivers did that: those of Linux 6.3 to 6.6
+/// were the first. The parameter is read when the device starts.
+pub(crate) fn split_header() -> bool {
+    given::split_header.get()
 }

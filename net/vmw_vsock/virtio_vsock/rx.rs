@@ -204,6 +204,7 @@ impl Device {
         let (broken, epoch) = (queue.is_broken(), self.epoch());
         let starved = queue.posted() == 0;
         drop(queue);
+        self.reap_after_rx();
 
         if broken {
             self.fail("receive", epoch);

@@ -9,7 +9,9 @@ use crate::{
         Device,
         Epoch,
         SEND_WORK, //
-    }, //
+    },
+    params,
+    reap::Sent, //
 };
 use kernel::{
     pr_warn_once,
@@ -42,13 +44,21 @@ use virtio_transport_common::{
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
 
 /// The send queue: packets that the device reads.
-pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>>;
-type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>>;
+pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>, Sent>;
+pub(crate) type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>, Sent>;
 
 /// Makes the place for the send queue.
 pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
-    Arc::pin_init(new_virtqueue!((), "virtio_vsock::Device::tx"), GFP_KERNEL)
+    Arc::pin_init(
+        new_virtqueue!(Sent::default(), "virtio_vsock::Device::tx"),
+        GFP_KERNEL,
+    )
 }
+
+/// `VIRTIO_F_ANY_LAYOUT`: a device of before virtio 1 that does not care how a buffer is split.
+const F_ANY_LAYOUT: u32 = 27;
+/// `VIRTIO_F_VERSION_1`, which includes that.
+const F_VERSION_1: u32 = 32;
 
 /// What is left to do after packets were sent, without the lock.
 enum Outcome {
@@ -70,9 +80,19 @@ fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (E
     }
     packet.stamp();
     packet.deliver_tap();
+    let awaited = packet.is_awaited();
     queue
         .add_out(packet.into_skb(), gfp)
-        .map_err(|(e, skb)| (e, TxPacket::from_skb(skb)))
+        .map_err(|(e, skb)| (e, TxPacket::from_skb(skb)))?;
+    queue.state().add(awaited);
+    Ok(())
+}
+
+/// Prepares the send queue of a device that starts.
+pub(crate) fn start(queue: &mut LiveTx<'_>) {
+    let device = queue.device();
+    let any_layout = device.has_feature(F_VERSION_1) || device.has_feature(F_ANY_LAYOUT);
+    queue.join_parts(any_layout && !params::split_header());
 }
 
 impl Device {
@@ -108,24 +128,27 @@ impl Device {
         Ok(())
     }
 
-    fn send_now(&self, packet: TxPacket) -> Result<(), TxPacket> {
+    fn send_now(self: ArcBorrow<'_, Self>, packet: TxPacket) -> Result<(), TxPacket> {
         let Some(mut queue) = self.tx.try_lock() else {
             return Err(packet);
         };
+        let mut found = self.reap_now_and_then(&mut queue);
         // Whatever the reason is, the work finds out about it.
-        post(&mut queue, packet, Gfp::Atomic).map_err(|(_, packet)| packet)?;
-        queue.kick();
-        Ok(())
+        let ret = post(&mut queue, packet, Gfp::Atomic).map_err(|(_, packet)| packet);
+        if ret.is_ok() {
+            queue.kick();
+            self.watch();
+            while self.arm(&mut queue) {
+                found |= self.reap(&mut queue);
+            }
+        }
+        self.unblock(queue, found);
+        ret
     }
 
     /// The work that sends what was queued.
     pub(crate) fn send_queued(self: ArcBorrow<'_, Self>) {
-        let Some(mut queue) = self.tx.lock() else {
-            return;
-        };
-        let outcome = self.post_queued(&mut queue);
-        drop(queue);
-        self.finish(outcome);
+        self.reap_and_send();
     }
 
     /// The work that drops what the device has sent, and sends what was queued meanwhile.
@@ -133,17 +156,17 @@ impl Device {
         let Some(mut queue) = self.tx.lock() else {
             return;
         };
-        // Bounded: there are no new packets while we have the lock.
-        loop {
-            queue.disable_cb();
-            while let Some((skb, _)) = queue.pop() {
-                drop(TxPacket::from_skb(skb));
+        let outcome = loop {
+            self.reap(&mut queue);
+            let outcome = self.post_queued(&mut queue);
+            // Again, if there may be no interrupt for something that was used just now.
+            if !matches!(outcome, Outcome::Done) || !self.arm(&mut queue) {
+                break outcome;
             }
-            if queue.enable_cb() {
-                break;
-            }
+        };
+        if queue.posted() > 0 {
+            self.watch();
         }
-        let outcome = self.post_queued(&mut queue);
         drop(queue);
         self.finish(outcome);
     }
@@ -151,6 +174,7 @@ impl Device {
     /// Gives queued packets to the device, until there are no more or it has no room.
     fn post_queued(&self, queue: &mut LiveTx<'_>) -> Outcome {
         let mut posted = false;
+        queue.state().blocked = false;
         let outcome = loop {
             let Some(packet) = self.send_queue.pop() else {
                 break Outcome::Done;
@@ -174,7 +198,8 @@ impl Device {
             break if queue.posted() == 0 {
                 Outcome::Retry
             } else {
-                // The work runs again when the device has used one of those that it has.
+                // The work runs again when the device has used some of those that it has.
+                queue.state().blocked = true;
                 Outcome::Done
             };
         };

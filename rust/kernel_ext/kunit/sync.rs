@@ -12,7 +12,12 @@ mod rcu_tests {
             Dropped,
             Drops, //
         },
-        rcu::RcuSlot, //
+        rcu::{
+            wait_for_readers,
+            RcuList,
+            RcuSlot,
+            Retired, //
+        },
     };
     use kernel::sync::{
         rcu,
@@ -77,6 +82,62 @@ mod rcu_tests {
         assert_eq!(drops.count(), 1);
         drop(slot);
         assert_eq!(drops.count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn replaced_and_waited_for_later() -> Result {
+        let drops = Drops::new()?;
+        let (first, second) = (RcuSlot::new(), RcuSlot::<Dropped>::new());
+        first
+            .replace(Some(Arc::new(drops.item(), GFP_KERNEL)?))
+            .wait();
+        let mut retired = [first.replace(None), second.replace(None)];
+        assert!(first.get().is_none());
+        assert_eq!(drops.count(), 0);
+        let mut nothing: Option<Retired<Dropped>> = None;
+        wait_for_readers(&mut retired, &mut nothing);
+        assert_eq!(drops.count(), 0);
+        let [first, second] = retired;
+        assert!(second.wait().is_none());
+        assert!(first.wait().is_some());
+        assert_eq!(drops.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn list() -> Result {
+        let drops = Drops::new()?;
+        let list = RcuList::new()?;
+        let numbers = |below: u32| {
+            let guard = rcu::read_lock();
+            let found = list.find(&guard, |(n, _): &(u32, Dropped)| *n < below);
+            found.map(|(n, _)| *n)
+        };
+        assert_eq!(numbers(u32::MAX), None);
+
+        let mut entries = KVec::with_capacity(3, GFP_KERNEL)?;
+        for n in 0..3 {
+            let entry = list.lock().push_front((n, drops.item()))?;
+            assert_eq!(entry.value().0, n);
+            entries.push(entry, GFP_KERNEL)?;
+        }
+        // The latest comes first.
+        assert_eq!([4, 2, 1, 0].map(numbers), [Some(2), Some(1), Some(0), None]);
+        assert!(list.lock().find(|(n, _)| *n == 1).is_some());
+
+        // In the middle, then at either end.
+        let mut hidden = Some(entries.remove(1)?.hide());
+        assert_eq!([4, 2, 1].map(numbers), [Some(2), Some(0), Some(0)]);
+        assert_eq!(drops.count(), 0);
+        wait_for_readers::<Retired<u32>>(&mut [], &mut hidden);
+        assert_eq!(drops.count(), 0);
+        drop(hidden);
+        assert_eq!(drops.count(), 1);
+        drop(entries.remove(1)?);
+        assert_eq!((numbers(4), drops.count()), (Some(0), 2));
+        drop(entries);
+        assert_eq!((numbers(4), drops.count()), (None, 3));
         Ok(())
     }
 }

@@ -25,18 +25,36 @@ pub const PAGE_BUFFER_LEN: usize = bindings::VIRTIO_VSOCK_DEFAULT_RX_BUF_SIZE as
 /// The parts of a buffer, in the order in which the device sees them.
 ///
 /// It is part of a queue, so that adding a buffer needs no memory for it.
+///
+/// # Invariants
+///
+/// If there is an entry, the last one has the `last_len` bytes at `last`.
 pub struct SgList {
     entries: [bindings::scatterlist; MAX_ENTRIES],
     len: usize,
+    last: *const u8,
+    last_len: c_uint,
+    /// See [`set_joining`](Self::set_joining).
+    joining: bool,
 }
 
 impl SgList {
     /// Creates an empty list.
     pub(super) fn new() -> impl Init<Self> {
+        // INVARIANT: There is no entry.
         pin_init::init!(Self {
             entries <- pin_init::init_zeroed(),
             len: 0,
+            last: core::ptr::null(),
+            last_len: 0,
+            joining: false,
         })
+    }
+
+    /// Sets whether a part that begins where the one before it ends becomes one with that, as far as it
+    /// is appended by [`push`](Self::push).
+    pub(super) fn set_joining(&mut self, joining: bool) {
+        self.joining = joining;
     }
 
     /// Empties the list.
@@ -68,11 +86,19 @@ impl SgList {
         if len == 0 {
             return Ok(());
         }
-        let len = c_uint::try_from(len).map_err(|_| EMSGSIZE)?;
-        let entry = self.entries.get_mut(self.len).ok_or(EMSGSIZE)?;
+        let mut part = (ptr, c_uint::try_from(len).map_err(|_| EMSGSIZE)?);
+        let mut at = self.len;
+        if self.joining && at > 0 && ptr == self.last.wrapping_add(self.last_len as usize) {
+            let joined = self.last_len.checked_add(part.1).ok_or(EMSGSIZE)?;
+            part = (self.last, joined);
+            at = at.saturating_sub(1);
+        }
+        let entry = self.entries.get_mut(at).ok_or(EMSGSIZE)?;
         // SAFETY: `entry` is valid for writes. The address is only noted here.
-        unsafe { bindings::sg_entry_set_buf(entry, ptr.cast(), len) };
-        self.len = self.len.saturating_add(1);
+        unsafe { bindings::sg_entry_set_buf(entry, part.0.cast(), part.1) };
+        // INVARIANT: This is the last entry now.
+        (self.last, self.last_len) = part;
+        self.len = at.saturating_add(1);
         Ok(())
     }
 
@@ -98,6 +124,9 @@ impl SgList {
         // A negative number is an error code, and not a length.
         let count = usize::try_from(count).map_err(|_| EMSGSIZE)?;
         self.len = self.len.saturating_add(count).min(MAX_ENTRIES);
+        // INVARIANT: Whatever the last entry is, nothing is joined with a part of no bytes at null:
+        // `push()` refuses those.
+        (self.last, self.last_len) = (core::ptr::null(), 0);
         Ok(())
     }
 }
@@ -164,7 +193,8 @@ unsafe impl<C: Send + 'static> Buffer for SkBuff<C> {
 // SAFETY: By the invariants of `SkBuff`, head and payload are initialized. They belong to the buffer,
 // or are pages that it has references to.
 unsafe impl<C: Send + 'static> OutBuffer for SkBuff<C> {
-    /// The head is a part of its own, before the payload.
+    /// The head comes before the payload. They are one part if the queue joins what is contiguous and
+    /// the payload is linear, else two or more.
     #[inline]
     fn describe(&self, list: &mut SgList) -> Result {
         let head = self.head();

@@ -193,6 +193,15 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         unsafe { &*self.vq().vdev.cast() }
     }
 
+    /// Sets whether parts of a buffer that are contiguous are given to the device as one: a descriptor
+    /// for both, and no table of descriptors if there is no other. A device may not care how a buffer is
+    /// split if it has `VIRTIO_F_VERSION_1` or `VIRTIO_F_ANY_LAYOUT` (virtio 1.3, section 2.7.4.1).
+    ///
+    /// It stays so for queues that are put in place later.
+    pub fn join_parts(&mut self, join: bool) {
+        self.inner.sgs.set_joining(join);
+    }
+
     /// How many buffers the queue owns.
     #[inline]
     pub fn posted(&self) -> usize {
@@ -340,6 +349,17 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         // SAFETY: By the invariants of `Virtqueue`, the queue is valid, and the lock serializes its
         // users.
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
+    }
+
+    /// As [`enable_cb`](Self::enable_cb), but only for when the device has used three quarters of the
+    /// buffers that it has, if it can be told that. What is popped meanwhile undoes the delay.
+    #[doc(alias = "virtqueue_enable_cb_delayed")]
+    #[must_use]
+    #[inline]
+    pub fn enable_cb_delayed(&mut self) -> bool {
+        // SAFETY: By the invariants of `Virtqueue`, the queue is valid, and the lock serializes its
+        // users.
+        unsafe { bindings::virtqueue_enable_cb_delayed(self.vq.as_ptr()) }
     }
 }
 

@@ -1,37 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::*;
-use proptest::prelude::*;
-use std::{
-    collections::VecDeque,
-    vec::Vec, //
+use super::{
+    tx::BACKWARD,
+    *, //
+};
+use crate::header::{
+    Stamp,
+    MAX_PKT_BUF_SIZE, //
 };
 
-impl TxCredit {
-    /// A connection that has already moved `n` bytes.
-    fn after(n: u32, buf_alloc_cap: u32) -> Self {
-        Self {
-            tx_cnt: n,
-            handed: n,
-            peer_fwd_cnt: n,
-            ..Self::new(buf_alloc_cap)
-        }
-    }
-}
-
-impl RxCredit {
-    /// A connection that has already moved `n` bytes.
-    fn after(n: u32, buf_alloc: u32) -> Self {
-        Self {
-            fwd_cnt: n,
-            last_fwd_cnt: n,
-            ..Self::new(buf_alloc)
-        }
-    }
-}
-
-fn change(space: u32, grew: bool, stale: bool) -> Result<CreditChange, CreditError> {
-    Ok(CreditChange { space, grew, stale })
+/// The peer says something; what comes of it is the space, and whether that was stale.
+fn say(tx: &mut TxCredit, buf_alloc: u32, fwd_cnt: u32) -> Result<(u32, bool), CreditError> {
+    let change = tx.peer_update(buf_alloc, fwd_cnt)?;
+    assert_eq!(change.space, tx.space());
+    // Nobody has looked.
+    assert!(!change.wake);
+    Ok((change.space, change.stale))
 }
 
 #[test]
@@ -46,10 +30,10 @@ fn nothing_before_the_peer_spoke() {
 #[test]
 fn window_is_the_smaller_buffer() {
     let mut tx = TxCredit::new(100);
-    assert_eq!(tx.peer_update(u32::MAX, 0), change(100, true, false));
+    assert_eq!(say(&mut tx, u32::MAX, 0), Ok((100, false)));
     assert_eq!(tx.window(), 100);
-    assert_eq!(tx.peer_update(60, 0), change(60, false, false));
-    tx.set_cap(50);
+    assert_eq!(say(&mut tx, 60, 0), Ok((60, false)));
+    assert!(!tx.set_cap(50));
     assert_eq!((tx.window(), tx.reserve(u32::MAX)), (50, 50));
     assert_eq!(tx.reserve(u32::MAX), 0);
 }
@@ -62,16 +46,13 @@ fn shrinking_below_what_is_in_flight() {
     tx.hand_over(1000);
     // N19: toggle.
     for _ in 0..3 {
-        assert_eq!(tx.peer_update(0, 0), change(0, false, false));
-        assert_eq!(
-            tx.peer_update(u32::MAX, 0),
-            change(u32::MAX - 1000, true, false)
-        );
+        assert_eq!(say(&mut tx, 0, 0), Ok((0, false)));
+        assert_eq!(say(&mut tx, u32::MAX, 0), Ok((u32::MAX - 1000, false)));
     }
-    assert_eq!(tx.peer_update(999, 0), change(0, false, false));
-    assert_eq!(tx.peer_update(999, 1), change(0, false, false));
-    assert_eq!(tx.peer_update(999, 2), change(1, true, false));
-    tx.set_cap(0);
+    assert_eq!(say(&mut tx, 999, 0), Ok((0, false)));
+    assert_eq!(say(&mut tx, 999, 1), Ok((0, false)));
+    assert_eq!(say(&mut tx, 999, 2), Ok((1, false)));
+    assert!(!tx.set_cap(0));
     assert_eq!(tx.space(), 0);
 }
 
@@ -81,15 +62,15 @@ fn only_what_was_handed_over_comes_back() {
     tx.set_peer_buf_alloc_hint(100);
     assert_eq!(tx.reserve(80), 80);
     // Reserved is not enough.
-    assert_eq!(tx.peer_update(100, 1), Err(CreditError::Overrun));
+    assert_eq!(say(&mut tx, 100, 1), Err(CreditError::Overrun));
     tx.hand_over(50);
-    assert_eq!(tx.peer_update(u32::MAX, 51), Err(CreditError::Overrun));
+    assert_eq!(say(&mut tx, u32::MAX, 51), Err(CreditError::Overrun));
     // What comes with a lie does not count.
     assert_eq!(tx.window(), 100);
-    assert_eq!(tx.peer_update(100, 50), change(70, true, false));
+    assert_eq!(say(&mut tx, 100, 50), Ok((70, false)));
     // P20: not even one byte more, and not twice.
-    assert_eq!(tx.peer_update(100, 51), Err(CreditError::Overrun));
-    assert_eq!(tx.peer_update(100, 50), change(70, false, false));
+    assert_eq!(say(&mut tx, 100, 51), Err(CreditError::Overrun));
+    assert_eq!(say(&mut tx, 100, 50), Ok((70, false)));
     tx.unreserve(30);
     assert_eq!((tx.in_flight(), tx.space()), (0, 100));
 }
@@ -100,22 +81,22 @@ fn stepping_backwards_gives_nothing() {
     tx.set_peer_buf_alloc_hint(100);
     assert_eq!(tx.reserve(60), 60);
     tx.hand_over(60);
-    assert_eq!(tx.peer_update(100, 17), change(50, true, false));
+    assert_eq!(say(&mut tx, 100, 17), Ok((50, false)));
     // N18: by one in each packet, through zero.
     for fwd_cnt in (0..17).rev() {
-        assert_eq!(tx.peer_update(u32::MAX, fwd_cnt), change(50, false, true));
+        assert_eq!(say(&mut tx, u32::MAX, fwd_cnt), Ok((50, true)));
     }
     for back in 1..20 {
         let fwd_cnt = 0_u32.wrapping_sub(back);
-        assert_eq!(tx.peer_update(u32::MAX, fwd_cnt), change(50, false, true));
+        assert_eq!(say(&mut tx, u32::MAX, fwd_cnt), Ok((50, true)));
     }
     assert_eq!(tx.window(), 100);
-    assert_eq!(tx.peer_update(100, 17 + BACKWARD), change(50, false, true));
+    assert_eq!(say(&mut tx, 100, 17 + BACKWARD), Ok((50, true)));
     assert_eq!(
-        tx.peer_update(100, 17 + BACKWARD - 1),
+        say(&mut tx, 100, 17 + BACKWARD - 1),
         Err(CreditError::Overrun)
     );
-    assert_eq!(tx.peer_update(100, 67), change(100, true, false));
+    assert_eq!(say(&mut tx, 100, 67), Ok((100, false)));
 }
 
 #[test]
@@ -127,7 +108,7 @@ fn more_than_is_reserved_is_ignored() {
     tx.unreserve(7);
     assert_eq!((tx.in_flight(), tx.unsent()), (4, 4));
     tx.hand_over(1);
-    assert_eq!(tx.peer_update(100, 5), Err(CreditError::Overrun));
+    assert_eq!(say(&mut tx, 100, 5), Err(CreditError::Overrun));
     tx.sent(5);
     assert_eq!(tx.unsent(), 0);
 }
@@ -139,8 +120,8 @@ fn taken_back_is_reserved_again() {
     assert_eq!(tx.reserve(60), 60);
     tx.hand_over(60);
     tx.take_back(20);
-    assert_eq!(tx.peer_update(100, 41), Err(CreditError::Overrun));
-    assert_eq!(tx.peer_update(100, 30), change(70, true, false));
+    assert_eq!(say(&mut tx, 100, 41), Err(CreditError::Overrun));
+    assert_eq!(say(&mut tx, 100, 30), Ok((70, false)));
     // Only 10 are still in the peer's hands.
     tx.take_back(20);
     assert_eq!((tx.reserved(), tx.unreturned()), (30, 0));
@@ -156,7 +137,7 @@ fn largest_window() {
     assert_eq!((tx.space(), tx.in_flight()), (0, u32::MAX));
     tx.hand_over(u32::MAX);
     let all = (u32::MAX - 3).wrapping_add(u32::MAX);
-    assert_eq!(tx.peer_update(u32::MAX, all), change(u32::MAX, true, false));
+    assert_eq!(say(&mut tx, u32::MAX, all), Ok((u32::MAX, false)));
     assert_eq!(tx.in_flight(), 0);
 }
 
@@ -209,363 +190,185 @@ fn stamp_tells() {
     assert_eq!(rx.untold(), 0);
 }
 
+/// Our books of a connection whose peer has a buffer of `peer` bytes, from which ours, of `size`, was
+/// filled with `used` bytes.
+fn filled(size: u32, peer: u32, used: u32) -> (TxCredit, RxCredit) {
+    let mut tx = TxCredit::new(size);
+    tx.set_peer_buf_alloc_hint(peer);
+    let mut rx = RxCredit::new(size);
+    rx.accept(used).unwrap();
+    (tx, rx)
+}
+
+const LARGE: u32 = 256 * 1024;
+
 #[test]
-fn update_only_if_worth_it() {
-    const LARGE: u32 = 256 * 1024;
-    let mut rx = RxCredit::new(LARGE);
-    assert!(!rx.should_update(false) && !rx.should_update(true));
-
+fn update_before_the_writer_runs_dry() {
     // One byte before the threshold: 64 KiB are still known to be free.
-    rx.accept(LARGE).unwrap();
+    let (tx, mut rx) = filled(LARGE, LARGE, LARGE);
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
     rx.release(LARGE - MAX_PKT_BUF_SIZE);
-    assert!(!rx.should_update(false) && rx.should_update(true));
-    rx.release(1);
-    assert!(rx.should_update(false));
     let _ = rx.stamp();
-    assert!(!rx.should_update(false) && !rx.should_update(true));
+    assert_eq!(rx.used(), MAX_PKT_BUF_SIZE);
+    rx.release(MAX_PKT_BUF_SIZE);
+    assert!(!rx.update_after_read(&tx, 1));
+    // The reader found nothing more.
+    assert!(rx.update_before_wait(&tx));
+    rx.accept(LARGE - MAX_PKT_BUF_SIZE).unwrap();
+    rx.release(LARGE - 2 * MAX_PKT_BUF_SIZE);
+    assert!(rx.update_after_read(&tx, 1));
+    let _ = rx.stamp();
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
+}
 
-    // A small buffer: each byte is worth it.
-    let mut rx = RxCredit::new(MAX_PKT_BUF_SIZE);
+/// The queue was emptied: that alone is no reason, as long as the peer sees much room.
+#[test]
+fn no_update_because_the_queue_is_empty() {
+    let (tx, mut rx) = filled(LARGE, LARGE, 64);
+    rx.release(64);
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
+    rx.accept(LARGE / 8 - 65).unwrap();
+    rx.release(LARGE / 8 - 65);
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
     rx.accept(1).unwrap();
-    assert!(!rx.should_update(true));
     rx.release(1);
-    assert!(rx.should_update(false));
-
-    // A buffer that is smaller than what the peer was not told of.
-    let mut rx = RxCredit::new(LARGE);
-    rx.accept(LARGE).unwrap();
-    rx.release(LARGE);
-    rx.set_buf_alloc(1);
-    assert!(rx.should_update(false));
+    assert!(!rx.update_after_read(&tx, 1) && rx.update_before_wait(&tx));
 }
 
-/// Something that happens to a sender.
-#[derive(Clone, Debug)]
-enum TxEvent {
-    Reserve(u32),
-    Unreserve(u32),
-    HandOver(u32),
-    TakeBack(u32),
-    Sent(u32),
-    SetCap(u32),
-    Hint(u32),
-    /// The peer has read this many bytes, if it can, and says so.
-    Read(u32, u32),
-    /// The peer says anything.
-    Say(u32, u32),
-    /// The peer says something that is nearly true.
-    SayNear(u32, i32),
+/// A writer that was heard out knows of half of the window at least.
+#[test]
+fn half_of_the_window_is_worth_it_when_all_was_read() {
+    let (tx, mut rx) = filled(LARGE, LARGE, LARGE / 2);
+    rx.release(LARGE / 2 - 1);
+    assert!(!rx.update_after_read(&tx, 1));
+    rx.release(1);
+    assert!(rx.update_after_read(&tx, 1));
 }
 
-/// Numbers near the places where something might go wrong.
-fn number() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        4 => 0..2000_u32,
-        1 => any::<u32>(),
-        1 => (0..4_u32, 0..32_u32).prop_map(|(n, shift)| (1_u32 << shift).wrapping_sub(n)),
-        1 => (0..2000_u32).prop_map(|n| u32::MAX - n),
-    ]
-}
-
-fn tx_event() -> impl Strategy<Value = TxEvent> {
-    prop_oneof![
-        6 => number().prop_map(TxEvent::Reserve),
-        2 => number().prop_map(TxEvent::Unreserve),
-        6 => number().prop_map(TxEvent::HandOver),
-        1 => number().prop_map(TxEvent::TakeBack),
-        2 => number().prop_map(TxEvent::Sent),
-        1 => number().prop_map(TxEvent::SetCap),
-        1 => number().prop_map(TxEvent::Hint),
-        6 => (number(), number()).prop_map(|(b, n)| TxEvent::Read(b, n)),
-        2 => (number(), number()).prop_map(|(b, n)| TxEvent::Say(b, n)),
-        2 => (number(), -3..=3_i32).prop_map(|(b, d)| TxEvent::SayNear(b, d)),
-    ]
-}
-
-/// The same as `TxCredit`, with numbers that do not wrap around.
-struct TxModel {
-    tx: u64,
-    handed: u64,
-    returned: u64,
-    unsent: u64,
-    peer: u64,
-    cap: u64,
-}
-
-impl TxModel {
-    fn window(&self) -> u64 {
-        self.peer.min(self.cap)
+/// A full buffer that is read in small pieces: the writer is not woken for each of them.
+#[test]
+fn half_of_a_full_buffer_is_worth_it() {
+    let (tx, mut rx) = filled(LARGE, LARGE, LARGE);
+    for _ in 0..127 {
+        rx.release(1024);
+        assert!(!rx.update_after_read(&tx, 1));
     }
-
-    fn space(&self) -> u64 {
-        self.window().saturating_sub(self.tx - self.returned)
-    }
-
-    fn check(&self, tx: &TxCredit) {
-        assert_eq!(u64::from(tx.window()), self.window());
-        assert_eq!(u64::from(tx.in_flight()), self.tx - self.returned);
-        assert_eq!(u64::from(tx.reserved()), self.tx - self.handed);
-        assert_eq!(u64::from(tx.unreturned()), self.handed - self.returned);
-        assert_eq!(u64::from(tx.space()), self.space());
-        assert_eq!(tx.unsent(), self.unsent);
-        assert!(tx.space() <= tx.window());
-        assert!(self.returned <= self.handed && self.handed <= self.tx);
-    }
-
-    /// The peer says something.
-    fn say(&mut self, tx: &mut TxCredit, buf_alloc: u32, fwd_cnt: u32) {
-        let before = self.space();
-        // Of all the numbers that look like this one, is there one that may be true?
-        let may_be =
-            candidates(self.returned, fwd_cnt).find(|n| (self.returned..=self.handed).contains(n));
-        match (tx.peer_update(buf_alloc, fwd_cnt), may_be) {
-            (Ok(change), Some(n)) => {
-                assert!(!change.stale);
-                self.returned = n;
-                self.peer = u64::from(buf_alloc);
-                assert_eq!(u64::from(change.space), self.space());
-                assert_eq!(change.grew, self.space() > before);
-                assert_eq!(change.has_space(), self.space() > 0);
-            }
-            (Ok(change), None) => {
-                assert!(change.stale && !change.grew);
-                assert_eq!(u64::from(change.space), before);
-            }
-            (Err(CreditError::Overrun), None) => (),
-            (Err(e), Some(n)) => panic!("{e:?} for {n}"),
-        }
-    }
+    rx.release(1024);
+    assert!(rx.update_after_read(&tx, 1));
+    // Unless that is less than the reader wants.
+    let (tx, mut rx) = filled(LARGE, LARGE, LARGE);
+    rx.release(1);
+    assert!(rx.update_after_read(&tx, LARGE) && !rx.update_after_read(&tx, LARGE - 1));
 }
 
-/// The numbers near `from` that look like `low`: one of them is at most 2^32 - 1 above `from`.
-fn candidates(from: u64, low: u32) -> impl Iterator<Item = u64> {
-    let turn = 1_u64 << 32;
-    let base = from / turn * turn + u64::from(low);
-    [base, base + turn].into_iter()
-}
-
-/// An honest connection: what is under way in each direction.
-#[derive(Clone, Debug)]
-enum PairEvent {
-    /// The sender sends up to this many bytes.
-    Send(u32),
-    /// The receiver takes the next packet.
-    Take,
-    /// The user reads up to this many bytes.
-    Read(u32),
-    /// The receiver sends its credit if that is worth it.
-    MayTell(bool),
-    /// The sender takes one of the packets with credit, perhaps not the oldest.
-    Hear(bool),
-    /// The receiver's buffer grows.
-    Grow(u32),
-}
-
-fn pair_event() -> impl Strategy<Value = PairEvent> {
-    prop_oneof![
-        4 => (0..200_000_u32).prop_map(PairEvent::Send),
-        4 => Just(PairEvent::Take),
-        4 => (0..200_000_u32).prop_map(PairEvent::Read),
-        4 => any::<bool>().prop_map(PairEvent::MayTell),
-        4 => any::<bool>().prop_map(PairEvent::Hear),
-        1 => (0..1000_u32).prop_map(PairEvent::Grow),
-    ]
-}
-
-/// Something that happens to a receiver.
-#[derive(Clone, Debug)]
-enum RxEvent {
-    Accept(u32),
-    Release(u32),
-    Stamp,
-    SetBufAlloc(u32),
-}
-
-fn rx_event() -> impl Strategy<Value = RxEvent> {
-    prop_oneof![
-        4 => number().prop_map(RxEvent::Accept),
-        4 => number().prop_map(RxEvent::Release),
-        2 => Just(RxEvent::Stamp),
-        1 => number().prop_map(RxEvent::SetBufAlloc),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
-
-    #[test]
-    fn sender_against_liars(
-        start in number(),
-        cap in number(),
-        events in proptest::collection::vec(tx_event(), 0..200),
-    ) {
-        let mut tx = TxCredit::after(start, cap);
-        let start = u64::from(start);
-        let mut model = TxModel {
-            tx: start,
-            handed: start,
-            returned: start,
-            unsent: 0,
-            peer: 0,
-            cap: u64::from(cap),
-        };
-        model.check(&tx);
-
-        for event in events {
-            match event {
-                TxEvent::Reserve(want) => {
-                    let space = model.space();
-                    let granted = u64::from(tx.reserve(want));
-                    prop_assert_eq!(granted, space.min(u64::from(want)));
-                    model.tx += granted;
-                    model.unsent += granted;
-                    if granted > 0 {
-                        prop_assert!(model.tx - model.returned <= model.window());
-                    }
-                }
-                TxEvent::Unreserve(n) => {
-                    tx.unreserve(n);
-                    let n = u64::from(n).min(model.tx - model.handed);
-                    model.tx -= n;
-                    model.unsent = model.unsent.saturating_sub(n);
-                }
-                TxEvent::HandOver(n) => {
-                    tx.hand_over(n);
-                    model.handed += u64::from(n).min(model.tx - model.handed);
-                }
-                TxEvent::TakeBack(n) => {
-                    tx.take_back(n);
-                    model.handed -= u64::from(n).min(model.handed - model.returned);
-                }
-                TxEvent::Sent(n) => {
-                    tx.sent(n);
-                    model.unsent = model.unsent.saturating_sub(u64::from(n));
-                }
-                TxEvent::SetCap(cap) => {
-                    tx.set_cap(cap);
-                    model.cap = u64::from(cap);
-                }
-                TxEvent::Hint(peer) => {
-                    tx.set_peer_buf_alloc_hint(peer);
-                    model.peer = u64::from(peer);
-                }
-                TxEvent::Read(buf_alloc, n) => {
-                    let n = u64::from(n).min(model.handed - model.returned);
-                    let now = model.returned + n;
-                    model.say(&mut tx, buf_alloc, now as u32);
-                    prop_assert_eq!(model.returned, now);
-                }
-                TxEvent::Say(buf_alloc, fwd_cnt) => model.say(&mut tx, buf_alloc, fwd_cnt),
-                TxEvent::SayNear(buf_alloc, d) => {
-                    let handed = model.handed as u32;
-                    model.say(&mut tx, buf_alloc, handed.wrapping_add_signed(d));
-                }
-            }
-            model.check(&tx);
-        }
+/// The smaller one of both buffers is what the peer may fill, wherever it is.
+#[test]
+fn update_by_the_smaller_buffer() {
+    const SMALL: u32 = 4096;
+    for (size, peer) in [(1 << 20, SMALL), (SMALL, 1 << 20), (SMALL, SMALL)] {
+        let (tx, mut rx) = filled(size, peer, SMALL);
+        rx.release(SMALL - 1);
+        assert!(rx.update_after_read(&tx, 1), "{size} {peer}");
+        let _ = rx.stamp();
+        rx.release(1);
+        assert!(!rx.update_after_read(&tx, 1));
+        assert!(rx.update_before_wait(&tx));
     }
+    // A peer that says that it has none never waits long.
+    let (tx, mut rx) = filled(SMALL, 0, 1);
+    rx.release(1);
+    assert!(rx.update_after_read(&tx, 1));
+    // A buffer that has grown since the peer was told.
+    let (tx, mut rx) = filled(SMALL, 1 << 20, SMALL);
+    rx.set_buf_alloc(1 << 20);
+    rx.release(SMALL);
+    assert!(rx.update_after_read(&tx, 1));
+    let _ = rx.stamp();
+    rx.accept(SMALL).unwrap();
+    rx.release(SMALL);
+    assert!(!rx.update_after_read(&tx, 1));
+}
 
-    #[test]
-    fn receiver_counts_right(
-        start in number(),
-        buf_alloc in number(),
-        events in proptest::collection::vec(rx_event(), 0..200),
-    ) {
-        let mut rx = RxCredit::after(start, buf_alloc);
-        let (mut size, mut used) = (u64::from(buf_alloc), 0_u64);
-        let mut read = u64::from(start);
-        let mut told = read;
+#[test]
+fn peer_that_asked_is_told_of_each_read() {
+    let (tx, mut rx) = filled(LARGE, LARGE, 1000);
+    rx.release(1);
+    assert!(!rx.update_after_read(&tx, 1));
+    rx.peer_asks();
+    assert!(rx.update_after_read(&tx, 1) && rx.update_before_wait(&tx));
+    let _ = rx.stamp();
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
+    rx.release(1);
+    assert!(rx.update_after_read(&tx, 1));
+    rx.accept(0).unwrap();
+    assert!(rx.update_after_read(&tx, 1));
+    rx.accept(1).unwrap();
+    assert!(!rx.update_after_read(&tx, 1));
+}
 
-        for event in events {
-            match event {
-                RxEvent::Accept(len) => {
-                    let fits = used + u64::from(len) <= size;
-                    prop_assert_eq!(rx.accept(len).is_ok(), fits);
-                    if fits {
-                        used += u64::from(len);
-                    }
-                }
-                RxEvent::Release(len) => {
-                    rx.release(len);
-                    let len = used.min(u64::from(len));
-                    used -= len;
-                    read += len;
-                }
-                RxEvent::Stamp => {
-                    let stamp = rx.stamp();
-                    prop_assert_eq!(u64::from(stamp.buf_alloc), size);
-                    prop_assert_eq!(stamp.fwd_cnt, read as u32);
-                    told = read;
-                }
-                RxEvent::SetBufAlloc(buf_alloc) => {
-                    rx.set_buf_alloc(buf_alloc);
-                    size = u64::from(buf_alloc);
-                }
-            }
-            let untold = (read - told) as u32;
-            prop_assert_eq!(u64::from(rx.used()), used);
-            prop_assert_eq!(rx.untold(), untold);
-            prop_assert_eq!(rx.peek_stamp().fwd_cnt, read as u32);
-            prop_assert_eq!(rx.should_update(true), untold != 0);
-            let little = size.saturating_sub(u64::from(untold)) < 65536;
-            prop_assert_eq!(rx.should_update(false), untold != 0 && little);
-        }
-    }
+/// A packet of ours that waits for room in the ring will tell.
+#[test]
+fn no_update_before_a_packet_that_tells() {
+    let (mut tx, mut rx) = filled(4096, 4096, 4096);
+    rx.release(4096);
+    assert_eq!(tx.reserve(1), 1);
+    assert!(!rx.update_after_read(&tx, 1) && !rx.update_before_wait(&tx));
+    tx.unreserve(1);
+    assert!(rx.update_after_read(&tx, 1) && rx.update_before_wait(&tx));
+}
 
-    /// Two honest sides never quarrel, whatever overtakes what, and never get stuck.
-    #[test]
-    fn honest_pair(
-        start in number(),
-        cap in 1..300_000_u32,
-        buf_alloc in 1..300_000_u32,
-        events in proptest::collection::vec(pair_event(), 0..300),
-    ) {
-        let mut tx = TxCredit::after(start, cap);
-        let mut rx = RxCredit::after(start, buf_alloc);
-        let mut data = VecDeque::new();
-        let mut credit = Vec::from([rx.stamp()]);
+#[test]
+fn writer_is_woken_once_and_only_for_room() {
+    let mut tx = TxCredit::new(LARGE);
+    tx.set_peer_buf_alloc_hint(1000);
+    assert!(tx.reserve_all(1000) && !tx.reserve_all(1));
+    tx.hand_over(1000);
+    // Nobody looked.
+    assert!(!tx.peer_update(1000, 10).unwrap().wake);
+    assert_eq!(tx.look(1).space, 10);
+    assert!(!tx.peer_update(1000, 11).unwrap().wake);
+    // A message that needs more.
+    assert_eq!(tx.look(500).space, 0);
+    assert!(!tx.peer_update(1000, 499).unwrap().wake);
+    assert!(tx.peer_update(1000, 500).unwrap().wake);
+    assert!(!tx.peer_update(1000, 600).unwrap().wake);
+    // Nobody needs that much any more.
+    assert_eq!(tx.look(1000).space, 0);
+    assert!(tx.relax(0) && !tx.relax(0));
+    // The window shrinks: the message is too long now, and the writer is to be told.
+    assert_eq!(tx.look(1000).space, 0);
+    assert!(!tx.peer_update(400, 600).unwrap().wake);
+    assert!(tx.peer_update(900, 600).unwrap().wake);
+    assert_eq!(tx.look(1000).space, 500);
+    // Our own buffer is the smaller one, and grows.
+    assert!(!tx.set_cap(100));
+    assert_eq!(tx.look(0).space, 0);
+    assert!(!tx.set_cap(400) && tx.set_cap(401) && !tx.set_cap(402));
+}
 
-        for event in events {
-            match event {
-                PairEvent::Send(want) => {
-                    let n = tx.reserve(want);
-                    let handed = n - n / 8;
-                    tx.hand_over(handed);
-                    tx.unreserve(n - handed);
-                    data.push_back(handed);
-                }
-                PairEvent::Take => {
-                    if let Some(len) = data.pop_front() {
-                        prop_assert_eq!(rx.accept(len), Ok(()));
-                    }
-                }
-                PairEvent::Read(len) => rx.release(len),
-                PairEvent::MayTell(low) => {
-                    if rx.should_update(low) {
-                        credit.push(rx.stamp());
-                    }
-                }
-                PairEvent::Hear(oldest) => {
-                    if !credit.is_empty() {
-                        let at = if oldest { 0 } else { credit.len() / 2 };
-                        let stamp = credit.remove(at);
-                        prop_assert!(tx.peer_update(stamp.buf_alloc, stamp.fwd_cnt).is_ok());
-                    }
-                }
-                PairEvent::Grow(by) => rx.set_buf_alloc(rx.buf_alloc() + by),
-            }
-        }
-
-        // Everything arrives, everything is read, everything is told.
-        for len in data {
-            prop_assert_eq!(rx.accept(len), Ok(()));
-        }
-        rx.release(u32::MAX);
-        credit.push(rx.stamp());
-        for stamp in credit {
-            prop_assert!(tx.peer_update(stamp.buf_alloc, stamp.fwd_cnt).is_ok());
-        }
-        prop_assert_eq!(tx.in_flight(), 0);
-        prop_assert_eq!(tx.space(), cap.min(rx.buf_alloc()));
-    }
+#[test]
+fn peer_is_asked_once_if_it_cannot_know() {
+    let mut tx = TxCredit::new(LARGE);
+    tx.set_peer_buf_alloc_hint(1000);
+    assert!(!tx.look(1).ask);
+    assert_eq!(tx.reserve(600), 600);
+    tx.hand_over(600);
+    // It does not know of the message that does not fit.
+    assert!(tx.look(500).ask && tx.look(500).ask);
+    tx.set_asked();
+    assert!(!tx.look(500).ask);
+    assert!(!tx.peer_update(1000, 50).unwrap().wake);
+    assert!(!tx.look(500).ask && !tx.reserve_all(500) && !tx.look(500).ask);
+    // The stall ends.
+    assert_eq!(tx.reserve(1), 1);
+    assert!(tx.look(500).ask);
+    // It sees that its buffer is full.
+    assert_eq!(tx.reserve(u32::MAX), 449);
+    assert!(!tx.look(500).ask && !tx.look(1).ask);
+    // It does not know that we do not send more than our own buffer has.
+    assert!(!tx.set_cap(700));
+    assert_eq!(tx.peer_update(1001, 50).unwrap().space, 0);
+    assert!(tx.look(1).ask);
+    // It has no buffer, as far as we know.
+    assert!(!TxCredit::new(LARGE).look(1).ask);
 }

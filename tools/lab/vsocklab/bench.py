@@ -34,7 +34,7 @@ sleep 4
 
 def program(name):
     """A program of the bench, compiled."""
-    return cargo.binary(PLACE / name, PLACE, config.TESTING / "ring")
+    return cargo.binary(PLACE / name)
 
 
 def boot(kernel, side, rig, number, rows):

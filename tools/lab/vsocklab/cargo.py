@@ -3,12 +3,14 @@
 
 import re
 import subprocess
+import tomllib
 
 from . import build, cache, config, mirror
 from .chroot import Chroot
 from .root import build_root
 from .say import LabError, die_with_parent, log_path, step
 
+TRIPLE = "x86_64-unknown-linux-gnu"
 # Directories with a Cargo.toml whose tests belong to T0.
 WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench"]
 
@@ -28,24 +30,48 @@ def place():
     return root
 
 
-def binary(directory, *uses):
-    """The program of a package, static, for a VM without anything. `uses` are directories outside
-    of the package that it is made of, too: those of its workspace and of path dependencies."""
+def workspace(directory):
+    """The directory of the workspace that a package is a member of, or its own."""
+    for above in directory.parents:
+        if above == config.REPO:
+            break
+        if (above / "Cargo.toml").exists():
+            return above
+    return directory
+
+
+def sources(directory, found=None):
+    """All files that a package is built from: its own, those of what it depends on by path, and what
+    its workspace says."""
+    found = set() if found is None else found
+    manifest = directory / "Cargo.toml"
+    if manifest in found:
+        return found
+    found |= {path for path in directory.rglob("*") if path.is_file() and "target" not in path.parts}
+    found |= {path for name in ("Cargo.toml", "Cargo.lock")
+              if (path := workspace(directory) / name).exists()}
+    for what in tomllib.loads(manifest.read_text()).get("dependencies", {}).values():
+        if isinstance(what, dict) and "path" in what:
+            sources((directory / what["path"]).resolve(), found)
+    return found
+
+
+def binary(directory):
+    """The program of a package, static, for a VM without anything."""
     root = build_root()
-    name = directory.name
-    sources = sorted({path for place in (directory, *uses) for path in place.rglob("*")
-                      if path.is_file() and "target" not in path.parts})
+    name, target = directory.name, f"/cargo/target/{workspace(directory).name}"
 
     def compile(output):
         inside = place().bind(output, "/out")
-        inside.env.update(RUSTFLAGS="-C target-feature=+crt-static",
-                          CARGO_TARGET_DIR=f"/cargo/target/{name}")
+        inside.env.update(RUSTFLAGS="-C target-feature=+crt-static", CARGO_TARGET_DIR=target)
         relative = directory.relative_to(config.REPO)
-        inside.run(["sh", "-ec", f"cargo build --release --locked -j {config.JOBS} && "
-                    f"cp /cargo/target/{name}/release/{name} /out/"],
+        # With a target named, the flags are not those of macros, which the compiler loads itself.
+        inside.run(["sh", "-ec", f"cargo build --release --locked --target {TRIPLE} -j {config.JOBS} && "
+                    f"cp {target}/{TRIPLE}/release/{name} /out/"],
                    f"cargo-{name}", f"compiling {relative}", cwd=f"{build.TREE}/{relative}")
 
-    key = [root.parent.name, str(directory), [cache.file_digest(path) for path in sources]]
+    key = [root.parent.name, str(directory),
+           [(str(path), cache.file_digest(path)) for path in sorted(sources(directory))]]
     return cache.entry(f"cargo-{name}", key, compile) / name
 
 

@@ -123,7 +123,10 @@ class Bench:
     def unload(self, *modules, seconds=15):
         """Unloads modules; a socket that was closed keeps them until its timers ran out. Says why not."""
         return self.sh(
-            f"killall vsock_peer; for m in {' '.join(modules)}; do n=0; "
+            # The next one needs its port.
+            "killall vsock_peer; n=0; while killall -0 vsock_peer 2>/dev/null && [ $n -lt 20 ]; do "
+            "sleep 0.05; n=$((n+1)); done; "
+            f"for m in {' '.join(modules)}; do n=0; "
             f"while ! rmmod $m 2>/tmp/rmmod && [ $n -lt {int(5 * seconds * self.patience)} ]; do "
             "sleep 0.2; n=$((n+1)); done; [ ! -d /sys/module/$m ] || cat /tmp/rmmod; done").strip()
 

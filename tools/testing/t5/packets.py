@@ -111,6 +111,28 @@ def control(b):
     b.equal("data", conn.echo(100), b"z" * 100)
 
 
+@case("HH-08-parts", "how many parts a packet of the driver has")
+def parts(b):
+    """One, unless `split_header` wants the header to be a part of its own."""
+    def echo(size):
+        conn = connected(b)
+        conn.data(b"z" * size)
+        found = conn.echo(size)
+        shape = list(b.device.shape)
+        conn.reset()
+        return found == b"z" * size and shape
+
+    parameter = f"/sys/module/{DRIVER_MODULE}/parameters/split_header"
+    b.equal("default", b.sh(f"cat {parameter}").strip(), "N")
+    b.equal("N/64", echo(64), [44 + 64])
+    b.equal("N/2000", echo(2000), [44 + 2000])
+    b.equal("unloaded", b.unload(DRIVER_MODULE), "")
+    b.check("Y/loaded", b.load("split_header=Y") and b.sh(f"cat {parameter}").strip() == "Y")
+    b.equal("Y/64", echo(64), [44, 64])
+    b.equal("unloaded-again", b.unload(DRIVER_MODULE), "")
+    b.check("after", b.load() and b.alive())
+
+
 @case("HH-09", "bytes behind the packet")
 def trailing(b):
     conn = connected(b)

@@ -198,6 +198,7 @@ class Device:
         self.silent = False                             # cause no interrupts
         self.keep = False                               # give the guest no packet back
         self.kept = collections.Counter()               # payload of those, by source port
+        self.shape = []                                 # sizes of the parts of the last packet
         self.on_call = None                             # QEMU connects us to an interrupt
         self.starts = 0                                 # how often the driver was ready
         self.faults = []
@@ -369,6 +370,7 @@ class Device:
         taken = False
         while (chain := ring.pop()) is not None:
             data = b"".join(place.read(0, size) for place, size, _ in chain.parts)
+            self.shape = [size for _, size, _ in chain.parts]
             if self.keep:
                 self.kept[data[16:20]] += len(data) - 44
             else:

@@ -19,6 +19,7 @@ use crate::{
 
 mod budget;
 mod cid;
+mod credit;
 mod fuzz;
 mod info;
 mod ioctl;
@@ -140,6 +141,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         tx::CASES,
         rx::CASES,
         protocol::CASES,
+        credit::CASES,
         memory::CASES,
         layout::CASES,
         signal::CASES,

@@ -30,6 +30,9 @@ struct Conn {
     returned: u32,
     /// How large the guest says that its buffer is.
     guest_buffer: u32,
+    /// Bytes that programs have read so far, and how many of them the guest was told of.
+    freed: u32,
+    told: u32,
     /// What the guest has shut down.
     shutdown: u32,
     /// The program has closed the socket: nobody will read what is unread.
@@ -84,6 +87,33 @@ impl Model {
         self.conns.keys().copied()
     }
 
+    /// Whether the host may send a CREDIT_UPDATE for a packet, beside its answer: the guest changes
+    /// the size of its buffer, by which the host decides what of its own room is news.
+    pub fn may_tell(&self, header: &Header) -> bool {
+        self.conns
+            .get(&(header.src_port, header.dst_port))
+            .is_some_and(|conn| {
+                conn.ty == header.ty
+                    && header.op != packet::RST
+                    && conn.freed != conn.told
+                    && conn.guest_buffer != header.buf_alloc
+            })
+    }
+
+    /// Whether the host may ask for credit when it cannot send all: the guest does not see that its
+    /// buffer is full.
+    pub fn may_ask(&self, ports: Ports) -> bool {
+        let conn = self.conns.get(&ports);
+        conn.is_some_and(|conn| conn.guest_buffer > conn.in_flight())
+    }
+
+    /// The guest got a packet of the host.
+    pub fn heard(&mut self, header: &Header) {
+        if let Some(conn) = self.conns.get_mut(&(header.dst_port, header.src_port)) {
+            conn.told = header.fwd_cnt;
+        }
+    }
+
     /// What the host answers to a packet with correct CIDs and lengths.
     pub fn packet(&mut self, header: &Header) -> Answer {
         let ports = (header.src_port, header.dst_port);
@@ -124,6 +154,8 @@ impl Model {
             handed: 0,
             returned: 0,
             guest_buffer: 0,
+            freed: 0,
+            told: 0,
             shutdown: 0,
             closed: false,
         };
@@ -175,6 +207,7 @@ impl Model {
         let conn = self.conns.get_mut(&ports)?;
         let read = conn.unread - conn.unfinished;
         conn.unread = conn.unfinished;
+        conn.freed = conn.freed.wrapping_add(read);
         Some(read)
     }
 

@@ -212,11 +212,25 @@ impl Player {
         }
         let mine = header.src_cid == self.dev.cid && header.dst_cid == packet::HOST;
         let is_packet = shape.is_good() && header.len as usize <= payload.len();
+        let mut replies = replies;
+        if mine && is_packet && self.model.may_tell(header) {
+            // Whether it does is a matter of how much there is to tell. It goes before the answer.
+            let tells = replies.first().is_some_and(|p| {
+                p.header.op == packet::CREDIT_UPDATE
+                    && (p.header.dst_port, p.header.src_port) == ports
+            });
+            if tells && (header.op != packet::CREDIT_REQUEST || replies.len() > 1) {
+                self.model.heard(&replies.remove(0).header);
+            }
+        }
         let answer = if mine && is_packet {
             self.model.packet(header)
         } else {
             Answer::Nothing
         };
+        for reply in &replies {
+            self.model.heard(&reply.header);
+        }
         self.compare(ports, &answer, &replies)?;
         self.after(header, &payload, &answer, mine && is_packet)
     }
@@ -300,6 +314,9 @@ impl Player {
             return Ok(());
         }
         let due = self.model.read(ports).unwrap_or(0) as usize;
+        for reply in &replies {
+            self.model.heard(&reply.header);
+        }
         if got.len() != due || !open_starts_with(&mut self.open, ports, &got) {
             return Err(format!("read {} bytes, {due} were due", got.len()).into());
         }
@@ -324,7 +341,17 @@ impl Player {
         }
         let due = self.model.write(ports, len).unwrap_or(0) as usize;
         let came: Vec<u8> = replies.iter().flat_map(|p| p.payload.clone()).collect();
-        let others = replies.iter().any(|p| p.header.op != packet::RW);
+        for reply in &replies {
+            self.model.heard(&reply.header);
+        }
+        // One that cannot send all may ask, once.
+        let asks = usize::from(sent < bytes.len() && self.model.may_ask(ports));
+        let ops = replies.iter().map(|p| p.header.op);
+        let asked = ops.clone().filter(|op| *op == packet::CREDIT_REQUEST);
+        let others = asked.count() > asks
+            || ops
+                .into_iter()
+                .any(|op| op != packet::RW && op != packet::CREDIT_REQUEST);
         if sent != due || others || came != bytes[..sent] {
             let came = came.len();
             return Err(format!("sent {sent} of {len}, {due} were due, {came} came").into());

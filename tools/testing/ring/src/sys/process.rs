@@ -142,6 +142,16 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets how this thread is scheduled (`libc::SCHED_FIFO`...).
+pub fn set_scheduler(policy: i32, priority: i32) -> io::Result<()> {
+    let param = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: A structure is passed, which is only read.
+    check(unsafe { libc::sched_setscheduler(0, policy, &param) })?;
+    Ok(())
+}
+
 /// Becomes an ordinary user.
 pub fn become_user(uid: u32) -> io::Result<()> {
     // SAFETY: No groups, thus no memory.

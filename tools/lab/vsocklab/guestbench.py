@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Rig R2 of the bench: a guest driver in a VM that counts, and a native peer outside of it.
+
+The VM's only device is QEMU's `vhost-user-vsock-pci`; its back end is tools/testing/bench/peer, a
+program of this machine. tools/testing/bench/guest runs in the guest and prints a line for each row.
+
+So that both are in step (see peer's `pace`), QEMU and the peer share one processor. The peer goes
+first on it, then QEMU's main loop, which hands interrupts on, then the VM: what the guest says is
+answered, and the interrupt is there, before the guest executes another instruction. Without the right
+to do so the rows at once ("_fast") are noisy.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from . import cargo, config, image, vm
+from .chroot import Chroot
+from .cpio import Initramfs
+from .kernel import Kernel
+from .root import runtime_root
+from .say import LabError, die_with_parent, say
+
+PLACE = config.TESTING / "bench"
+INSIDE = "/run-lab"
+WINDOWS = "count.log"           # what the plugin leaves in INSIDE
+MEMORY = "512M"
+TIMEOUT = 600
+# With sleep=off the clock would run while the guest waits for the peer. The CPU is that of icount.py.
+ACCEL = ["-accel", "tcg,thread=single", "-icount", "shift=0",
+         "-cpu", "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57"]
+PEER_PRIORITY, LOOP_PRIORITY = 20, 10
+
+
+@contextlib.contextmanager
+def processor():
+    """A processor of this machine that no other rig uses, if there is one."""
+    directory = config.CACHE / "locks"
+    directory.mkdir(parents=True, exist_ok=True)
+    cpus = sorted(os.sched_getaffinity(0))
+    for cpu in cpus:
+        with open(directory / f"processor-{cpu}", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield cpu
+            return
+    yield cpus[0]
+
+
+def first(priority):
+    """Makes this process, or None for the caller, go before all ordinary ones."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def find_qemu(name, child, seconds=30):
+    """The process of QEMU with this name, which has made its processor's thread, or None."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and child.poll() is None:
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (path / "cmdline").read_bytes().split(b"\0")
+                if words[0].startswith(b"qemu-system") and name.encode() in words and \
+                        any((task / "comm").read_text().endswith("/TCG\n")
+                            for task in (path / "task").iterdir()):
+                    return int(path.name)
+        time.sleep(0.05)
+    return None
+
+
+def qemu(name, which, append, rows, extra):
+    return ["qemu-system-x86_64", *ACCEL, "-smp", "1", "-m", MEMORY, "-M", "q35,memory-backend=m",
+            "-object", f"memory-backend-memfd,id=m,size={MEMORY},share=on",
+            "-name", f"{name},debug-threads=on",
+            "-nodefaults", "-display", "none", "-no-reboot",
+            "-serial", f"file:{INSIDE}/console.log",
+            "-chardev", f"socket,id=v,path={INSIDE}/peer.sock",
+            "-device", "vhost-user-vsock-pci,chardev=v",
+            "-kernel", "/kernel/vmlinuz", "-initrd", f"{INSIDE}/initramfs",
+            "-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off net.ifnames=0 nokaslr "
+            f"random.trust_cpu=on lab.modules={which} {append}"
+            + (f" lab.rows={','.join(rows)}" if rows else ""), *extra]
+
+
+def initramfs(path, kernel, modules):
+    payload = vm.base_payload(kernel, modules)
+    archive = Initramfs()
+    archive.copy("lab/guest-server", PLACE / "guest-server")
+    archive.copy("lab/bin/guest", cargo.binary(PLACE / "guest"))
+    archive.write(path.with_suffix(".rows"))
+    with open(path, "wb") as whole:
+        whole.write(payload.members["guest/base"].read_bytes())
+        whole.write(payload.members["guest/overlay"])
+        whole.write(path.with_suffix(".rows").read_bytes())
+
+
+def parse(text):
+    """Rows of the console's text: dicts of a name and numbers; `kind` says what `ops` or `bytes` are."""
+    rows = []
+    for line in text.splitlines():
+        found = re.search(r"\brow (guest/\S+) (.*)", line)
+        if found:
+            row = {"name": found[1], "kind": "time"}
+            for word in found[2].split():
+                key, _, value = word.partition("=")
+                row[key] = int(value) if re.fullmatch(r"-?\d+", value) else value
+            rows.append(row)
+    return rows
+
+
+def add_windows(rows, text):
+    """Gives each measured row the instructions that the plugin counted in its window."""
+    counts = [int(line.split()[2]) for line in text.splitlines() if line.startswith("window ")]
+    measured = [row for row in rows if row["kind"] == "time"]
+    if len(counts) != len(measured):
+        raise LabError(f"the plugin saw {len(counts)} windows, there were {len(measured)} rows")
+    for row, count in zip(measured, counts):
+        row["instructions"] = count
+
+
+def run(which, name, like="c", rows=(), extra=(), binds=(), append="", kernel=None):
+    """Boots one VM with the driver of C ("c") or ours ("ours"); returns its rows.
+
+    The peer behaves as the host half of `like`. `rows`: patterns of names, all by default. `extra`
+    are more arguments for QEMU (of the plugin), `binds` what they need in its root, as (directory,
+    place). Logs are in build/logs/NAME.
+    """
+    kernel = kernel or Kernel()
+    directory = config.LOGS / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    peer = cargo.binary(PLACE / "peer")
+    # The name of a socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="vsock-r2.") as scratch, processor() as cpu, \
+            contextlib.ExitStack() as children, open(directory / "qemu.log", "wb") as errors:
+        scratch = Path(scratch)
+        initramfs(scratch / "initramfs", kernel, vm.modules(which))
+        place = Chroot(runtime_root()).bind(kernel.files(), "/kernel", True).bind(scratch, INSIDE)
+        for source, target in binds:
+            place.bind(source, target, True)
+        # This is what the peer finds QEMU by.
+        unique = f"{scratch.name},debug-threads=on"
+
+        def start(argv, priority=None):
+            def prepare():
+                die_with_parent()
+                os.sched_setaffinity(0, {cpu})
+                if priority is not None:
+                    first(priority)
+
+            child = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=errors,
+                                     stderr=errors, preexec_fn=prepare)
+            children.callback(child.wait)
+            children.callback(child.kill)
+            return child
+
+        start([peer, "--socket", scratch / "peer.sock", "--vm", unique, "--like", like], PEER_PRIORITY)
+        begin = time.monotonic()
+        while not (scratch / "peer.sock").exists():
+            if time.monotonic() > begin + 10:
+                raise LabError(f"the peer does not start; see {directory / 'qemu.log'}")
+            time.sleep(0.02)
+        child = start(place.argv(qemu(scratch.name, which, append, rows, extra)))
+        pid = find_qemu(unique, child)
+        if pid is not None:
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(LOOP_PRIORITY))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(TIMEOUT)
+        for file in ("console.log", WINDOWS):
+            if (scratch / file).exists():
+                shutil.copy(scratch / file, directory / file)
+    text = (directory / "console.log").read_text(errors="replace")
+    found = parse(text)
+    say(f"R2 {which}, peer like {like}: {len(found)} rows, {time.monotonic() - begin:.0f} s; logs in {directory}")
+    if "LAB-EXIT 0" not in text:
+        raise LabError(f"the guest did not run all its rows; see {directory / 'console.log'}")
+    if (directory / WINDOWS).exists():
+        add_windows(found, (directory / WINDOWS).read_text())
+    return found
