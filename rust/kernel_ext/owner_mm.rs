@@ -227,7 +227,7 @@ impl InOwnerMm {
         done(unsafe { bindings::write_user(to, from, data.len()) })
     }
 
-    /// Writes the 8 bytes `elem` at `offset`, a multiple of 4, behind `used`, and after that, in the
+    /// Writes the two words `elem` at `offset`, a multiple of 4, behind `used`, and after that, in the
     /// order that other processors see, `index` at the second two bytes of `used`. The accesses are
     /// of 4, 4 and 2 bytes, in memory order.
     ///
@@ -235,10 +235,8 @@ impl InOwnerMm {
     ///
     /// `EFAULT`; nothing, or a part, may have been written, and the index was not.
     #[inline]
-    pub fn put_used(&self, used: OwnerAddr, offset: usize, elem: [u8; 8], index: u16) -> Result {
-        let [a, b, c, d, e, f, g, h] = elem;
-        let id = u32::from_ne_bytes([a, b, c, d]);
-        let len = u32::from_ne_bytes([e, f, g, h]);
+    pub fn put_used(&self, used: OwnerAddr, offset: usize, elem: [u32; 2], index: u16) -> Result {
+        let [id, len] = elem;
         let used = used.user_ptr().as_mut_ptr();
         // SAFETY: The function checks that all of this is user memory, and fails for what is not
         // mapped.

@@ -419,9 +419,7 @@ impl<C> SkBuff<C> {
         len: usize,
     ) -> Result {
         if self.is_nonlinear() {
-            let mut iter = source.source(mm);
-            iter.advance(offset);
-            return self.fill_from_iter(&mut iter, len);
+            return self.fill_from_iter(&mut source.source_at(mm, offset), len);
         }
         if !self.is_empty() {
             return Err(EINVAL);

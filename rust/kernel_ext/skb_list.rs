@@ -74,9 +74,7 @@ impl<C> SkbList<C> {
 
     /// Where a buffer has its link.
     #[inline]
-    fn link(
-        skb: NonNull<bindings::sk_buff>,
-    ) -> *mut bindings::sk_buff__bindgen_ty_1__bindgen_ty_1 {
+    fn link(skb: NonNull<bindings::sk_buff>) -> *mut bindings::sk_buff__bindgen_ty_1__bindgen_ty_1 {
         // SAFETY: By the type invariants, the buffer is valid; no reference is made.
         unsafe { &raw mut (*skb.as_ptr()).__bindgen_anon_1.__bindgen_anon_1 }
     }

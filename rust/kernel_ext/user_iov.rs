@@ -159,15 +159,27 @@ impl UserIov {
     /// An iterator that reads the pieces from the beginning.
     #[inline]
     pub fn source<'a>(&'a self, mm: &'a InOwnerMm) -> UserSource<'a> {
-        // INVARIANT: The direction is that of a source.
-        UserSource(RawIter::new(self, bindings::ITER_SOURCE, mm))
+        self.source_at(mm, 0)
     }
 
     /// An iterator that writes the pieces from the beginning.
     #[inline]
     pub fn dest<'a>(&'a self, mm: &'a InOwnerMm) -> UserDest<'a> {
+        self.dest_at(mm, 0)
+    }
+
+    /// An iterator that reads the pieces, without what they begin with: `offset` bytes.
+    #[inline]
+    pub(crate) fn source_at<'a>(&'a self, mm: &'a InOwnerMm, offset: usize) -> UserSource<'a> {
+        // INVARIANT: The direction is that of a source.
+        UserSource(RawIter::new(self, offset, bindings::ITER_SOURCE, mm))
+    }
+
+    /// An iterator that writes the pieces, behind what they begin with: `offset` bytes.
+    #[inline]
+    pub fn dest_at<'a>(&'a self, mm: &'a InOwnerMm, offset: usize) -> UserDest<'a> {
         // INVARIANT: The direction is that of a destination.
-        UserDest(RawIter::new(self, bindings::ITER_DEST, mm))
+        UserDest(RawIter::new(self, offset, bindings::ITER_DEST, mm))
     }
 
     /// Reads `out` from the pieces, without what they begin with: `offset` bytes.
@@ -263,7 +275,22 @@ struct RawIter<'a> {
 
 impl<'a> RawIter<'a> {
     #[inline]
-    fn new(list: &'a UserIov, direction: u32, _mm: &'a InOwnerMm) -> Self {
+    fn new(list: &'a UserIov, offset: usize, direction: u32, _mm: &'a InOwnerMm) -> Self {
+        // The pieces behind `offset`, how many bytes they have, and what of them is before it.
+        let (mut pieces, mut bytes, mut skip) = (list.pieces.as_slice(), list.bytes, offset);
+        while let Some((first, rest)) = pieces.split_first() {
+            if skip < first.iov_len {
+                break;
+            }
+            // OVERFLOW: By the type invariants of the list, `bytes` counts this piece; and `skip` was
+            // just compared.
+            bytes = bytes.wrapping_sub(first.iov_len);
+            skip = skip.wrapping_sub(first.iov_len);
+            pieces = rest;
+        }
+        // At the end there is nothing to skip.
+        let skip = skip.min(bytes);
+
         let iter = Opaque::uninit();
         // SAFETY: `iter` is valid for writes. The array has as many elements as said, lives for
         // `'a`, and by the type invariants of `UserIov` has as many bytes as said.
@@ -271,11 +298,14 @@ impl<'a> RawIter<'a> {
             bindings::iov_iter_init(
                 iter.get(),
                 direction,
-                list.pieces.as_ptr(),
-                list.pieces.len(),
-                list.bytes,
+                pieces.as_ptr(),
+                pieces.len(),
+                bytes.wrapping_sub(skip),
             )
         };
+        // SAFETY: The iterator was just initialized. What is skipped is less than the first piece
+        // has, or there is none; the bytes above are those behind it.
+        unsafe { (*iter.get()).iov_offset = skip };
         // INVARIANT: The iterator was just initialized for `list`, with `_mm` as the evidence.
         Self {
             iter,

@@ -18,6 +18,7 @@
 
 use crate::{
     layout,
+    memory::RawDesc,
     Config,
     RingMemory, //
 };
@@ -41,7 +42,7 @@ pub(crate) struct Ahead {
     heads_at: u16,
     /// How many of `heads` were read.
     heads_len: u16,
-    descs: [[u8; 16]; DESCS as usize],
+    descs: [RawDesc; DESCS as usize],
     /// The number of the first one of `descs`.
     descs_at: u16,
     /// How many of `descs` were read.
@@ -56,7 +57,7 @@ impl Ahead {
             heads: [0; HEADS as usize],
             heads_at: 0,
             heads_len: 0,
-            descs: [[0; 16]; DESCS as usize],
+            descs: [[0; 2]; DESCS as usize],
             descs_at: 0,
             descs_len: 0,
             descs_end: 0,
@@ -123,7 +124,7 @@ impl Ahead {
         mem: &M,
         config: &Config,
         index: u16,
-    ) -> Result<[u8; 16], M::Error> {
+    ) -> Result<RawDesc, M::Error> {
         let mut nth = index.wrapping_sub(self.descs_at);
         if nth >= self.descs_len {
             self.read_descs(mem, config, index)?;

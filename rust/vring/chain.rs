@@ -12,7 +12,11 @@ use core::{
 use crate::{
     ahead::Ahead,
     layout,
-    memory::Endian,
+    memory::{
+        raw_desc,
+        Endian,
+        RawDesc, //
+    },
     nospec,
     translate::PieceError,
     Access,
@@ -32,6 +36,8 @@ const INDIRECT_PIECES: usize = 1024;
 
 /// How many entries of an indirect table are read at once.
 const WINDOW: usize = 4;
+/// The same: a table that has not more is read as a whole.
+const SHORT: u32 = WINDOW as u32;
 
 /// What is wrong with a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -259,15 +265,15 @@ impl Descriptor {
     const F_INDIRECT: u16 = 4;
 
     #[inline]
-    fn new(raw: [u8; 16], endian: Endian) -> Self {
-        // As one word: of single bytes the compiler makes single moves.
-        let word = u128::from_le_bytes(raw);
+    fn new([addr, rest]: RawDesc, endian: Endian) -> Self {
+        // The fields of the second word, in the order of their bytes.
+        let rest = rest.to_le();
         // CAST: Each takes its own bits. `to_le()` makes memory order of them.
         Self {
-            addr: Gpa(endian.u64((word as u64).to_le())),
-            len: endian.u32(((word >> 64) as u32).to_le()),
-            flags: endian.u16(((word >> 96) as u16).to_le()),
-            next: endian.u16(((word >> 112) as u16).to_le()),
+            addr: Gpa(endian.u64(addr)),
+            len: endian.u32((rest as u32).to_le()),
+            flags: endian.u16(((rest >> 32) as u16).to_le()),
+            next: endian.u16(((rest >> 48) as u16).to_le()),
         }
     }
 
@@ -292,7 +298,7 @@ struct Table {
     place: Place,
     /// How many entries it has.
     count: u32,
-    window: [[u8; 16]; WINDOW],
+    window: [RawDesc; WINDOW],
     /// The entry that is the first one in `window`.
     window_start: u32,
     /// How many entries are in `window`.
@@ -305,7 +311,7 @@ impl Table {
         Self {
             place,
             count,
-            window: [[0; 16]; WINDOW],
+            window: [[0; 2]; WINDOW],
             window_start: 0,
             window_len: 0,
         }
@@ -321,17 +327,14 @@ impl Table {
             return Err(Malformed::IndirectLength.into());
         }
 
-        let mut pieces = table.pieces(desc.addr, desc.len, Access::Read);
-        let first = match pieces.next() {
-            Some(piece) => piece?,
-            None => return Err(Malformed::IndirectLength.into()),
-        };
-        if first.len == desc.len {
-            return Ok(Self::new(Place::Whole(first.addr), count));
+        if let Ok(piece) = table.lookup(desc.addr, desc.len, Access::Read) {
+            if piece.len == desc.len {
+                return Ok(Self::new(Place::Whole(piece.addr), count));
+            }
         }
         // As C does, refuse it if any part is not mapped, used or not.
-        let mut found = 1_usize;
-        for piece in pieces {
+        let mut found = 0_usize;
+        for piece in table.pieces(desc.addr, desc.len, Access::Read) {
             piece?;
             found = found.wrapping_add(1);
             if found > INDIRECT_PIECES {
@@ -348,7 +351,7 @@ impl Table {
         mem: &M,
         table: &T,
         index: u32,
-    ) -> Result<[u8; 16], RingError<M::Error, T::Error>> {
+    ) -> Result<RawDesc, RingError<M::Error, T::Error>> {
         // OVERFLOW: `index` is below 65536.
         let offset = u64::from(index).wrapping_mul(layout::DESC_LEN);
         match self.place {
@@ -385,7 +388,7 @@ impl Table {
                         .map_err(RingError::Memory)?;
                     rest = behind;
                 }
-                Ok(raw)
+                Ok(raw_desc(raw))
             }
         }
     }
@@ -450,12 +453,42 @@ fn walk_indirect<M: RingMemory, T: Translate, S: Segments>(
     // The write flag has no meaning here (2.7.5.3.2).
     let mut entries = Table::indirect::<M, T>(table, desc)?;
     let count = entries.count;
-    let read = |index: u32| entries.read(mem, table, index);
     let first = (0, count, left.min(count));
-    match follow(chain, first, table, config.endian, out, read)? {
+    let nested = if let (Place::Whole(at), 1..=SHORT) = (entries.place, count) {
+        // A header and a payload: all of the table is read at once.
+        // CAST: Few.
+        let part = entries.window.get_mut(..count as usize);
+        let part = part.ok_or(Malformed::IndirectLength)?;
+        mem.read_descs(at, part).map_err(RingError::Memory)?;
+        let window = &entries.window;
+        let read = |index: u32| {
+            // The remainder changes nothing, and holds under speculation, too.
+            let entry = window.get((index % SHORT) as usize);
+            Ok(entry.copied().unwrap_or_default())
+        };
+        follow(chain, first, table, config.endian, out, read)?
+    } else {
+        walk_long(chain, first, &mut entries, mem, table, config, out)?
+    };
+    match nested {
         Some(_) => Err(Malformed::IndirectNested.into()),
         None => Ok(()),
     }
+}
+
+/// Follows a chain in an indirect table that is not short.
+#[inline(never)]
+fn walk_long<M: RingMemory, T: Translate, S: Segments>(
+    chain: &mut Chain,
+    first: (u32, u32, u32),
+    entries: &mut Table,
+    mem: &M,
+    table: &T,
+    config: &Config,
+    out: &mut S,
+) -> Result<Option<Descriptor>, RingError<M::Error, T::Error>> {
+    let read = |index: u32| entries.read(mem, table, index);
+    follow(chain, first, table, config.endian, out, read)
 }
 
 /// Follows a chain in one table, of which `read` reads an entry.
@@ -470,7 +503,7 @@ fn follow<E, T: Translate, S: Segments>(
     table: &T,
     endian: Endian,
     out: &mut S,
-    mut read: impl FnMut(u32) -> Result<[u8; 16], RingError<E, T::Error>>,
+    mut read: impl FnMut(u32) -> Result<RawDesc, RingError<E, T::Error>>,
 ) -> Result<Option<Descriptor>, RingError<E, T::Error>> {
     let (mut index, count, mut left) = first;
     loop {

@@ -51,6 +51,24 @@ impl Endian {
     }
 }
 
+/// The bytes of a descriptor as two words, each as a load from memory gives it. Of single bytes the
+/// compiler makes single moves.
+pub type RawDesc = [u64; 2];
+
+/// Takes the bytes of a descriptor.
+#[inline]
+pub(crate) fn raw_desc(bytes: [u8; 16]) -> RawDesc {
+    // As one number, of which either half is taken in memory order.
+    let word = u128::from_ne_bytes(bytes);
+    // CAST: Each takes its own bits.
+    let (low, high) = (word as u64, (word >> 64) as u64);
+    if cfg!(target_endian = "little") {
+        [low, high]
+    } else {
+        [high, low]
+    }
+}
+
 /// How the memory of a ring is reached: the one place for that.
 ///
 /// The driver reads and writes the same memory at any time. An implementation copies; it hands out
@@ -140,8 +158,15 @@ pub trait RingMemory {
     ///
     /// Like [`read_ring`](Self::read_ring).
     #[inline]
-    fn read_ring_descs(&self, at: RingAddr, out: &mut [[u8; 16]]) -> Result<(), Self::Error> {
-        self.read_ring(at, out.as_flattened_mut())
+    fn read_ring_descs(&self, at: RingAddr, out: &mut [RawDesc]) -> Result<(), Self::Error> {
+        let mut at = at;
+        for desc in out {
+            let mut bytes = [0; 16];
+            self.read_ring(at, &mut bytes)?;
+            *desc = raw_desc(bytes);
+            at = at.offset(layout::DESC_LEN);
+        }
+        Ok(())
     }
 
     /// Reads descriptors of an indirect table that lie one after the other.
@@ -150,8 +175,15 @@ pub trait RingMemory {
     ///
     /// Like [`read_bytes`](Self::read_bytes).
     #[inline]
-    fn read_descs(&self, at: UserAddr, out: &mut [[u8; 16]]) -> Result<(), Self::Error> {
-        self.read_bytes(at, out.as_flattened_mut())
+    fn read_descs(&self, at: UserAddr, out: &mut [RawDesc]) -> Result<(), Self::Error> {
+        let mut at = at;
+        for desc in out {
+            let mut bytes = [0; 16];
+            self.read_bytes(at, &mut bytes)?;
+            *desc = raw_desc(bytes);
+            at = at.offset(layout::DESC_LEN);
+        }
+        Ok(())
     }
 
     /// Writes entries of the used ring that lie one after the other.
@@ -172,7 +204,8 @@ pub trait RingMemory {
     /// Writes one entry of the used ring, then the index that shows it to the driver, with a write
     /// barrier between the two, and notes both writes.
     ///
-    /// `used` is where the ring begins, `offset` where the entry is in it, and `index` in memory order.
+    /// `used` is where the ring begins, and `offset` where the entry is in it. The two halves of the
+    /// entry, `elem`, and `index` are in memory order.
     ///
     /// # Errors
     ///
@@ -182,7 +215,7 @@ pub trait RingMemory {
         &self,
         used: RingAddr,
         offset: u64,
-        elem: [u8; 8],
+        elem: [u32; 2],
         index: u16,
     ) -> Result<(), Self::Error> {
         put_used_apart(self, used, offset, elem, index)
@@ -214,15 +247,22 @@ pub fn put_used_apart<M: RingMemory + ?Sized>(
     mem: &M,
     used: RingAddr,
     offset: u64,
-    elem: [u8; 8],
+    elem: [u32; 2],
     index: u16,
 ) -> Result<(), M::Error> {
     let at = used.offset(offset);
-    mem.write_used(at, elem)?;
+    mem.write_used(at, used_bytes(elem))?;
     mem.note_write(at, 8);
     mem.write_barrier();
     let at = used.offset(layout::IDX_OFFSET);
     mem.write_u16(at, index)?;
     mem.note_write(at, 2);
     Ok(())
+}
+
+/// The bytes of an entry of the used ring, of its halves in memory order.
+#[inline]
+pub(crate) fn used_bytes([id, len]: [u32; 2]) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (id.to_ne_bytes(), len.to_ne_bytes());
+    [a, b, c, d, e, f, g, h]
 }

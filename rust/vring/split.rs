@@ -7,7 +7,10 @@ use crate::{
     chain,
     event::need_event,
     layout,
-    memory::Endian,
+    memory::{
+        used_bytes,
+        Endian, //
+    },
     Chain,
     Malformed,
     RingAddr,
@@ -333,7 +336,7 @@ impl SplitRing {
             self.publish(mem)?;
         }
         let at = self.used_at(layout::used_offset(self.next_used_slot()));
-        mem.write_used(at, self.used_elem(chain, written))
+        mem.write_used(at, used_bytes(self.used_elem(chain, written)))
             .map_err(RingError::Memory)?;
         mem.note_write(at, 8);
         // INVARIANT: It was less than the number of entries.
@@ -400,7 +403,7 @@ impl SplitRing {
             let mut filled = 0_u16;
             for (elem, (chain, written)) in elems.iter_mut().take(room.into()).zip(chains.by_ref())
             {
-                *elem = self.used_elem(chain, written);
+                *elem = used_bytes(self.used_elem(chain, written));
                 filled = filled.wrapping_add(1);
             }
             let Some(batch) = elems.get(..filled.into()).filter(|batch| !batch.is_empty()) else {
@@ -547,14 +550,14 @@ impl SplitRing {
             .mask(self.last_used_idx.wrapping_add(self.staged))
     }
 
-    /// The entry of the used ring for a chain, in memory order.
+    /// The halves of the entry of the used ring for a chain, in memory order.
     #[inline]
-    fn used_elem(&self, chain: Chain, written: u32) -> [u8; 8] {
+    fn used_elem(&self, chain: Chain, written: u32) -> [u32; 2] {
         let endian = self.config.endian;
-        let id = endian.u32(chain.head.into()).to_ne_bytes();
-        let len = endian.u32(written.min(chain.writable_len)).to_ne_bytes();
-        let ([a, b, c, d], [e, f, g, h]) = (id, len);
-        [a, b, c, d, e, f, g, h]
+        [
+            endian.u32(chain.head.into()),
+            endian.u32(written.min(chain.writable_len)),
+        ]
     }
 
     // By the type invariant, the following addresses do not wrap as long as the offset is one of

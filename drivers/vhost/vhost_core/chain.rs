@@ -78,6 +78,8 @@ impl Budget {
 pub struct Active<'a> {
     queue: &'a Virtqueue,
     parts: Parts<'a>,
+    /// The chain that a [`Chain`] stands for.
+    taken: Option<vring::Chain>,
     /// Why the queue is to be Broken.
     broken: Option<Why>,
     /// Whether a chain was completed.
@@ -130,6 +132,7 @@ impl<'a> Active<'a> {
         Self {
             queue,
             parts,
+            taken: None,
             broken: None,
             used: false,
             descriptors: 0,
@@ -203,9 +206,10 @@ impl<'a> Active<'a> {
             match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
                 Ok(Some(chain)) => {
                     self.descriptors = self.descriptors.saturating_add(chain.descriptors());
+                    // It was `None`: the last one was completed or given back, if only by a drop.
+                    self.taken = Some(chain);
                     return Ok(Some(Chain {
                         active: self,
-                        chain: Some(chain),
                         touched: false,
                     }));
                 }
@@ -270,9 +274,8 @@ impl<'a> Active<'a> {
 /// dropping it does. Either way what was written is in the dirty log before the driver sees it.
 #[must_use = "the driver waits for its buffers: complete the chain"]
 pub struct Chain<'g, 'a> {
+    /// Has the chain, until it is completed or given back.
     active: &'g mut Active<'a>,
-    /// `None` after it was completed or given back.
-    chain: Option<vring::Chain>,
     /// Whether anything may have been written.
     touched: bool,
 }
@@ -337,12 +340,12 @@ impl Chain<'_, '_> {
         parts.writable.write_at(parts.mem.mm, offset, data)
     }
 
-    /// What the device may write, from the beginning.
+    /// What the device may write, behind the first `offset` bytes.
     #[inline]
-    pub fn dest(&mut self) -> UserDest<'_> {
+    pub fn dest_at(&mut self, offset: usize) -> UserDest<'_> {
         self.touched = true;
         let parts = &self.active.parts;
-        parts.writable.dest(parts.mem.mm)
+        parts.writable.dest_at(parts.mem.mm, offset)
     }
 
     /// Logs the first `len` bytes that the device may write, if it may have written any.
@@ -378,8 +381,8 @@ impl Chain<'_, '_> {
     }
 
     #[inline]
-    fn finish(mut self, written: u32, touched: usize) -> core::result::Result<(), Broken> {
-        let Some(chain) = self.chain.take() else {
+    fn finish(self, written: u32, touched: usize) -> core::result::Result<(), Broken> {
+        let Some(chain) = self.active.taken.take() else {
             return Err(Broken);
         };
         self.log(touched);
@@ -396,11 +399,9 @@ impl Chain<'_, '_> {
     }
 }
 
-impl Drop for Chain<'_, '_> {
-    fn drop(&mut self) {
-        let Some(chain) = self.chain.take() else {
-            return;
-        };
+impl Chain<'_, '_> {
+    #[cold]
+    fn unpop(&mut self, chain: vring::Chain) {
         self.log(usize::MAX);
         // It fails if the driver offered more than the ring has room for, which breaks the queue:
         // the buffers of this chain would be lost otherwise.
@@ -408,5 +409,14 @@ impl Drop for Chain<'_, '_> {
             ring.unpop(chain)
                 .map_err(|_| Why::Malformed(Malformed::AvailIndex))
         });
+    }
+}
+
+impl Drop for Chain<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(chain) = self.active.taken.take() {
+            self.unpop(chain);
+        }
     }
 }

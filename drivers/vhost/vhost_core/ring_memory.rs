@@ -27,7 +27,10 @@ use kernel_ext::{
     user_iov::UserIov,
 };
 use vring::{
-    memory::put_used_apart,
+    memory::{
+        put_used_apart,
+        RawDesc, //
+    },
     Access,
     Gpa,
     IotlbError,
@@ -133,7 +136,17 @@ impl RingMemory for OwnerRing<'_> {
     }
 
     #[inline]
-    fn put_used(&self, used: RingAddr, offset: u64, elem: [u8; 8], index: u16) -> Result {
+    fn read_ring_descs(&self, at: RingAddr, out: &mut [RawDesc]) -> Result {
+        self.read_ring(at, out.as_mut_bytes())
+    }
+
+    #[inline]
+    fn read_descs(&self, at: UserAddr, out: &mut [RawDesc]) -> Result {
+        self.read_bytes(at, out.as_mut_bytes())
+    }
+
+    #[inline]
+    fn put_used(&self, used: RingAddr, offset: u64, elem: [u32; 2], index: u16) -> Result {
         // What is logged, or may lie in several pieces, is written piece by piece.
         if self.iotlb.is_some() || self.log.used.is_some() {
             return self.put_used_apart(used, offset, elem, index);
@@ -177,7 +190,7 @@ impl RingMemory for OwnerRing<'_> {
 
 impl OwnerRing<'_> {
     #[cold]
-    fn put_used_apart(&self, used: RingAddr, offset: u64, elem: [u8; 8], index: u16) -> Result {
+    fn put_used_apart(&self, used: RingAddr, offset: u64, elem: [u32; 2], index: u16) -> Result {
         put_used_apart(self, used, offset, elem, index)
     }
 

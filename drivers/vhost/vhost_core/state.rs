@@ -127,6 +127,10 @@ pub(crate) struct Running {
     ring: Option<SplitRing>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each queue, which is Running for most of its life"
+)]
 pub(crate) enum State {
     /// Nobody said where the ring is.
     Unset,

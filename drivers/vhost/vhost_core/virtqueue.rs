@@ -60,6 +60,7 @@ use kernel::{
             mutex::MutexBackend,
             Guard, //
         },
+        rcu,
         Arc,
         LockClassKey,
         Mutex, //
@@ -197,8 +198,8 @@ impl Virtqueue {
 
     /// Says whether there is a worker for the queue, which was not killed.
     #[inline]
-    pub fn has_worker(&self) -> bool {
-        self.kick_work.slot.is_alive()
+    pub fn has_worker(&self, guard: &rcu::Guard) -> bool {
+        self.kick_work.slot.is_alive(guard)
     }
 
     /// Where the queue finds its worker. Changed with the lock of the device held.
@@ -214,6 +215,17 @@ impl Virtqueue {
     #[inline]
     pub fn queue_work(&self) -> Result<(), NoWorker> {
         self.kick_work.slot.queue(self.kick_work.work)
+    }
+
+    /// As [`queue_work`](Self::queue_work), in a read section of the caller.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker.
+    #[inline]
+    pub fn queue_work_under(&self, guard: &rcu::Guard) -> Result<(), NoWorker> {
+        let kick_work = &self.kick_work;
+        kick_work.slot.queue_under(kick_work.work, guard)
     }
 
     /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After

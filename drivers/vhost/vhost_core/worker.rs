@@ -380,15 +380,23 @@ impl WorkerSlot {
     #[doc(alias = "vhost_vq_work_queue")]
     #[inline]
     pub(crate) fn queue(&self, work: WorkId) -> Result<(), NoWorker> {
-        let guard = rcu::read_lock();
-        self.0.load(&guard).ok_or(NoWorker)?.queue(work)
+        self.queue_under(work, &rcu::read_lock())
+    }
+
+    /// As [`queue`](Self::queue), in a read section of the caller.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker.
+    #[inline]
+    pub(crate) fn queue_under(&self, work: WorkId, guard: &rcu::Guard) -> Result<(), NoWorker> {
+        self.0.load(guard).ok_or(NoWorker)?.queue(work)
     }
 
     /// Says whether there is a worker that was not killed.
     #[inline]
-    pub(crate) fn is_alive(&self) -> bool {
-        let guard = rcu::read_lock();
-        self.0.load(&guard).is_some_and(|worker| worker.is_alive())
+    pub(crate) fn is_alive(&self, guard: &rcu::Guard) -> bool {
+        self.0.load(guard).is_some_and(|worker| worker.is_alive())
     }
 
     /// Puts a worker in place, or none, and returns the one that was there before.

@@ -23,6 +23,7 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
+        rcu,
         Arc,
         Mutex,
         SpinLock, //
@@ -214,10 +215,10 @@ impl VhostVsock {
     }
 
     /// Says whether the guest can take packets, and answer them.
-    pub(crate) fn is_reachable(&self) -> bool {
+    pub(crate) fn is_reachable(&self, guard: &rcu::Guard) -> bool {
         [&self.rx, &self.tx]
             .iter()
-            .all(|queue| queue.is_running() && queue.has_worker())
+            .all(|queue| queue.is_running() && queue.has_worker(guard))
     }
 
     /// Says whether a packet waits for the guest that cannot take it now.
@@ -225,14 +226,14 @@ impl VhostVsock {
     /// A VMM stops the device of a guest that pauses. Whoever sends data, or connects, is told so; but
     /// what a connection has to say once only (how much room there is, that it ends) would be missed
     /// for ever. There is at most one packet of each kind for a connection.
-    fn waits_for_start(&self, packet: &TxPacket) -> bool {
+    fn waits_for_start(&self, packet: &TxPacket, guard: &rcu::Guard) -> bool {
         let ends = matches!(
             packet.header().op(),
             Op::Rst | Op::Shutdown | Op::CreditUpdate
         );
         ends && [&self.rx, &self.tx]
             .iter()
-            .all(|queue| !queue.is_broken() && queue.has_worker())
+            .all(|queue| !queue.is_broken() && queue.has_worker(guard))
     }
 
     /// Gives the guest a CID, or another one. Connections of the old one stay, but have nobody to
@@ -299,11 +300,15 @@ impl VhostVsock {
     /// `EHOSTUNREACH` if the guest does not take packets.
     #[inline]
     pub(crate) fn send(&self, packet: TxPacket) -> Result {
-        if !self.is_reachable() && !self.waits_for_start(&packet) {
+        let guard = rcu::read_lock();
+        if !self.is_reachable(&guard) && !self.waits_for_start(&packet, &guard) {
+            drop(guard);
             return Err(EHOSTUNREACH);
         }
         self.queue.push_back(packet);
-        if self.rx.queue_work().is_err() {
+        let queued = self.rx.queue_work_under(&guard);
+        drop(guard);
+        if queued.is_err() {
             // The worker was killed just now. Nobody will send what is in the queue, and maybe
             // `worker_died()` did not see the packet.
             self.queue.purge_all();

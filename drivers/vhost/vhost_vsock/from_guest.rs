@@ -11,6 +11,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    sync::rcu,
     time::{
         delay::fsleep,
         Delta, //
@@ -102,16 +103,15 @@ impl VhostVsock {
         tx.disable_notify()?;
 
         let mut budget = Budget::new(PACKETS, BYTES);
-        let mut reachable = self.is_reachable();
+        // Once: a worker that dies resets all connections.
+        let reachable = self.is_reachable(&rcu::read_lock());
         loop {
-            if !reachable {
+            if !reachable || !self.rx.is_running() {
                 // The guest could not be answered: its packets wait until it can. If the other queue
                 // is broken, its work cleans up after what this one did in the meantime.
                 let _ = self.rx.queue_work();
                 return Ok(Run::Done);
             }
-            // This queue is locked. The worker of the other one may die, which resets all connections.
-            reachable = self.rx.is_running();
             if self.throttle.hold(&self.queue, tx.size()) {
                 // Whoever sends the replies queues this work again: the guest need not kick.
                 return Ok(Run::Done);

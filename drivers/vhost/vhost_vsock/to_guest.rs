@@ -80,6 +80,7 @@ impl VhostVsock {
         packets: &mut TxPackets,
     ) -> core::result::Result<(), Broken> {
         let mut budget = Budget::new(PACKETS, BYTES);
+        let mut bad = self.bad_buffers.load(Relaxed);
         loop {
             // A packet that spans buffers stays in hand until it is finished.
             if held.is_none() {
@@ -102,7 +103,9 @@ impl VhostVsock {
                     if last {
                         *held = None;
                     }
-                    self.bad_buffers.store(0, Relaxed);
+                    if core::mem::take(&mut bad) != 0 {
+                        self.bad_buffers.store(0, Relaxed);
+                    }
                     self.stats.to_guest.add(1);
                     self.stats.to_guest_bytes.add(bytes);
                     bytes
@@ -110,7 +113,7 @@ impl VhostVsock {
                 Put::Bad => {
                     // Nothing was lost: the packet waits for a better buffer.
                     self.stats.bad_buffers.add(1);
-                    let bad = self.bad_buffers.load(Relaxed).saturating_add(1);
+                    bad = bad.saturating_add(1);
                     self.bad_buffers.store(bad, Relaxed);
                     if bad >= MAX_BAD_BUFFERS {
                         self.bad_buffers.store(0, Relaxed);
@@ -145,15 +148,14 @@ fn put(packet: &mut TxPacket, mut chain: Chain<'_, '_>) -> core::result::Result<
 
     let fragment = packet.fragment(room);
     let bytes = fragment.len();
-    let copied = match fragment.as_bytes() {
-        Some(whole) => chain.write_at(0, whole).is_ok(),
-        None => {
-            chain.write_at(0, fragment.header().as_bytes()).is_ok() && {
-                let mut dest = chain.dest();
-                dest.advance(HEADER_LEN);
-                fragment.copy_to(&mut dest).is_ok()
-            }
-        }
+    let copied = if let Some(whole) = fragment.as_bytes() {
+        chain.write_at(0, whole).is_ok()
+    } else if let Some(payload) = fragment.payload() {
+        chain.write_at(0, fragment.header().as_bytes()).is_ok()
+            && chain.write_at(HEADER_LEN, payload).is_ok()
+    } else {
+        chain.write_at(0, fragment.header().as_bytes()).is_ok()
+            && fragment.copy_to(&mut chain.dest_at(HEADER_LEN)).is_ok()
     };
     if !copied {
         chain.fail()?;

@@ -334,7 +334,13 @@ impl TxPacket {
     /// [`Fragment::finish`].
     #[inline]
     pub fn fragment(&mut self, room: usize) -> Fragment<'_> {
-        let mut header = self.stamp();
+        // The other pieces say what the first one said of the credit: no packet of the connection
+        // comes in between.
+        let mut header = if self.0.cb().offset == 0 {
+            self.stamp()
+        } else {
+            self.header()
+        };
         let len = self.len().min(room);
         if len < self.len() {
             let flags = SeqFlags::EOM.union(SeqFlags::EOR).raw();
@@ -386,6 +392,14 @@ impl Fragment<'_> {
             return None;
         }
         skb.head_and_linear()
+    }
+
+    /// The payload, if it is linear.
+    #[inline]
+    pub fn payload(&self) -> Option<&[u8]> {
+        let skb = &self.packet.0;
+        let rest = skb.linear()?.get(skb.cb().offset as usize..)?;
+        rest.get(..self.len)
     }
 
     /// Copies the payload.

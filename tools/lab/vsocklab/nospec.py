@@ -18,7 +18,7 @@ NEEDED = {
     "drivers/vhost/vhost_core/ring_ioctl.rs": 1,    # the number of a queue
     "rust/vring/chain.rs": 2,                       # descriptors, and those read ahead
     "rust/vring/iotlb.rs": 1,                       # offset into a mapping
-    "rust/vring/translate.rs": 2,                   # region of memory, and offset into it
+    "rust/vring/translate.rs": 3,                   # region of memory, and offset into it, or into the last one
 }
 CALL = re.compile(r"\bnospec::below\(")
 # Up to the `and` there may be an instruction that prepares its other operand.

@@ -2,6 +2,7 @@
 
 //! Tests of the ring against drivers of all kinds.
 
+mod ahead;
 mod dirty;
 mod driver;
 mod hostile;
