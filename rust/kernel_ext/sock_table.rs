@@ -71,22 +71,36 @@ impl Key {
     }
 }
 
+/// The second link of a [`Node`], and what it is freed by.
+///
+/// Only who has the lock of the table walks the lists of peers: when a node left its list, nobody looks
+/// at the link any more, in contrast to that of the buckets.
+#[repr(C)]
+union PeerLink {
+    by_peer: bindings::hlist_node,
+    /// From when the node was unlinked.
+    rcu: bindings::kvfree_rcu_head,
+}
+
 /// A member of the table.
+///
+/// There is one for each connection: it is not to be larger than its 64 bytes.
 ///
 /// # Invariants
 ///
-/// While the node is linked, `sock` points to a socket that is not freed before the node was
-/// unlinked and a grace period has passed.
+/// `peer` is `by_peer` until the node was unlinked. While the node is linked, `sock` points to a socket
+/// that is not freed before the node was unlinked and a grace period has passed.
 #[repr(C)]
 struct Node {
     by_tuple: bindings::hlist_node,
-    by_peer: bindings::hlist_node,
-    rcu: bindings::kvfree_rcu_head,
+    peer: PeerLink,
     key: Key,
     /// The larger, the later it joined.
     number: u64,
     sock: *mut bindings::vsock_sock,
 }
+
+const _: () = assert!(size_of::<Node>() <= 64);
 
 /// The connections with one peer, the latest first.
 ///
@@ -289,8 +303,9 @@ impl SockTable {
         let node = KBox::new(
             Node {
                 by_tuple: pin_init::zeroed(),
-                by_peer: pin_init::zeroed(),
-                rcu: pin_init::zeroed(),
+                peer: PeerLink {
+                    by_peer: pin_init::zeroed(),
+                },
                 key,
                 number: 0,
                 sock: sock.as_raw(),
@@ -318,7 +333,7 @@ impl SockTable {
         unsafe { (*raw).number = peers.next };
         peers.next = peers.next.wrapping_add(1);
         // SAFETY: The node is valid and in no list; the lock is held.
-        unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_peer, head) };
+        unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).peer.by_peer, head) };
         // SAFETY: As above.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_tuple, self.tuple_bucket(key)) };
         drop(peers);
@@ -376,7 +391,7 @@ impl Members {
             } else {
                 self.limit
             };
-            let offset = core::mem::offset_of!(Node, by_peer);
+            let offset = core::mem::offset_of!(Node, peer);
             // SAFETY: The list is one of a peer, and the lock is held.
             for node in unsafe { nodes(peer.head(), offset) } {
                 // SAFETY: The lock keeps the node linked.
@@ -460,7 +475,7 @@ impl Drop for Membership {
         // SAFETY: By the type invariants, the node is linked; the lock is held.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_tuple) };
         // SAFETY: As above.
-        unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_peer) };
+        unsafe { bindings::hlist_del_rcu(&raw mut (*node).peer.by_peer) };
         // SAFETY: The node is valid, and its key never changes.
         let cid = unsafe { (*node).key.remote_cid };
         let unused = match peers.by_cid.find_mut(&cid) {
@@ -470,7 +485,8 @@ impl Drop for Membership {
         drop(peers);
         drop(unused);
         // SAFETY: The node is not linked any more, and came from a `KBox`; readers may look at it
-        // until the grace period ends, and it is plain memory.
-        unsafe { bindings::kvfree_call_rcu(&raw mut (*node).rcu, node.cast()) };
+        // until the grace period ends, and it is plain memory. The link to others of the peer is not looked
+        // at any more, since that took the lock.
+        unsafe { bindings::kvfree_call_rcu(&raw mut (*node).peer.rcu, node.cast()) };
     }
 }
