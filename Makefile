@@ -19,6 +19,7 @@ help:
 	@echo '                       (CLIPPY=1: lint them into build/clippy; W=e: warnings are errors)'
 	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
 	@echo 'make debug             modules for the debug kernel (built once, 15-40 min): build/debug/*.ko'
+	@echo 'make lean              modules for the lean kernel (built once, about 15 min): build/lean/*.ko'
 	@echo 'make test-debug        tests on it; TIERS="T1 T2 T3 T4", GUEST=stock|debug, TESTS=glob select'
 	@echo 'make fuzz              the ring driver at its full length: hostile guests on /dev/vhost-vsock for a'
 	@echo '                       quarter of an hour; RING_SEED=N repeats a run'
@@ -63,11 +64,11 @@ endif
 export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG \
 	ROWS RIGS KERNELS PROFILE UPDATE
 
-stock debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
+stock lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@
 
 lab-shell shell:
 	@$(LAB) shell
 
 .PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
-	debug test-debug fuzz bench bench-check bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell
+	lean debug test-debug fuzz bench bench-check bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell

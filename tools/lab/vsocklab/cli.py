@@ -122,6 +122,12 @@ def command_debug(arguments):
     return debug(arguments)
 
 
+def command_lean(arguments):
+    from .leankernel import LeanKernel
+    from .ownkernel import make
+    return make(LeanKernel(), arguments)
+
+
 def command_test_debug(arguments):
     from .debugtests import run
     return run()

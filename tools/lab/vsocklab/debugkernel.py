@@ -4,8 +4,6 @@
 import os
 
 from . import ownkernel, vm
-from .build import make_arguments
-from .say import say
 
 # For scripts that start a guest: what is slow here (each letter on its console, of
 # which only warnings are looked for), and no interrupt controller for it in the kernel
@@ -25,13 +23,8 @@ class DebugKernel(ownkernel.OwnKernel):
 
 def debug(arguments=()):
     """`make debug`; KCOV=1 also instruments the modules for coverage."""
-    arguments = [*arguments, *make_arguments()]
-    if os.environ.get("KCOV"):
-        arguments.append("KCOV_INSTRUMENT=y")
-    directory = ownkernel.build_modules(DebugKernel(), arguments)
-    names = sorted(path.name for path in directory.glob("*.ko"))
-    say(f"build/debug: {' '.join(names) or 'no module'}")
-    return 0
+    coverage = ["KCOV_INSTRUMENT=y"] if os.environ.get("KCOV") else []
+    return ownkernel.make(DebugKernel(), [*arguments, *coverage])
 
 
 def modules():

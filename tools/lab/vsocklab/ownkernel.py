@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from . import cache, config
-from .build import Builder, warnings
+from .build import Builder, make_arguments, warnings
 from .chroot import Chroot
 from .kernel import Kernel
 from .root import build_root
@@ -172,3 +172,11 @@ def build_modules(kernel, arguments=(), quiet=False):
     if found:
         say(f"the build printed {len(found)} warnings")
     return config.BUILD / name
+
+
+def make(kernel, arguments=()):
+    """`make debug`, `make lean`"""
+    directory = build_modules(kernel, [*arguments, *make_arguments()])
+    names = sorted(path.name for path in directory.glob("*.ko"))
+    say(f"build/{kernel.NAME}: {' '.join(names) or 'no module'}")
+    return 0

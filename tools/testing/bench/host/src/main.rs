@@ -7,7 +7,7 @@
 //! - [`rows`]: rows that other rigs do not have: listeners, devices, latency, memory.
 
 use crate::{guest::Behaviour, machine::Machine, rings::Layout};
-use measure::{app::Rows, Bench};
+use measure::{app::Rows, Bench, Counters};
 use ring::{Failure, Try};
 
 mod guest;
@@ -42,25 +42,56 @@ const LARGE: Behaviour = Behaviour {
 const RING: u16 = 128;
 const HARNESS_RING: u16 = 256;
 
-/// The rows that are the same on each rig.
-fn common(bench: &Bench, how: Behaviour, num: u16) -> Try<()> {
+const NAMES: (&str, &str) = ("to_guest", "to_host");
+
+/// Has `rows` made with a guest that behaves so.
+fn with_guest(bench: &Bench, how: Behaviour, num: u16, rows: impl FnOnce(&dyn Common)) -> Try<()> {
     let machine = Machine::start(how, num)?;
-    Rows {
+    rows(&Rows {
         bench,
         cid: machine.cid(),
         port: machine::PORT,
         count: || machine.counters(),
-    }
-    .all("to_guest", "to_host");
+    });
     Ok(())
+}
+
+/// [`Rows`], however they count.
+trait Common {
+    fn all(&self);
+    fn round_trips_and_streams(&self);
+    fn to_guest(&self);
+}
+
+impl<F: Fn() -> Counters> Common for Rows<'_, F> {
+    fn all(&self) {
+        Rows::all(self, NAMES.0, NAMES.1);
+    }
+
+    fn round_trips_and_streams(&self) {
+        self.round_trip("rr", libc::SOCK_STREAM, 64);
+        self.streams(NAMES.0, NAMES.1);
+    }
+
+    fn to_guest(&self) {
+        for size in [64, 4096, 65536] {
+            self.to_peer(NAMES.0, libc::SOCK_STREAM, size);
+        }
+    }
 }
 
 fn run() -> Result<(), Failure> {
     let bench = Bench::new("host/", std::env::args().skip(1).collect());
-    common(&bench, C, RING)?;
-    common(&bench.with_prefix("host-ours/"), OURS, RING)?;
-    common(&bench.with_prefix("host-64k/"), LARGE, RING)?;
-    common(&bench.with_prefix("host-256/"), C, HARNESS_RING)?;
+    with_guest(&bench, C, RING, |rows| rows.all())?;
+    with_guest(&bench.with_prefix("host-ours/"), OURS, RING, |rows| {
+        rows.all()
+    })?;
+    with_guest(&bench.with_prefix("host-64k/"), LARGE, RING, |rows| {
+        rows.to_guest()
+    })?;
+    with_guest(&bench.with_prefix("host-256/"), C, HARNESS_RING, |rows| {
+        rows.round_trips_and_streams()
+    })?;
     rows::devices(&bench)?;
     rows::latency(&bench)?;
     rows::memory(&bench)?;

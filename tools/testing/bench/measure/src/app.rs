@@ -202,18 +202,23 @@ impl<F: Fn() -> Counters> Rows<'_, F> {
         });
     }
 
-    /// All of these, as they are on each rig: to the peer and from it by the names given.
+    /// Streams of small, middle and large messages, to the peer and from it by the names given.
+    pub fn streams(&self, to: &str, from: &str) {
+        for size in [64, 4096, 65536] {
+            self.to_peer(to, libc::SOCK_STREAM, size);
+        }
+        for size in [64, 4096, 65536] {
+            self.from_peer(from, libc::SOCK_STREAM, size);
+        }
+    }
+
+    /// All rows that are the same on each rig.
     pub fn all(&self, to: &str, from: &str) {
         let (stream, seqpacket) = (libc::SOCK_STREAM, libc::SOCK_SEQPACKET);
         for size in [64, 4096] {
             self.round_trip("rr", stream, size);
         }
-        for size in [64, 4096, 65536] {
-            self.to_peer(to, stream, size);
-        }
-        for size in [64, 4096, 65536] {
-            self.from_peer(from, stream, size);
-        }
+        self.streams(to, from);
         self.round_trip("seq_rr", seqpacket, 64);
         for size in [64, 4096, 65536] {
             self.to_peer(&format!("seq_{to}"), seqpacket, size);
