@@ -160,11 +160,14 @@ pub trait RingMemory {
     #[inline]
     fn read_ring_descs(&self, at: RingAddr, out: &mut [RawDesc]) -> Result<(), Self::Error> {
         let mut at = at;
-        for desc in out {
-            let mut bytes = [0; 16];
-            self.read_ring(at, &mut bytes)?;
-            *desc = raw_desc(bytes);
-            at = at.offset(layout::DESC_LEN);
+        for part in out.chunks_mut(8) {
+            let mut bytes = [[0; 16]; 8];
+            let bytes = bytes.get_mut(..part.len()).unwrap_or_default();
+            self.read_ring(at, bytes.as_flattened_mut())?;
+            for (desc, bytes) in part.iter_mut().zip(bytes) {
+                *desc = raw_desc(*bytes);
+                at = at.offset(layout::DESC_LEN);
+            }
         }
         Ok(())
     }
@@ -177,11 +180,14 @@ pub trait RingMemory {
     #[inline]
     fn read_descs(&self, at: UserAddr, out: &mut [RawDesc]) -> Result<(), Self::Error> {
         let mut at = at;
-        for desc in out {
-            let mut bytes = [0; 16];
-            self.read_bytes(at, &mut bytes)?;
-            *desc = raw_desc(bytes);
-            at = at.offset(layout::DESC_LEN);
+        for part in out.chunks_mut(8) {
+            let mut bytes = [[0; 16]; 8];
+            let bytes = bytes.get_mut(..part.len()).unwrap_or_default();
+            self.read_bytes(at, bytes.as_flattened_mut())?;
+            for (desc, bytes) in part.iter_mut().zip(bytes) {
+                *desc = raw_desc(*bytes);
+                at = at.offset(layout::DESC_LEN);
+            }
         }
         Ok(())
     }
