@@ -67,4 +67,4 @@ lab-shell shell:
 	@$(LAB) shell
 
 .PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
-	debug test-debug fuzz bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell
+	debug lean test-debug fuzz bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell
