@@ -31,6 +31,8 @@ pub mod module_param;
 pub mod net;
 #[path = "kernel_ext/owner_mm.rs"]
 pub mod owner_mm;
+#[path = "kernel_ext/peek.rs"]
+pub mod peek;
 #[path = "kernel_ext/process.rs"]
 pub mod process;
 #[path = "kernel_ext/ratelimit.rs"]

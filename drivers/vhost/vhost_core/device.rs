@@ -42,6 +42,7 @@ use kernel_ext::{
         OwnerAddr,
         OwnerMm, //
     },
+    peek::Peek,
     rcu::{
         wait_for_readers,
         Retire, //
@@ -138,7 +139,7 @@ impl Device {
     /// The features that user space chose.
     #[inline]
     pub fn features(&self) -> u64 {
-        self.features.load(Relaxed)
+        self.features.peek()
     }
 
     /// The questions of the queues, for readers of the file.

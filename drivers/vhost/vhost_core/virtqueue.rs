@@ -69,7 +69,8 @@ use kernel::{
 use kernel_ext::{
     eventfd::EventFdFile,
     kick::KickPoll,
-    owner_mm::InOwnerMm, //
+    owner_mm::InOwnerMm,
+    peek::Peek, //
 };
 use vring::{
     iotlb::Miss,
@@ -187,13 +188,13 @@ impl Virtqueue {
     /// [`run`](Self::run).
     #[inline]
     pub fn is_running(&self) -> bool {
-        self.running.load(Relaxed)
+        self.running.peek()
     }
 
     /// Says whether the queue is not in use because it was found to be wrong, at this moment.
     #[inline]
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+        self.broken.peek()
     }
 
     /// Says whether there is a worker for the queue, which was not killed.

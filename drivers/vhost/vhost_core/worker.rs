@@ -51,6 +51,7 @@ use kernel_ext::{
         InOwnerMm,
         OwnerMm, //
     },
+    peek::Peek,
     rcu::{
         RcuSlot,
         Retired, //
@@ -146,7 +147,7 @@ struct Shared {
 impl Shared {
     /// Adds to what is pending. The result says whether the thread has to be woken up.
     fn add(&self, bits: u64) -> Result<bool, NoWorker> {
-        let mut old = self.pending.load(Relaxed);
+        let mut old = self.pending.peek();
         loop {
             if old & DEAD != 0 {
                 return Err(NoWorker);
@@ -184,11 +185,11 @@ impl Shared {
 
 impl vhost_task::Worker for Shared {
     fn has_work(&self) -> bool {
-        if self.pid.load(Relaxed) == 0 {
+        if self.pid.peek() == 0 {
             // The first thing that the thread does.
             self.pid.store(current!().pid(), Relaxed);
         }
-        self.pending.load(Relaxed) != 0
+        self.pending.peek() != 0
     }
 
     fn run(&self, mm: &InOwnerMm) {
@@ -351,12 +352,12 @@ impl Worker {
     /// Says whether the thread was not killed.
     #[inline]
     pub fn is_alive(&self) -> bool {
-        self.thread.shared().pending.load(Relaxed) & DEAD == 0
+        self.thread.shared().pending.peek() & DEAD == 0
     }
 
     /// The number of the thread, 0 if it did not run yet.
     pub fn pid(&self) -> Pid {
-        self.thread.shared().pid.load(Relaxed)
+        self.thread.shared().pid.peek()
     }
 }
 

@@ -32,6 +32,7 @@ use kernel::{
 use kernel_ext::{
     net::Net,
     owner_mm::InOwnerMm,
+    peek::Peek,
     ratelimit::RateLimit,
     sock::LockedSock,
     vsock::cid_in_use, //
@@ -211,7 +212,7 @@ impl VhostVsock {
     /// The CID of the guest as a number, 0 if there is none.
     #[inline]
     pub(crate) fn cid(&self) -> u32 {
-        self.cid.load(Relaxed)
+        self.cid.peek()
     }
 
     /// Says whether the guest can take packets, and answer them.

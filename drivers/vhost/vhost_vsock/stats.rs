@@ -6,11 +6,9 @@ use crate::device::VhostVsock;
 use kernel::{
     seq_file::SeqFile,
     seq_print,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
+    sync::atomic::Atomic, //
 };
+use kernel_ext::peek::Peek;
 
 /// A number that only grows.
 pub(crate) struct Counter(Atomic<u64>);
@@ -20,14 +18,15 @@ impl Counter {
         Self(Atomic::new(0))
     }
 
+    /// Adds to the counter; the caller holds the lock of the queue that the counter is of.
     #[inline]
     pub(crate) fn add(&self, n: usize) {
         // It wraps after longer than anybody looks.
-        self.0.fetch_add(n as u64, Relaxed);
+        self.0.poke(self.0.peek().wrapping_add(n as u64));
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.peek()
     }
 }
 

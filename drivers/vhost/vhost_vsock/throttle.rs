@@ -13,6 +13,7 @@ use kernel::sync::{
     },
     barrier::smp_mb, //
 };
+use kernel_ext::peek::Peek;
 use virtio_transport_common::SendQueue;
 
 /// Whether the guest is held back.
@@ -51,13 +52,13 @@ impl Throttle {
     pub(crate) fn resume(&self, queue: &SendQueue) -> bool {
         // Pairs with the one in `hold()`.
         smp_mb(Full);
-        let limit = self.limit.load(Relaxed);
+        let limit = self.limit.peek();
         // CAST: From 16 bits, stored above.
         limit != 0 && queue.replies() < limit as usize && self.limit.xchg(0, Full) != 0
     }
 
     /// Says whether the guest is held back, for those who are curious.
     pub(crate) fn is_held(&self) -> bool {
-        self.limit.load(Relaxed) != 0
+        self.limit.peek() != 0
     }
 }

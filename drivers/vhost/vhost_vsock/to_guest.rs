@@ -8,6 +8,7 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 use kernel_ext::owner_mm::InOwnerMm;
+use kernel_ext::peek::Peek;
 use vhost_core::{
     chain::{
         Active,
@@ -80,7 +81,7 @@ impl VhostVsock {
         packets: &mut TxPackets,
     ) -> core::result::Result<(), Broken> {
         let mut budget = Budget::new(PACKETS, BYTES);
-        let mut bad = self.bad_buffers.load(Relaxed);
+        let mut bad = self.bad_buffers.peek();
         loop {
             // A packet that spans buffers stays in hand until it is finished.
             if held.is_none() {

@@ -20,6 +20,7 @@ use kernel::{
 use kernel_ext::{
     lock::SpinLockBh,
     new_spinlock_bh,
+    peek::Peek,
     sock::{
         LockedSock,
         SockLocked, //
@@ -205,7 +206,7 @@ impl Conn {
 
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed)
+        self.cut.peek()
     }
 
     /// Changes the size of the buffers, and wakes who may send more now.
@@ -304,12 +305,9 @@ impl Conn {
 
     /// Reserves credit for up to `want` bytes.
     #[inline]
-    pub(crate) fn reserve(self: &Arc<Self>, want: u32) -> Reservation {
+    pub(crate) fn reserve(&self, want: u32) -> Reservation<'_> {
         let left = self.books.lock().tx.reserve(want);
-        Reservation {
-            conn: self.clone(),
-            left,
-        }
+        Reservation { conn: self, left }
     }
 
     /// Reserves credit for all `want` bytes of a message; nothing if there is not room for all now.
@@ -318,7 +316,7 @@ impl Conn {
     ///
     /// `EMSGSIZE` if there will never be, as the buffers are smaller.
     #[inline]
-    pub(crate) fn reserve_all(self: &Arc<Self>, want: u32) -> Result<Option<Reservation>> {
+    pub(crate) fn reserve_all(&self, want: u32) -> Result<Option<Reservation<'_>>> {
         let mut books = self.books.lock();
         if want > books.tx.window() {
             return Err(EMSGSIZE);
@@ -326,7 +324,7 @@ impl Conn {
         let granted = books.tx.reserve_all(want);
         drop(books);
         Ok(granted.then(|| Reservation {
-            conn: self.clone(),
+            conn: self,
             left: want,
         }))
     }
@@ -391,12 +389,12 @@ pub(crate) fn has_memory(sock: &LockedSock<'_>) -> bool {
 }
 
 /// Credit that was reserved and is not part of a packet yet; what is left is given back on drop.
-pub(crate) struct Reservation {
-    conn: Arc<Conn>,
+pub(crate) struct Reservation<'a> {
+    conn: &'a Conn,
     left: u32,
 }
 
-impl Reservation {
+impl Reservation<'_> {
     /// Bytes that are left.
     #[inline]
     pub(crate) fn left(&self) -> u32 {
@@ -412,7 +410,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.conn.packet_done(self.left, true);
     }

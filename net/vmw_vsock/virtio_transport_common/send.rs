@@ -170,8 +170,8 @@ pub(crate) fn credit_request<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn)
 }
 
 /// What the packets of one message of a user have in common.
-struct Writer<'m> {
-    conn: Arc<Conn>,
+struct Writer<'c, 'm> {
+    conn: &'c Arc<Conn>,
     ty: SocketType,
     src: Addr,
     dst: Addr,
@@ -181,11 +181,11 @@ struct Writer<'m> {
     pages: bool,
 }
 
-impl<'m> Writer<'m> {
+impl<'c, 'm> Writer<'c, 'm> {
     /// `len` is how many bytes of the message are going to be sent.
     fn new<C: Carrier>(
         sock: &mut LockedSock<'_>,
-        conn: Arc<Conn>,
+        conn: &'c Arc<Conn>,
         msg: &mut SendMsg<'m>,
         len: usize,
     ) -> Result<Self> {
@@ -255,7 +255,7 @@ pub(crate) fn stream<C: Carrier>(
     if credit.left() == 0 {
         return Ok(0);
     }
-    let writer = Writer::new::<C>(sock, conn, msg, credit.left() as usize)?;
+    let writer = Writer::new::<C>(sock, &conn, msg, credit.left() as usize)?;
     let mut sent = 0u32;
     let mut ret = Ok(());
     while credit.left() > 0 {
@@ -315,7 +315,7 @@ pub(crate) fn message<C: Carrier>(
     };
     conn.set_waiting(sock, 0);
 
-    let writer = Writer::new::<C>(sock, conn, msg, len)?;
+    let writer = Writer::new::<C>(sock, &conn, msg, len)?;
     let mut packets = SkbList::new();
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);

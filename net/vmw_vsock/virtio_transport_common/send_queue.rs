@@ -16,6 +16,7 @@ use kernel::{
 use kernel_ext::{
     lock::SpinLockBh,
     new_spinlock_bh,
+    peek::Peek,
     skb::SkBuff,
     skb_list::SkbList,
     sock::VsockSock, //
@@ -93,7 +94,7 @@ impl SendQueue {
     fn count(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
         inner.memory = inner.memory.saturating_add(packet.truesize());
         if packet.cb().is_reply() {
-            let replies = self.replies.load(Relaxed).saturating_add(1);
+            let replies = self.replies.peek().saturating_add(1);
             self.replies.store(replies, Relaxed);
         }
     }
@@ -102,7 +103,7 @@ impl SendQueue {
     fn discount(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
         inner.memory = inner.memory.saturating_sub(packet.truesize());
         if packet.cb().is_reply() {
-            let replies = self.replies.load(Relaxed).saturating_sub(1);
+            let replies = self.replies.peek().saturating_sub(1);
             self.replies.store(replies, Relaxed);
         }
     }
@@ -199,7 +200,7 @@ impl SendQueue {
     /// How many replies are in the queue, at this moment.
     #[inline]
     pub fn replies(&self) -> usize {
-        self.replies.load(Relaxed)
+        self.replies.peek()
     }
 
     /// How many packets are in the queue, and how much memory they take.

@@ -6,13 +6,13 @@ use crate::DEVICE;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::Relaxed,
         rcu,
         Arc, //
     }, //
 };
 use kernel_ext::{
     net::Net,
+    peek::Peek,
     sock::{
         LockedSock,
         VsockSock, //
@@ -89,7 +89,7 @@ impl Carrier for Guest {
         let guard = rcu::read_lock();
         DEVICE
             .load(&guard)
-            .is_some_and(|dev| parts <= dev.max_parts.load(Relaxed))
+            .is_some_and(|dev| parts <= dev.max_parts.peek())
     }
 
     fn reap(wait: bool) {

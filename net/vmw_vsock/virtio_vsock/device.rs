@@ -49,6 +49,7 @@ use kernel::{
 };
 use kernel_ext::{
     clock::monotonic_nanos,
+    peek::Peek,
     virtio::{
         self,
         Adapter,
@@ -252,25 +253,25 @@ impl Device {
     /// Our address.
     #[inline]
     pub(crate) fn cid(&self) -> Cid {
-        Cid::new(self.cid.load(Relaxed))
+        Cid::new(self.cid.peek())
     }
 
     /// Whether `SOCK_SEQPACKET` was negotiated.
     #[inline]
     pub(crate) fn has_seqpacket(&self) -> bool {
-        self.seqpacket.load(Relaxed)
+        self.seqpacket.peek()
     }
 
     /// Whether the device broke a queue.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+        self.broken.peek()
     }
 
     /// The start that this is, to be read with the lock of the queue that it is read for.
     #[inline]
     pub(crate) fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Relaxed))
+        Epoch(self.epoch.peek())
     }
 
     /// Whether senders find this device, and no other one.
@@ -343,7 +344,7 @@ impl Device {
     fn start(self: ArcBorrow<'_, Self>) -> Result {
         let mut started = self.started.lock();
         *started = Some(monotonic_nanos());
-        let epoch = self.epoch.load(Relaxed).wrapping_add(1);
+        let epoch = self.epoch.peek().wrapping_add(1);
         self.epoch.store(epoch, Relaxed);
         self.broken.store(false, Relaxed);
         drop(started);

@@ -50,6 +50,7 @@ use kernel::{
         Delta, //
     }, //
 };
+use kernel_ext::peek::Peek;
 use virtio_transport_common::TxPacket;
 
 /// How many packets are sent before those that the device used are looked for.
@@ -126,7 +127,7 @@ impl Device {
     /// Context: hard interrupt.
     #[inline]
     pub(crate) fn sent(self: ArcBorrow<'_, Self>) {
-        if self.sending.armed.load(Relaxed) {
+        if self.sending.armed.peek() {
             queue_work::<TX_WORK>(self);
         } else {
             // Nobody asked: it has the interrupt together with another queue, or did not look in time.
@@ -140,7 +141,7 @@ impl Device {
         // Relaxed: the work takes the lock after it cleared the flag. Who has sent a packet has the lock:
         // if the flag is seen, that work will see the packet.
         let watched = &self.sending.watched;
-        if !watched.load(Relaxed) && !watched.xchg(true, Relaxed) {
+        if !watched.peek() && !watched.xchg(true, Relaxed) {
             queue_work::<REAP_WORK>(self);
         }
     }
@@ -172,7 +173,7 @@ impl Device {
         let sent = queue.state();
         sent.reap_at = posted.saturating_add(BATCH);
         let (found, wanted) = (sent.used != before, sent.is_wanted());
-        if !wanted && self.sending.armed.load(Relaxed) {
+        if !wanted && self.sending.armed.peek() {
             self.disarm(queue);
         }
         found
@@ -187,7 +188,7 @@ impl Device {
     /// may be none.
     #[must_use]
     pub(crate) fn arm(&self, queue: &mut LiveTx<'_>) -> bool {
-        if !queue.state().blocked && self.sending.wanted.load(Relaxed) {
+        if !queue.state().blocked && self.sending.wanted.peek() {
             self.sending.wanted.store(false, Relaxed);
             let sent = queue.state();
             sent.wanted = sent.posted;
@@ -201,7 +202,7 @@ impl Device {
         self.sending.armed.store(true, Relaxed);
         // While no packets are received, the peer may wait for us to take some, and use no more of ours
         // until then.
-        let done = if only_room && !self.rx_paused.load(Relaxed) {
+        let done = if only_room && !self.rx_paused.peek() {
             queue.enable_cb_delayed()
         } else {
             queue.enable_cb()
@@ -244,7 +245,7 @@ impl Device {
     #[inline]
     pub(crate) fn reap_after_rx(self: ArcBorrow<'_, Self>) {
         // Nothing was sent lately.
-        if self.sending.watched.load(Relaxed) {
+        if self.sending.watched.peek() {
             self.reap_sent(false);
         }
     }

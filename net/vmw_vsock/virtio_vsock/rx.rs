@@ -30,6 +30,7 @@ use kernel::{
 use kernel_ext::{
     gfp::Gfp,
     new_virtqueue,
+    peek::Peek,
     skb::ReceiveBuffer,
     virtio::{
         DeviceLen,
@@ -287,7 +288,7 @@ impl Device {
 
     /// How many more replies may be queued.
     fn reply_room(&self) -> usize {
-        let max = self.max_replies.load(Relaxed);
+        let max = self.max_replies.peek();
         max.saturating_sub(self.send_queue.replies())
     }
 
@@ -307,8 +308,7 @@ impl Device {
     /// Takes packets again if there is room for their replies. To be called after replies left the
     /// send queue.
     pub(crate) fn resume_rx(self: ArcBorrow<'_, Self>) {
-        if self.reply_room() > 0 && self.rx_paused.load(Relaxed) && self.rx_paused.xchg(false, Full)
-        {
+        if self.reply_room() > 0 && self.rx_paused.peek() && self.rx_paused.xchg(false, Full) {
             queue_work::<RX_WORK>(self);
         }
     }

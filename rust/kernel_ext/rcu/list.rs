@@ -8,6 +8,7 @@ use super::{
     private::Sealed,
     Retire, //
 };
+use crate::peek::Peek;
 use core::ptr::NonNull;
 use kernel::{
     new_mutex,
@@ -16,7 +17,6 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
-            Relaxed,
             Release, //
         },
         lock::{
@@ -111,7 +111,7 @@ pub struct Writer<'a, T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> Writer<'_, T> {
     /// Returns the first one that is `wanted`.
     pub fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<&T> {
-        let mut next = self.list.first.load(Relaxed);
+        let mut next = self.list.first.peek();
         while !next.is_null() {
             // SAFETY: By the type invariants, the link stays in the list for as long as the lock is
             // held, and `self` is borrowed for as long as the result is used.
@@ -119,7 +119,7 @@ impl<T: Send + Sync + 'static> Writer<'_, T> {
             if wanted(&link.value) {
                 return Some(&link.value);
             }
-            next = link.next.load(Relaxed);
+            next = link.next.peek();
         }
         None
     }
@@ -131,7 +131,7 @@ impl<T: Send + Sync + 'static> Writer<'_, T> {
     /// `ENOMEM`.
     pub fn push_front(&mut self, value: T) -> Result<Entry<T>> {
         let first = &self.list.first;
-        let next = Atomic::new(first.load(Relaxed));
+        let next = Atomic::new(first.peek());
         let link = KBox::new(Link { next, value }, GFP_KERNEL_ACCOUNT)?;
         let link = NonNull::from(KBox::leak(link));
         // Release: see `find()`.
@@ -187,7 +187,7 @@ impl<T: Send + Sync + 'static> Entry<T> {
         let _writer = self.list.writers.lock();
         let mut at = &self.list.first;
         loop {
-            let next = at.load(Relaxed);
+            let next = at.peek();
             if next == ours || next.is_null() {
                 break;
             }
@@ -195,7 +195,7 @@ impl<T: Send + Sync + 'static> Entry<T> {
             at = unsafe { &(*next).next };
         }
         // SAFETY: By the type invariants, the link is not freed yet.
-        let next = unsafe { self.link.as_ref() }.next.load(Relaxed);
+        let next = unsafe { self.link.as_ref() }.next.peek();
         // Release: readers get from here to a link that they have not seen.
         //
         // INVARIANT: `next` is a link of the list; the lock is held. By the type invariants, `at` led
