@@ -361,6 +361,17 @@ impl<'a> LockedSock<'a> {
         unsafe { bindings::sk_state_change(self.as_sock()) };
     }
 
+    /// Whether another part of the kernel has taken the socket over, such as a BPF sockmap: that
+    /// takes the socket lock for it.
+    #[doc(alias = "sk_user_data")]
+    #[inline]
+    pub fn has_user_data(&self) -> bool {
+        // SAFETY: By the type invariants, the socket is valid; no reference is made.
+        let data = unsafe { &raw const (*self.as_sock()).sk_user_data };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        !unsafe { data.read_volatile() }.is_null()
+    }
+
     /// Wakes who waits for space to send.
     #[inline]
     pub fn write_space(&mut self) {

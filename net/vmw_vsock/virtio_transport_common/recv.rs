@@ -290,6 +290,10 @@ fn deliver_all<C: Carrier>(
         if !deliver::<C>(sock, conn, ty, packet) {
             return None;
         }
+        if sock.has_user_data() {
+            // A socket in a BPF sockmap: its reader takes one buffer for each call.
+            sock.data_ready();
+        }
         if bytes >= RUN {
             break None;
         }
@@ -305,7 +309,9 @@ fn deliver_all<C: Carrier>(
         }
         packet = next;
     };
-    sock.data_ready();
+    if !sock.has_user_data() {
+        sock.data_ready();
+    }
     left
 }
 
