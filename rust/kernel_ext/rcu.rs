@@ -35,10 +35,14 @@ pub use self::list::{
 mod private {
     /// What [`wait_for_readers`](super::wait_for_readers) tells.
     pub trait Sealed {
-        /// A grace period has passed since the object was hidden. Only called if that is so.
-        fn readers_left(&mut self);
+        /// A grace period has passed since the object was hidden. Only [`super::wait_for_readers`] can
+        /// say so.
+        fn readers_left(&mut self, period: &super::GracePeriod);
     }
 }
+
+/// That a grace period has passed; only made after one, and lent out in this module only.
+pub struct GracePeriod(());
 
 /// Something that readers cannot find any more, but some may still be using.
 ///
@@ -46,9 +50,9 @@ mod private {
 pub trait Retire: private::Sealed {}
 
 impl<R: Retire> private::Sealed for Option<R> {
-    fn readers_left(&mut self) {
+    fn readers_left(&mut self, period: &GracePeriod) {
         if let Some(retired) = self {
-            retired.readers_left();
+            retired.readers_left(period);
         }
     }
 }
@@ -62,8 +66,9 @@ impl<R: Retire> Retire for Option<R> {}
 /// Context: sleeps; not in a read section.
 pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
     rcu::synchronize_rcu();
-    some.iter_mut().for_each(R::readers_left);
-    another.readers_left();
+    let period = GracePeriod(());
+    some.iter_mut().for_each(|one| one.readers_left(&period));
+    another.readers_left(&period);
 }
 
 /// What was taken out of an [`RcuSlot`]. The reference is released after a grace period.
@@ -96,7 +101,7 @@ impl<T: Send + Sync + 'static> Retired<T> {
 }
 
 impl<T: Send + Sync + 'static> private::Sealed for Retired<T> {
-    fn readers_left(&mut self) {
+    fn readers_left(&mut self, _period: &GracePeriod) {
         // INVARIANT: By the contract of the trait.
         self.waited = true;
     }

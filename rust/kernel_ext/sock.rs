@@ -361,8 +361,8 @@ impl<'a> LockedSock<'a> {
         unsafe { bindings::sk_state_change(self.as_sock()) };
     }
 
-    /// Whether another part of the kernel has taken the socket over, such as a BPF sockmap: that
-    /// takes the socket lock for it.
+    /// Whether another part of the kernel has taken the socket over at this moment, such as a BPF
+    /// sockmap: not all of them take the socket lock for that.
     #[doc(alias = "sk_user_data")]
     #[inline]
     pub fn has_user_data(&self) -> bool {

@@ -284,13 +284,16 @@ fn deliver_all<C: Carrier>(
 ) -> Option<RxPacket> {
     let first = *packet.header();
     let (mut packet, mut bytes) = (packet, 0u32);
+    // Whether the reader was told of all that was delivered.
+    let mut told;
     let left = loop {
         // A packet without payload costs as well.
         bytes = bytes.saturating_add(packet.header().len().max(RUN / 256));
         if !deliver::<C>(sock, conn, ty, packet) {
             return None;
         }
-        if sock.has_user_data() {
+        told = sock.has_user_data();
+        if told {
             // A socket in a BPF sockmap: its reader takes one buffer for each call.
             sock.data_ready();
         }
@@ -309,7 +312,7 @@ fn deliver_all<C: Carrier>(
         }
         packet = next;
     };
-    if !sock.has_user_data() {
+    if !told {
         sock.data_ready();
     }
     left

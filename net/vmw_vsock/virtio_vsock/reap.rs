@@ -188,6 +188,10 @@ impl Device {
     /// may be none.
     #[must_use]
     pub(crate) fn arm(&self, queue: &mut LiveTx<'_>) -> bool {
+        if queue.is_broken() {
+            // There is no interrupt to wait for, and nothing is used any more.
+            return false;
+        }
         if !queue.state().blocked && self.sending.wanted.peek() {
             self.sending.wanted.store(false, Relaxed);
             let sent = queue.state();
@@ -197,7 +201,8 @@ impl Device {
         if !sent.is_wanted() {
             return false;
         }
-        let only_room = sent.used >= sent.wanted;
+        // A wish that waits for the ring to have room again is one, too.
+        let only_room = sent.used >= sent.wanted && !self.sending.wanted.peek();
         // Before there can be one.
         self.sending.armed.store(true, Relaxed);
         // While no packets are received, the peer may wait for us to take some, and use no more of ours

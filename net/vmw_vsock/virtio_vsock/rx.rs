@@ -7,7 +7,8 @@ use crate::{
     device::{
         queue_work,
         Device,
-        RX_WORK, //
+        RX_WORK,
+        TX_WORK, //
     },
     params, //
 };
@@ -19,6 +20,7 @@ use kernel::{
             Full,
             Relaxed, //
         },
+        barrier::smp_mb,
         Arc,
         ArcBorrow, //
     },
@@ -213,8 +215,14 @@ impl Device {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);
             queue_work::<RX_WORK>(self);
-        } else if matches!(outcome, Outcome::Again) {
-            queue_work::<RX_WORK>(self);
+        } else {
+            match outcome {
+                Outcome::Again => queue_work::<RX_WORK>(self),
+                // The device may use no more of our packets until it sees us take some of its: this one
+                // has the interrupt for them come with the first of them.
+                Outcome::Paused => queue_work::<TX_WORK>(self),
+                Outcome::Idle => (),
+            }
         }
     }
 
@@ -294,9 +302,10 @@ impl Device {
 
     /// Notes that packets wait until replies were sent, and says whether that is still so.
     fn pause_rx(&self) -> bool {
-        // The lock of the send queue, in `reply_room()`, orders this with `resume_rx()`: either that
-        // is after us and sees the flag, or we see what it made room for.
         self.rx_paused.store(true, Relaxed);
+        // Pairs with the one in `resume_rx()`: either that sees the flag, or we see what it made room
+        // for.
+        smp_mb(Full);
         if self.reply_room() == 0 {
             return true;
         }
@@ -308,6 +317,8 @@ impl Device {
     /// Takes packets again if there is room for their replies. To be called after replies left the
     /// send queue.
     pub(crate) fn resume_rx(self: ArcBorrow<'_, Self>) {
+        // Pairs with the one in `pause_rx()`.
+        smp_mb(Full);
         if self.reply_room() > 0 && self.rx_paused.peek() && self.rx_paused.xchg(false, Full) {
             queue_work::<RX_WORK>(self);
         }

@@ -113,25 +113,24 @@ impl Device {
             return Err(ENODEV);
         }
 
-        // Packets of a socket stay in order: what it queued before is in the queue, and who takes it
-        // from there has the lock.
-        let packet = if self.send_queue.is_empty() {
-            match self.send_now(packet) {
-                Ok(()) => return Ok(()),
-                Err(packet) => packet,
-            }
-        } else {
-            packet
+        let Err(packet) = self.send_now(packet) else {
+            return Ok(());
         };
         self.send_queue.push_back(packet);
         queue_work::<SEND_WORK>(self);
         Ok(())
     }
 
+    /// Gives a packet to the device, if nothing waits before it, or gives it back.
     fn send_now(self: ArcBorrow<'_, Self>, packet: TxPacket) -> Result<(), TxPacket> {
         let Some(mut queue) = self.tx.try_lock() else {
             return Err(packet);
         };
+        // Packets of a socket stay in order: what it queued before is in the queue. It has to be looked
+        // at with the lock held, as the work has a packet in hand that it may put back.
+        if !self.send_queue.is_empty() {
+            return Err(packet);
+        }
         let mut found = self.reap_now_and_then(&mut queue);
         // Whatever the reason is, the work finds out about it.
         let ret = post(&mut queue, packet, Gfp::Atomic).map_err(|(_, packet)| packet);

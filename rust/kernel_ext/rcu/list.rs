@@ -232,7 +232,7 @@ unsafe impl<T: Send + Sync + 'static> Send for Unlinked<T> {}
 unsafe impl<T: Send + Sync + 'static> Sync for Unlinked<T> {}
 
 impl<T: Send + Sync + 'static> Sealed for Unlinked<T> {
-    fn readers_left(&mut self) {
+    fn readers_left(&mut self, _period: &super::GracePeriod) {
         // INVARIANT: By the contract of the trait.
         self.waited = true;
     }
