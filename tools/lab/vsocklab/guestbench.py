@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cargo, config, countplugin, vm
+from . import cargo, config, countplugin, icount, vm
 from .chroot import Chroot
 from .cpio import Initramfs
 from .kernel import Kernel
@@ -33,9 +33,8 @@ INSIDE = "/run-lab"
 WINDOWS = countplugin.OUTPUT    # what the plugin leaves in INSIDE
 MEMORY = "512M"
 TIMEOUT = 600
-# With sleep=off the clock would run while the guest waits for the peer. The CPU is that of icount.py.
-ACCEL = ["-accel", "tcg,thread=single", "-icount", "shift=0",
-         "-cpu", "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57"]
+# With sleep=off the clock would run while the guest waits for the peer.
+ACCEL = ["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", icount.CPU]
 PEER_PRIORITY, LOOP_PRIORITY = 20, 10
 
 

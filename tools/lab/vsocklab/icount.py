@@ -8,10 +8,10 @@ is idle the clock jumps to the next timer.
 
 from . import vm
 
-ACCEL = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off",
-         # Copies and fills cost what they move, not an instruction per byte or one in all: QEMU 10's
-         # `max` has all five of these.
-         "-cpu", "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57"]
+# Copies and fills cost what they move, not an instruction per byte or one in all: QEMU 10's `max` has
+# all five of these.
+CPU = "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57"
+ACCEL = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", CPU]
 
 
 class CountingVM(vm.HostVM):

@@ -10,7 +10,6 @@ modules for it, into build/<name>.
 import contextlib
 import hashlib
 import re
-import threading
 from pathlib import Path
 
 from . import cache, config
@@ -18,7 +17,7 @@ from .build import Builder, make_arguments, warnings
 from .chroot import Chroot
 from .kernel import Kernel
 from .root import build_root
-from .say import LabError, log_path, say, step
+from .say import LabError, every, log_path, say, step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LLVM = "LLVM=-19"
@@ -72,26 +71,16 @@ def missing_symbols(fragment, result):
     return missing
 
 
-@contextlib.contextmanager
 def counted(name, log):
     """Tells every minute how many objects a kernel build has made."""
-    done = threading.Event()
+    def tell():
+        with contextlib.suppress(OSError):
+            text = log.read_text(errors="replace")
+            count = len(re.findall(r"^  (?:CC|AS|RUSTC)\b", text, re.M))
+            last = text.rstrip().rpartition("\n")[2].strip()
+            say(f"{name} kernel: {count} objects ({last[:60]})")
 
-    def tick():
-        while not done.wait(60):
-            with contextlib.suppress(OSError):
-                text = log.read_text(errors="replace")
-                count = len(re.findall(r"^  (?:CC|AS|RUSTC)\b", text, re.M))
-                last = text.rstrip().rpartition("\n")[2].strip()
-                say(f"{name} kernel: {count} objects ({last[:60]})")
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return every(60, tell)
 
 
 class OwnKernel:

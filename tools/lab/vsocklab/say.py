@@ -26,15 +26,13 @@ def say(text):
 
 
 @contextlib.contextmanager
-def step(what):
-    """Tells that a long step begins, that it goes on, and how long it took."""
-    begin = time.monotonic()
-    say(f"{what} ...")
+def every(seconds, tell):
+    """Calls `tell` again and again, from another thread, as long as the block runs."""
     done = threading.Event()
 
     def tick():
-        while not done.wait(30):
-            say(f"{what}: {time.monotonic() - begin:.0f} s so far")
+        while not done.wait(seconds):
+            tell()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -43,6 +41,15 @@ def step(what):
     finally:
         done.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def step(what):
+    """Tells that a long step begins, that it goes on, and how long it took."""
+    begin = time.monotonic()
+    say(f"{what} ...")
+    with every(30, lambda: say(f"{what}: {time.monotonic() - begin:.0f} s so far")):
+        yield
     say(f"{what}: done in {time.monotonic() - begin:.0f} s")
 
 
