@@ -83,8 +83,7 @@ def boot_guest(place, side, name, rows):
             continue
         measured = guestbench.run(side, f"{name}-like-{like}", like, wanted, kernel=place.kernel,
                                   modules=place.modules("ours"))
-        for row in map(benchtable.of_guest, measured):
-            found.append((prefix + row[0].removeprefix("guest/"), row[1]))
+        found += [(prefix + row.removeprefix("guest/"), figures) for row, figures in measured]
     return found
 
 

@@ -32,17 +32,6 @@ def per_operation(fields, window):
     return figures
 
 
-def of_guest(row):
-    """A row of the guest rig as (name, figures)."""
-    if row["kind"] == "memory":
-        return row["name"], {"kind": "bytes", "value": float(row["kernel_bytes"])}
-    names = {"switches": "switches", "tx_packets": "sent", "rx_packets": "received",
-             "kicks": "kicks", "interrupts": "interrupts"}
-    found = {"kind": "instructions", "value": row["instructions"] / row["ops"]}
-    found.update({names[key]: row[key] / row["ops"] for key in names if key in row})
-    return row["name"], found
-
-
 def figures(rows, windows):
     """All rows of a boot with the instructions that the plugin counted, as [(name, figures)].
 

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cargo, config, countplugin, icount, vm
+from . import benchtable, cargo, config, countplugin, icount, vm
 from .chroot import Chroot
 from .cpio import Initramfs
 from .kernel import Kernel
@@ -115,39 +115,19 @@ def initramfs(path, kernel, modules):
 
 
 def parse(text):
-    """Rows of the console's text: dicts of a name and numbers; `kind` says what `ops` or `bytes` are."""
-    rows = []
-    for line in text.splitlines():
-        found = re.search(r"\brow (guest/\S+) (.*)", line)
-        if found:
-            row = {"name": found[1], "kind": "time"}
-            for word in found[2].split():
-                key, _, value = word.partition("=")
-                row[key] = int(value) if re.fullmatch(r"-?\d+", value) else value
-            rows.append(row)
-    return rows
-
-
-def add_windows(rows, text):
-    """Gives each measured row the instructions that the plugin counted in its window."""
-    counts = [int(line.split()[2]) for line in text.splitlines() if line.startswith("window ")]
-    measured = [row for row in rows if row["kind"] == "time"]
-    if len(counts) != len(measured):
-        raise LabError(f"the plugin saw {len(counts)} windows, there were {len(measured)} rows")
-    for row, count in zip(measured, counts):
-        row["instructions"] = count
+    """Rows of the console's text, as benchtable.parse() has them."""
+    lines = re.findall(r"\brow guest/\S+ [^\r\n]*", text)
+    return [row for row in map(benchtable.parse, lines) if row]
 
 
 def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, profile=False, extra=()):
-    """Boots one VM with the driver of C ("c") or ours ("ours"); returns its rows.
+    """Boots one VM with the driver of C ("c") or ours ("ours"); returns its rows as
+    benchtable.figures() does.
 
     The peer behaves as the host half of `like`. `rows`: patterns of names, all by default. `modules`
     are ours for this kernel, those of build/stock by default. `profile`: the plugin also counts by
     address. `extra` are more arguments for QEMU. Logs are in build/logs/NAME, with what the plugin
     wrote: its windows are the rows with instructions, in order.
-
-    A row is a dict: `name`; `kind`; and for "time" `ops`, `instructions`, and what was counted beside
-    them, in all; for "memory" `bytes` (slab) and `kernel_bytes` (that and whole pages).
     """
     kernel = kernel or Kernel()
     modules = vm.modules(which) if modules is None or which == "c" else modules
@@ -204,5 +184,4 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, pr
     say(f"R2 {which}, peer like {like}: {len(found)} rows, {time.monotonic() - begin:.0f} s; logs in {directory}")
     if "LAB-EXIT 0" not in text:
         raise LabError(f"the guest did not run all its rows; see {directory / 'console.log'}")
-    add_windows(found, (directory / WINDOWS).read_text())
-    return found
+    return benchtable.figures(found, countplugin.windows(vm.Result(directory)))

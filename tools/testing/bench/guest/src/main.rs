@@ -14,10 +14,12 @@ mod memory;
 mod rows;
 mod socket;
 
+use measure::Bench;
 use std::{env, process::ExitCode, thread, time::Duration};
 
 fn main() -> ExitCode {
-    let patterns: Vec<String> = env::args().skip(1).collect();
+    // Names of rows have the rig already, as the peer may be one or the other.
+    let bench = Bench::new("", env::args().skip(1).collect());
     // A wake-up of the driver's threads preempts this program or not as it happens, from which two boots
     // differ by 2 to 5 per cent. So it goes after them always: they do what there is to do, then it
     // goes on.
@@ -29,16 +31,8 @@ fn main() -> ExitCode {
     thread::sleep(Duration::from_secs(1));
     let mut status = ExitCode::SUCCESS;
     for row in rows::ROWS {
-        let wanted = |pattern: &String| ring::sys::matches(pattern, row.name);
-        if !patterns.is_empty() && !patterns.iter().any(wanted) {
-            continue;
-        }
-        match row.run() {
-            Ok(line) => println!("{line}"),
-            Err(error) => {
-                println!("failed {}: {error}", row.name);
-                status = ExitCode::FAILURE;
-            }
+        if !bench.attempt(row.name, || row.run(&bench)) {
+            status = ExitCode::FAILURE;
         }
     }
     status

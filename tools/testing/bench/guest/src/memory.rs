@@ -21,11 +21,11 @@ fn bound() -> Try<(PathBuf, String)> {
     Err("there is no vsock device".into())
 }
 
-/// Bytes of slab, and bytes that are neither free nor a cache nor a process's, which the driver has
-/// while it is bound: the median of some rounds.
-pub fn of_bound_driver() -> Try<(i64, i64)> {
+/// Bytes that are neither free nor a cache nor a process's, which the driver has while it is bound: the
+/// median of some rounds.
+pub fn of_bound_driver() -> Try<i64> {
     let (driver, device) = bound()?;
-    let (mut slabs, mut all) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
     for _ in 0..ROUNDS {
         fs::write(driver.join("unbind"), &device)?;
         thread::sleep(Duration::from_millis(200));
@@ -33,10 +33,8 @@ pub fn of_bound_driver() -> Try<(i64, i64)> {
         fs::write(driver.join("bind"), &device)?;
         thread::sleep(Duration::from_millis(200));
         let with = slab::read()?;
-        slabs.push((with.slab - without.slab) * 1024);
         all.push((with.kernel - without.kernel) * 1024);
     }
-    slabs.sort_unstable();
     all.sort_unstable();
-    Ok((slabs[ROUNDS / 2], all[ROUNDS / 2]))
+    Ok(all[ROUNDS / 2])
 }

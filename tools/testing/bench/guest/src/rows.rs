@@ -3,15 +3,11 @@
 //! The rows.
 
 use crate::{
-    counts::Counts,
-    memory,
+    counts, memory,
     socket::{Kind, Pace, Socket, CLOSE, ECHO, SINK, SOURCE},
 };
-use ring::{sys::marker, Try};
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use measure::Bench;
+use ring::Try;
 
 /// What a row does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,50 +88,26 @@ pub const ROWS: &[Row] = &[
 ];
 
 impl Row {
-    /// Runs it and returns its line.
-    pub fn run(&self) -> Try<String> {
+    /// Runs it and prints its line.
+    pub fn run(&self, bench: &Bench) -> Try<()> {
         match self.what {
-            RoundTrip => self.round_trips(),
-            Send => self.sends(),
-            Receive => self.receives(),
-            Connect => self.connections(),
+            RoundTrip => self.round_trips(bench),
+            Send => self.sends(bench),
+            Receive => self.receives(bench),
+            Connect => self.connections(bench),
             Memory => {
-                let (slab, all) = memory::of_bound_driver()?;
-                Ok(format!(
-                    "row {} kind=memory bytes={slab} kernel_bytes={all}",
-                    self.name
-                ))
+                bench.figure(self.name, "bytes", memory::of_bound_driver()? as f64);
+                Ok(())
             }
         }
     }
 
-    /// Runs what is counted between the marks.
-    fn count(&self, run: impl FnOnce() -> Try<()>) -> Try<String> {
-        let before = Counts::read()?;
-        settle();
-        let begin = Instant::now();
-        marker::open();
-        let result = run();
-        marker::close();
-        let clock = begin.elapsed();
-        result?;
-        settle();
-        let counts = Counts::read()? - before;
-        Ok(format!(
-            "row {} ops={} clock={} switches={} tx_packets={} tx_data={} rx_packets={} interrupts={} kicks={}",
-            self.name,
-            self.count,
-            clock.as_nanos(),
-            counts.switches,
-            counts.tx_packets,
-            counts.tx_data,
-            counts.rx_packets,
-            counts.interrupts,
-            counts.kicks
-        ))
+    /// Runs what is counted.
+    fn count(&self, bench: &Bench, run: impl FnOnce() -> Try<()>) -> Try<()> {
+        bench.row(self.name, self.count, counts::read, run)
     }
 
-    fn round_trips(&self) -> Try<String> {
+    fn round_trips(&self, bench: &Bench) -> Try<()> {
         let socket = Socket::connect(self.kind, ECHO)?;
         socket.command(self.size, self.pace, 0)?;
         let message: Vec<u8> = (0..self.size).map(|n| n as u8).collect();
@@ -148,7 +120,7 @@ impl Row {
                 return Err("the echo is not what was sent".into());
             }
         }
-        self.count(|| {
+        self.count(bench, || {
             for _ in 0..self.count {
                 socket.send(&message)?;
                 socket.recv_all(&mut answer)?;
@@ -157,7 +129,7 @@ impl Row {
         })
     }
 
-    fn sends(&self) -> Try<String> {
+    fn sends(&self, bench: &Bench) -> Try<()> {
         let message = vec![0xa5; self.size];
         let mut last = [0];
         let mut run = |socket: &Socket, count: u64| {
@@ -172,10 +144,10 @@ impl Row {
         run(&warm, self.warm)?;
         let socket = Socket::connect(self.kind, SINK)?;
         socket.command(self.size, self.pace, self.count)?;
-        self.count(|| run(&socket, self.count))
+        self.count(bench, || run(&socket, self.count))
     }
 
-    fn receives(&self) -> Try<String> {
+    fn receives(&self, bench: &Bench) -> Try<()> {
         let mut bytes = vec![0; 65536];
         let mut run = |socket: &Socket, count: u64| {
             socket.command(self.size, self.pace, count)?;
@@ -187,10 +159,10 @@ impl Row {
         };
         run(&Socket::connect(self.kind, SOURCE)?, self.warm)?;
         let socket = Socket::connect(self.kind, SOURCE)?;
-        self.count(|| run(&socket, self.count))
+        self.count(bench, || run(&socket, self.count))
     }
 
-    fn connections(&self) -> Try<String> {
+    fn connections(&self, bench: &Bench) -> Try<()> {
         // The pace is that of the last command.
         let sink = Socket::connect(Stream, SINK)?;
         sink.command(1, self.pace, 1)?;
@@ -203,11 +175,6 @@ impl Row {
             Ok(())
         };
         run(self.warm)?;
-        self.count(|| run(self.count))
+        self.count(bench, || run(self.count))
     }
-}
-
-/// Lets what was begun come to its end.
-fn settle() {
-    thread::sleep(Duration::from_millis(30));
 }

@@ -51,7 +51,7 @@ fn with_guest(bench: &Bench, how: Behaviour, num: u16, rows: impl FnOnce(&dyn Co
         bench,
         cid: machine.cid(),
         port: machine::PORT,
-        count: || machine.counters(),
+        count: || Ok(machine.counters()),
     });
     Ok(())
 }
@@ -63,7 +63,7 @@ trait Common {
     fn to_guest(&self);
 }
 
-impl<F: Fn() -> Counters> Common for Rows<'_, F> {
+impl<F: Fn() -> Try<Counters>> Common for Rows<'_, F> {
     fn all(&self) {
         Rows::all(self, NAMES.0, NAMES.1);
     }

@@ -80,7 +80,7 @@ fn run() -> Result<(), Failure> {
         bench: &bench,
         cid: LOCAL,
         port: PORT,
-        count: Counters::default,
+        count: || Ok(Counters::default()),
     };
     rows.all("stream", "reverse");
     Ok(())

@@ -95,7 +95,7 @@ impl End {
 }
 
 /// Where the peer is, and how it is measured: the rows that are the same on each rig.
-pub struct Rows<'a, F: Fn() -> Counters> {
+pub struct Rows<'a, F: Fn() -> Try<Counters>> {
     pub bench: &'a Bench,
     pub cid: u32,
     /// Where the peer listens for streams; one more for SEQPACKET.
@@ -120,7 +120,7 @@ pub fn size_name(size: usize) -> String {
     }
 }
 
-impl<F: Fn() -> Counters> Rows<'_, F> {
+impl<F: Fn() -> Try<Counters>> Rows<'_, F> {
     fn ask(&self, kind: i32, service: Service) -> Try<End> {
         let port = self.port + u32::from(kind == libc::SOCK_SEQPACKET);
         End::ask(kind, self.cid, port, service)

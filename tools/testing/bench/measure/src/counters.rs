@@ -46,9 +46,13 @@ impl fmt::Display for Counters {
 /// Context switches of all CPUs since the boot.
 pub fn context_switches() -> Try<u64> {
     let text = fs::read_to_string("/proc/stat")?;
+    switches(&text).ok_or_else(|| "no ctxt in /proc/stat".into())
+}
+
+/// Context switches, from the text of /proc/stat.
+fn switches(text: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix("ctxt ")?.trim().parse().ok())
-        .ok_or_else(|| "no ctxt in /proc/stat".into())
 }
 
 #[cfg(test)]
@@ -63,6 +67,12 @@ mod tests {
             ..Counters::default()
         };
         assert_eq!(some.to_string(), " sent=3 received=0 kicks=0 interrupts=0");
+    }
+
+    #[test]
+    fn switches_have_a_line() {
+        let text = "cpu 1 2\nintr 99\nctxt 1234\nbtime 5\n";
+        assert_eq!(switches(text), Some(1234));
     }
 
     #[test]

@@ -61,13 +61,16 @@ impl Bench {
 
     /// Runs `body`, which makes the row `name` if that is wanted. That it cannot be made is told, and
     /// the other rows go on: the C modules cannot do all of them.
-    pub fn attempt(&self, name: &str, body: impl FnOnce() -> Try<()>) {
+    /// Returns false in that case.
+    pub fn attempt(&self, name: &str, body: impl FnOnce() -> Try<()>) -> bool {
         if !self.wants(name) {
-            return;
+            return true;
         }
-        if let Err(e) = body() {
+        let result = body();
+        if let Err(e) = &result {
             println!("failed {} {e}", self.full(name));
         }
+        result.is_ok()
     }
 
     /// Runs `body`, which does `ops` operations, and prints the row. `count` reads the counters
@@ -76,12 +79,12 @@ impl Bench {
         &self,
         name: &str,
         ops: u64,
-        count: impl Fn() -> Counters,
+        count: impl Fn() -> Try<Counters>,
         body: impl FnOnce() -> Try<()>,
     ) -> Try<()> {
-        // What the last row left behind is done by now, on a clock that counts instructions.
+        let before = count()?;
+        // What was begun before is done by then, on a clock that counts instructions.
         std::thread::sleep(Duration::from_millis(20));
-        let before = count();
         let switches = context_switches()?;
         let begin = Instant::now();
         marker::open();
@@ -90,8 +93,8 @@ impl Bench {
         let clock = begin.elapsed().as_nanos();
         let window = WINDOWS.fetch_add(1, Ordering::Relaxed);
         let switches = context_switches()? - switches;
-        let counted = count().since(before);
         result?;
+        let counted = count()?.since(before);
         println!(
             "row {} ops={ops} window={window} clock={clock} switches={switches}{counted}",
             self.full(name)
