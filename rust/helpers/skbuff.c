@@ -3,11 +3,6 @@
 #include <linux/skbuff.h>
 #include <net/sock.h>
 
-__rust_helper void rust_vsock_helper_kfree_skb(struct sk_buff *skb)
-{
-	kfree_skb(skb);
-}
-
 /* A function of the kernel only where somebody may trace it. */
 #ifndef CONFIG_TRACEPOINTS
 __rust_helper void rust_vsock_helper_consume_skb(struct sk_buff *skb)
@@ -24,11 +19,6 @@ __rust_helper void rust_vsock_helper_skb_orphan(struct sk_buff *skb)
 __rust_helper void rust_vsock_helper_skb_reserve(struct sk_buff *skb, int len)
 {
 	skb_reserve(skb, len);
-}
-
-__rust_helper struct skb_shared_info *rust_vsock_helper_skb_shinfo(const struct sk_buff *skb)
-{
-	return skb_shinfo(skb);
 }
 
 /* Refers to a socket without a charge: skb_set_owner_sk_safe() for who knows that it is alive. */
