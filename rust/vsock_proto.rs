@@ -14,7 +14,9 @@
 //! - [`credit`]: how many bytes may be sent, and how many must be taken. No other code may do
 //!   arithmetic on `buf_alloc` and `fwd_cnt`.
 //! - [`conn`]: what a packet does to a connection.
-//! - [`record`]: how small messages are kept in little memory.
+//! - [`link`]: where a connection stands, and what its socket was not told of it yet;
+//! - [`record`]: how small messages are kept in little memory;
+//! - [`rx_queue`]: where received payload is kept, and that its memory is bounded.
 //!
 //! C header: [`include/uapi/linux/virtio_vsock.h`](srctree/include/uapi/linux/virtio_vsock.h)
 //!
@@ -32,5 +34,9 @@ pub mod conn;
 pub mod credit;
 #[path = "vsock_proto/header.rs"]
 pub mod header;
+#[path = "vsock_proto/link.rs"]
+pub mod link;
 #[path = "vsock_proto/record.rs"]
 pub mod record;
+#[path = "vsock_proto/rx_queue.rs"]
+pub mod rx_queue;

@@ -6,27 +6,43 @@
 //! A carrier implements [`Carrier`], registers itself with a [`Registration`], gives the packets it
 //! gets to [`receive`](recv::receive), and moves those it is given by [`Carrier::send`].
 //!
+//! # Layers
+//!
+//! Each file uses those before it only: `convert`, `rx_queue`, `conn` (the state of a connection behind its gate),
+//! `packet`, `carrier`, `tables` (how packets find a connection), `control` (packets without payload),
+//! `close`, then the ways in (`accept`, `recv`) and out (`send`), and `ops`, which the socket layer calls.
+//!
 //! # Lock order
 //!
 //! Outer to inner: locks of the carrier that are held while it calls [`receive`](recv::receive)
-//! (a queue's mutex) < lock of a listener < lock of its child < [`SendQueue`]'s lock and the lock of
-//! the credit of a connection, of which no two are held together. [`Carrier::send`] is called with
-//! the socket locked and must not sleep, nor take what is before the socket lock other than by trying.
+//! (a queue's mutex) < socket lock < gate of a connection < [`SendQueue`]'s lock. A socket lock is never
+//! waited for while a lock of a carrier is held: it is tried, or what was to be done with it is left to its
+//! owner ([`close`]). [`Carrier::send`] may be called with the socket locked, not with a gate shut; it must not
+//! sleep, nor take what is before the socket lock other than by trying.
 //!
 //! # Ownership
 //!
 //! The state of a socket is a [`Conn`], counted: the socket has one reference from `init` to
-//! `destruct`, each packet that it sends another. A packet has its payload and its accounting; dropping
+//! `destruct`, each packet that it sends another, and the table of connections one of it and one of the
+//! socket while packets find it. A packet has its payload and its accounting; dropping
 //! it, wherever that happens, gives both back.
 
 #![deny(unsafe_code)]
 
 use kernel::prelude::*;
 
+#[path = "virtio_transport_common/accept.rs"]
+mod accept;
+#[path = "virtio_transport_common/carrier.rs"]
+mod carrier;
 #[path = "virtio_transport_common/close.rs"]
 mod close;
 #[path = "virtio_transport_common/conn.rs"]
 pub mod conn;
+#[path = "virtio_transport_common/control.rs"]
+mod control;
+#[path = "virtio_transport_common/convert.rs"]
+mod convert;
 #[cfg(CONFIG_KUNIT = "y")]
 #[path = "virtio_transport_common/kunit.rs"]
 mod kunit;
@@ -38,22 +54,28 @@ pub mod orphans;
 pub mod packet;
 #[path = "virtio_transport_common/recv.rs"]
 pub mod recv;
-#[path = "virtio_transport_common/reset.rs"]
-pub mod reset;
 #[path = "virtio_transport_common/rx_queue.rs"]
 mod rx_queue;
 #[path = "virtio_transport_common/send.rs"]
 pub mod send;
 #[path = "virtio_transport_common/send_queue.rs"]
 pub mod send_queue;
+#[path = "virtio_transport_common/tables.rs"]
+mod tables;
 #[path = "virtio_transport_common/tap.rs"]
 mod tap;
 
-pub use conn::Conn;
-pub use ops::{
+pub use carrier::{
     Carrier,
-    Registration, //
+    Over, //
 };
+pub use close::{
+    abort_connection,
+    reset_connections,
+    Peers, //
+};
+pub use conn::Conn;
+pub use ops::Registration;
 pub use orphans::Orphans;
 pub use packet::{
     RxPacket,
@@ -62,13 +84,7 @@ pub use packet::{
 };
 pub use recv::{
     payload_lost,
-    receive,
-    receive_all,
-    Source, //
-};
-pub use reset::{
-    abort_connection,
-    reset_connections, //
+    receive, //
 };
 pub use send_queue::{
     SendQueue,

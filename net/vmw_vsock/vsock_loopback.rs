@@ -12,7 +12,6 @@ use kernel::{
     new_work,
     prelude::*,
     sync::{
-        aref::ARef,
         rcu,
         Arc, //
     },
@@ -36,14 +35,13 @@ use kernel_ext::{
     work::WorkQueue, //
 };
 use virtio_transport_common::{
-    receive_all,
+    receive,
     Carrier,
+    Conn,
     Registration,
     RxPacket,
     SendQueue,
-    Source,
-    TxPacket,
-    TxPackets, //
+    TxPacket, //
 };
 use vsock_proto::addr::{
     Addr,
@@ -51,7 +49,7 @@ use vsock_proto::addr::{
 };
 
 static LOOPBACK: RcuSlot<Loopback> = RcuSlot::new();
-static SLOT: TransportSlot = TransportSlot::new();
+static SLOT: TransportSlot<Conn> = TransportSlot::new();
 
 /// The queue and what empties it.
 ///
@@ -88,32 +86,21 @@ impl WorkItem for Loopback {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        receive_all::<Local>(&mut Turn(this.queue.take_all()));
+        let mut packets = this.queue.take_all();
+        // Most packets come from the same namespace.
+        let mut net = None;
+        while let Some(packet) = packets.pop() {
+            let mut packet = RxPacket::from_tx(packet);
+            packet.deliver_tap();
+            if !packet.is_from(net.as_deref()) {
+                net = packet.net();
+            }
+            receive::<Local>(packet, net.as_deref());
+        }
         if !this.queue.rest() {
             // What came meanwhile: others may run before that.
             this.workqueue.queue(this.clone());
         }
-    }
-}
-
-/// The packets that one run of the work moves.
-struct Turn(TxPackets);
-
-impl Source for Turn {
-    #[inline]
-    fn next(&mut self) -> Option<RxPacket> {
-        let mut packet = RxPacket::from_tx(self.0.pop()?);
-        packet.deliver_tap();
-        Some(packet)
-    }
-
-    fn net(&self, packet: &RxPacket) -> Option<ARef<Net>> {
-        packet.net()
-    }
-
-    #[inline]
-    fn is_from(&self, packet: &RxPacket, net: Option<&Net>) -> bool {
-        packet.is_from(net)
     }
 }
 
@@ -123,7 +110,7 @@ struct Local;
 impl Carrier for Local {
     const KIND: Kind = Kind::Local;
 
-    fn slot() -> &'static TransportSlot {
+    fn slot() -> &'static TransportSlot<Conn> {
         &SLOT
     }
 
@@ -155,7 +142,7 @@ impl Carrier for Local {
         Ok(())
     }
 
-    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+    fn cancel(sock: &mut LockedSock) -> Result {
         let loopback = LOOPBACK.get().ok_or(ENODEV)?;
         loopback.queue.purge_socket(sock);
         Ok(())

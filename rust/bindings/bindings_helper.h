@@ -34,6 +34,7 @@
 #include <uapi/linux/vsockmon.h>
 
 /* `bindgen` does not evaluate casts and macros with types: the usual const-helper trick. */
+const gfp_t RUST_CONST_HELPER___GFP_NOFAIL = __GFP_NOFAIL;
 const __u32 RUST_CONST_HELPER_VMADDR_CID_ANY = VMADDR_CID_ANY;
 const __u32 RUST_CONST_HELPER_VMADDR_PORT_ANY = VMADDR_PORT_ANY;
 const unsigned int RUST_CONST_HELPER_VHOST_GET_FEATURES = VHOST_GET_FEATURES;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/rcupdate.h>
 #include <linux/workqueue.h>
 #include <net/af_vsock.h>
 #include <net/sock.h>
@@ -13,6 +14,11 @@ __rust_helper void rust_vsock_helper_sock_hold(struct sock *sk)
 __rust_helper void rust_vsock_helper_sock_put(struct sock *sk)
 {
 	sock_put(sk);
+}
+
+__rust_helper bool rust_vsock_helper_sk_get_unless_zero(struct sock *sk)
+{
+	return refcount_inc_not_zero(&sk->sk_refcnt);
 }
 
 __rust_helper void rust_vsock_helper_lock_sock(struct sock *sk)
@@ -87,4 +93,94 @@ __rust_helper bool rust_vsock_helper_schedule_close_work(struct vsock_sock *vsk,
 __rust_helper bool rust_vsock_helper_current_exiting(void)
 {
 	return current->flags & PF_EXITING;
+}
+
+/* What the socket layer set, of which all vsock sockets have the same. */
+static int (*vsock_own_backlog_rcv)(struct sock *sk, struct sk_buff *skb);
+
+/*
+ * Locks @sk if nobody has it, and returns 1. Else @skb goes to its backlog, with @rcv as what takes it from
+ * there, and the result is 0; or it would be there beyond @limit bytes, or is NULL, and the result is
+ * -ENOBUFS.
+ */
+__rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct sk_buff *skb,
+							 unsigned int limit,
+							 int (*rcv)(struct sock *, struct sk_buff *))
+{
+	int ret = 0;
+
+	spin_lock_bh(&sk->sk_lock.slock);
+	if (!sk->sk_lock.owned) {
+		sk->sk_lock.owned = 1;
+		ret = 1;
+	} else if (!skb || sk->sk_backlog.len + skb->truesize > limit) {
+		ret = -ENOBUFS;
+	} else {
+		if (sk->sk_backlog_rcv != rcv) {
+			vsock_own_backlog_rcv = sk->sk_backlog_rcv;
+			sk->sk_backlog_rcv = rcv;
+		}
+		/* The one before is not the last one any more. */
+		if (sk->sk_backlog.tail)
+			sk->sk_backlog.tail->mark = 1;
+		skb->mark = 0;
+		__sk_add_backlog(sk, skb);
+		sk->sk_backlog.len += skb->truesize;
+	}
+	spin_unlock_bh(&sk->sk_lock.slock);
+	if (ret == 1)
+		mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
+	return ret;
+}
+
+/*
+ * @skb was taken out of the backlog. After the last one of those that were taken together the socket layer's
+ * own function is back in place, as ours may be unloaded before the socket is freed.
+ *
+ * The owner may be about to sleep, and have said so to the scheduler: it looks again before it does.
+ */
+__rust_helper void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct sk_buff *skb)
+{
+	spin_lock_bh(&sk->sk_lock.slock);
+	if (!skb->mark && !sk->sk_backlog.tail)
+		sk->sk_backlog_rcv = vsock_own_backlog_rcv;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	__set_current_state(TASK_RUNNING);
+}
+
+/* Runs what is in the backlog, for the owner. */
+__rust_helper void rust_vsock_helper_sk_flush_backlog(struct sock *sk)
+{
+	sk_flush_backlog(sk);
+}
+
+/* As the one above: how readers are woken. */
+static void (*vsock_own_data_ready)(struct sock *sk);
+
+/* For a socket that no other part of the kernel took over yet. */
+__rust_helper void rust_vsock_helper_sk_note_data_ready(const struct sock *sk)
+{
+	WRITE_ONCE(vsock_own_data_ready, sk->sk_data_ready);
+}
+
+/* Wakes readers, unless another part of the kernel took the socket over, which expects the lock. */
+__rust_helper bool rust_vsock_helper_sk_data_ready_unlocked(struct sock *sk)
+{
+	void (*own)(struct sock *sk) = READ_ONCE(vsock_own_data_ready);
+
+	if (READ_ONCE(sk->sk_data_ready) != own)
+		return false;
+	own(sk);
+	return true;
+}
+
+__rust_helper bool rust_vsock_helper_sk_has_refs(const struct sock *sk)
+{
+	return refcount_read(&sk->sk_refcnt);
+}
+
+/* Waits until each task that was preempted has slept or gone to user space. */
+__rust_helper void rust_vsock_helper_wait_for_tasks(void)
+{
+	synchronize_rcu_tasks();
 }

@@ -25,14 +25,3 @@ __rust_helper u32 rust_vsock_helper_random_u32(void)
 {
 	return get_random_u32();
 }
-
-/* A socket that is in a table is freed after a grace period only. */
-__rust_helper void rust_vsock_helper_sk_set_rcu_free(struct sock *sk)
-{
-	sock_set_flag(sk, SOCK_RCU_FREE);
-}
-
-__rust_helper bool rust_vsock_helper_sk_get_unless_zero(struct sock *sk)
-{
-	return refcount_inc_not_zero(&sk->sk_refcnt);
-}

@@ -8,12 +8,14 @@ use crate::bindings;
 
 /// What an allocation may do to get its memory.
 ///
-/// [`kernel::alloc::Flags`] does not show its bits to other crates; these are the two contexts that
+/// [`kernel::alloc::Flags`] does not show its bits to other crates; these are the contexts that
 /// calls into C need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gfp {
     /// May sleep and reclaim.
     Kernel,
+    /// As `Kernel`, and waits for memory for as long as it takes: for small things only.
+    KernelNoFail,
     /// Does not sleep: for callers that hold a spinlock or are in an RCU read section.
     Atomic,
 }
@@ -24,6 +26,7 @@ impl Gfp {
     pub(crate) fn as_raw(self) -> bindings::gfp_t {
         match self {
             Gfp::Kernel => bindings::GFP_KERNEL,
+            Gfp::KernelNoFail => bindings::GFP_KERNEL | bindings::__GFP_NOFAIL,
             Gfp::Atomic => bindings::GFP_ATOMIC,
         }
     }

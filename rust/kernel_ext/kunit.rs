@@ -33,6 +33,8 @@ use kernel::{
     }, //
 };
 
+#[path = "kunit/deferred.rs"]
+mod deferred;
 #[path = "kunit/owner.rs"]
 mod owner;
 #[path = "kunit/skb.rs"]

@@ -9,6 +9,7 @@ use kernel::{
     prelude::*,
     sync::lock::{
         Backend,
+        Guard,
         Lock, //
     },
 };
@@ -18,6 +19,9 @@ pub struct SpinLockBhBackend;
 
 /// A spinlock that is also taken in softirq context.
 pub type SpinLockBh<T> = Lock<T, SpinLockBhBackend>;
+
+/// Evidence that a [`SpinLockBh`] is held.
+pub type SpinLockBhGuard<'a, T> = Guard<'a, T, SpinLockBhBackend>;
 
 // SAFETY: The `spinlock_t` ensures mutual exclusion; `relock` uses the default implementation.
 unsafe impl Backend for SpinLockBhBackend {

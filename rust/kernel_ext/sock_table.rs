@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table of sockets by the addresses of their connections, for lookups without a lock.
+//! A table of connections by their addresses, for lookups without a lock.
 //!
 //! The table of the AF_VSOCK core has one lock for all, and puts the connections of one peer to one
-//! port into one bucket. A lookup here costs the same whatever is in the table, and who looks for the
-//! connections of a peer does not meet those of others.
+//! port into one bucket. A lookup here costs the same whatever is in the table, and a search for the
+//! connections of a peer does not meet those of others, nor those of a peer with that CID in another
+//! namespace.
+//!
+//! The table has a reference to each connection in it and to its socket. A reader gets both without
+//! touching a count, for as long as it is in its RCU read section.
 //!
 //! C headers: [`include/linux/rculist.h`](srctree/include/linux/rculist.h),
 //! [`include/linux/jhash.h`](srctree/include/linux/jhash.h).
@@ -15,13 +19,13 @@ use crate::{
     net::Net,
     new_spinlock_bh,
     sock::{
-        LockedSock,
         SockAddr,
         VsockSock, //
     }, //
 };
 use core::{
     cell::UnsafeCell,
+    marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::{
@@ -38,14 +42,15 @@ use kernel::{
             Atomic, //
         },
         rcu,
-        Arc, //
+        Arc,
+        ArcBorrow, //
     }, //
 };
 
 /// Buckets by connection: about one connection each for ten thousand of them.
 const TUPLE_BUCKETS: usize = 8192;
 
-/// How many sockets [`Members`] takes out of the table at a time.
+/// How many connections [`Members`] takes out of the table at a time.
 const BATCH: usize = 32;
 
 /// What a connection is found by.
@@ -71,6 +76,24 @@ impl Key {
     }
 }
 
+/// Peers with which connections are mixed up unless their namespace is told apart, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope(usize);
+
+impl Scope {
+    /// Where `net` belongs to: namespaces in global mode belong together, others are for themselves.
+    ///
+    /// The mode of a namespace never changes.
+    pub fn of(net: &Net) -> Self {
+        // The address is a name only, as long as a socket of the namespace is in the table.
+        Self(if net.is_global() {
+            0
+        } else {
+            net.as_raw() as usize
+        })
+    }
+}
+
 /// The second link of a [`Node`], and what it is freed by.
 ///
 /// Only who has the lock of the table walks the lists of peers: when a node left its list, nobody looks
@@ -79,28 +102,33 @@ impl Key {
 union PeerLink {
     by_peer: bindings::hlist_node,
     /// From when the node was unlinked.
-    rcu: bindings::kvfree_rcu_head,
+    rcu: bindings::callback_head,
 }
 
 /// A member of the table.
 ///
-/// There is one for each connection: it is not to be larger than its 64 bytes.
-///
 /// # Invariants
 ///
-/// `peer` is `by_peer` until the node was unlinked. While the node is linked, `sock` points to a socket
-/// that is not freed before the node was unlinked and a grace period has passed.
+/// `peer` is `by_peer` until the node was unlinked. The node is freed when it was unlinked and a grace
+/// period has passed.
 #[repr(C)]
-struct Node {
+struct Node<T> {
     by_tuple: bindings::hlist_node,
     peer: PeerLink,
-    key: Key,
     /// The larger, the later it joined.
     number: u64,
-    sock: *mut bindings::vsock_sock,
+    member: Member<T>,
 }
 
-const _: () = assert!(size_of::<Node>() <= 64);
+/// What a [`Node`] says, which never changes.
+struct Member<T> {
+    key: Key,
+    sock: ARef<VsockSock>,
+    conn: Arc<T>,
+}
+
+// There is one for each connection.
+const _: () = assert!(size_of::<Node<()>>() <= 72);
 
 /// The connections with one peer, the latest first.
 ///
@@ -127,7 +155,7 @@ impl Peer {
 
 /// What the lock of the table protects.
 struct Peers {
-    by_cid: RBTree<u32, Peer>,
+    by_cid: RBTree<(u32, Scope), Peer>,
     /// The number of the next one to join.
     next: u64,
 }
@@ -141,12 +169,13 @@ struct Peers {
 ///
 /// The buckets are lists of linked [`Node`]s; they change only under `peers`' lock, which has a
 /// [`Peer`] for each CID that there is a connection with.
-#[pin_data]
-pub struct SockTable {
+#[pin_data(PinnedDrop)]
+pub struct SockTable<T: Send + Sync + 'static> {
     #[pin]
     peers: SpinLockBh<Peers>,
     seed: u32,
     tuples: Buckets<TUPLE_BUCKETS>,
+    _t: PhantomData<Arc<T>>,
 }
 
 /// Heads of lists, changed by writers while readers look at them.
@@ -177,9 +206,9 @@ impl<const N: usize> Buckets<N> {
 }
 
 // SAFETY: The nodes are allocated, and may be unlinked by any thread.
-unsafe impl Send for SockTable {}
+unsafe impl<T: Send + Sync + 'static> Send for SockTable<T> {}
 // SAFETY: By the type invariants, changes are serialized; readers follow RCU.
-unsafe impl Sync for SockTable {}
+unsafe impl<T: Send + Sync + 'static> Sync for SockTable<T> {}
 
 /// The nodes of a bucket.
 ///
@@ -187,10 +216,10 @@ unsafe impl Sync for SockTable {}
 ///
 /// `head` is a list of a [`SockTable`], whose nodes have their link at `offset`, and the caller is
 /// in an RCU read section, or has the table's lock, for all of the iteration.
-unsafe fn nodes(
+unsafe fn nodes<T>(
     head: *const bindings::hlist_head,
     offset: usize,
-) -> impl Iterator<Item = *const Node> {
+) -> impl Iterator<Item = *const Node<T>> {
     // Acquire: pairs with the release in `hlist_add_head_rcu()`.
     let load = |link: *const *mut bindings::hlist_node| {
         // SAFETY: By the safety requirements the link is valid; it is changed atomically.
@@ -206,11 +235,15 @@ unsafe fn nodes(
         // SAFETY: A linked node is not freed before the end of the read section.
         next = load(unsafe { &raw const (*link).next });
         // SAFETY: The link is at `offset` in a `Node`.
-        Some(unsafe { link.byte_sub(offset) }.cast::<Node>().cast_const())
+        Some(
+            unsafe { link.byte_sub(offset) }
+                .cast::<Node<T>>()
+                .cast_const(),
+        )
     })
 }
 
-impl SockTable {
+impl<T: Send + Sync + 'static> SockTable<T> {
     /// Makes an empty table.
     ///
     /// # Errors
@@ -227,6 +260,7 @@ impl SockTable {
                 ),
                 seed,
                 tuples: Buckets::new()?,
+                _t: PhantomData,
             }),
             GFP_KERNEL,
         )
@@ -240,82 +274,76 @@ impl SockTable {
         self.tuples.get(hash)
     }
 
-    /// Looks for the socket of a connection that `net` reaches, and returns a counted reference.
+    /// Looks for a connection of a socket that `net` reaches.
     ///
-    /// The socket may change until it is locked.
+    /// Context: any but interrupts.
     #[inline]
-    pub fn find(
-        &self,
+    pub fn find<'g>(
+        &'g self,
         key: Key,
         net: Option<&Net>,
-        _guard: &rcu::Guard,
-    ) -> Option<ARef<VsockSock>> {
-        let offset = core::mem::offset_of!(Node, by_tuple);
+        _guard: &'g rcu::Guard,
+    ) -> Option<Found<'g, T>> {
+        let offset = core::mem::offset_of!(Node<T>, by_tuple);
         // SAFETY: The bucket is one of tuples, and `_guard` is the read section.
-        for node in unsafe { nodes(self.tuple_bucket(key), offset) } {
-            // SAFETY: A node that is found is not freed before the end of the read section, and its
-            // key never changes.
-            if unsafe { (*node).key } != key {
-                continue;
-            }
-            // SAFETY: As above.
-            let sock = unsafe { (*node).sock };
-            // SAFETY: By the invariants of `Node`, the socket is not freed before the end of the read
-            // section.
-            let Some(sock) = (unsafe { get(sock) }) else {
-                continue;
-            };
-            if Net::reachable(Some(sock.net()), net) {
-                return Some(sock);
+        for node in unsafe { nodes::<T>(self.tuple_bucket(key), offset) } {
+            // SAFETY: A node that is found is not freed before the end of the read section. What changes
+            // of it are the links, of which this makes no use.
+            let member = unsafe { &(*node).member };
+            if member.key == key && Net::reachable(Some(member.sock.net()), net) {
+                return Some(Found {
+                    sock: &member.sock,
+                    conn: member.conn.as_arc_borrow(),
+                });
             }
         }
         None
     }
 
-    /// The sockets with a connection to `peer`, or to anybody, as counted references: those that are
-    /// there now, and do not leave before they are met.
+    /// The connections with `peer`, or with anybody: those that are there now, and do not leave
+    /// before they are met.
     ///
-    /// Needs no memory. The sockets may be locked meanwhile, and may leave the table.
-    pub fn members(self: &Arc<Self>, peer: Option<u32>) -> Members {
+    /// Needs no memory. The connections may leave the table meanwhile.
+    pub fn members(self: &Arc<Self>, peer: Option<(u32, Scope)>) -> Members<T> {
         let limit = self.peers.lock().next;
         Members {
             table: self.clone(),
             peer,
             limit,
-            at: Some((peer.unwrap_or(0), limit)),
+            at: Some((peer.unwrap_or((0, Scope(0))), limit)),
             batch: [const { None }; BATCH],
         }
     }
 
-    /// Puts a socket into the table, until the membership is dropped.
+    /// Puts a connection into the table, until the membership is dropped.
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn insert(self: &Arc<Self>, sock: &mut LockedSock<'_>, key: Key) -> Result<Membership> {
-        // INVARIANT: Only `Membership` unlinks the node; it is a part of the socket's state, which is
-        // dropped when the socket is destroyed: a grace period after its last reference is gone, at
-        // the earliest.
-        // SAFETY: The socket is valid and locked.
-        unsafe { bindings::sk_set_rcu_free(sock.as_sock()) };
+    pub fn insert(
+        self: &Arc<Self>,
+        sock: ARef<VsockSock>,
+        conn: Arc<T>,
+        key: Key,
+    ) -> Result<Membership<T>> {
+        let peer = (key.remote_cid, Scope::of(sock.net()));
         let node = KBox::new(
             Node {
                 by_tuple: pin_init::zeroed(),
                 peer: PeerLink {
                     by_peer: pin_init::zeroed(),
                 },
-                key,
                 number: 0,
-                sock: sock.as_raw(),
+                member: Member { key, sock, conn },
             },
             GFP_KERNEL,
         )?;
         let mut room = None;
         let (mut peers, head) = loop {
             let mut peers = self.peers.lock();
-            let head = match peers.by_cid.entry(key.remote_cid) {
+            let head = match peers.by_cid.entry(peer) {
                 Entry::Occupied(peer) => Some(peer.get().head()),
                 Entry::Vacant(place) => room
                     .take()
@@ -337,6 +365,7 @@ impl SockTable {
         // SAFETY: As above.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_tuple, self.tuple_bucket(key)) };
         drop(peers);
+        // INVARIANT: Just linked.
         Ok(Membership {
             table: self.clone(),
             node,
@@ -344,33 +373,50 @@ impl SockTable {
     }
 }
 
+/// A connection that was found, for as long as the read section lasts.
+pub struct Found<'g, T> {
+    /// Its socket.
+    pub sock: &'g VsockSock,
+    /// The connection.
+    pub conn: ArcBorrow<'g, T>,
+}
+
+#[pinned_drop]
+impl<T: Send + Sync + 'static> PinnedDrop for SockTable<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // The nodes that left are freed by our code, which may be about to be unloaded.
+        // SAFETY: FFI call without preconditions; the table is dropped where one may sleep.
+        unsafe { bindings::rcu_barrier() };
+    }
+}
+
 #[cfg(CONFIG_KUNIT = "y")]
-impl SockTable {
+impl<T: Send + Sync + 'static> SockTable<T> {
     /// How many connections the fullest bucket has.
     pub(crate) fn longest_bucket(&self) -> usize {
-        let offset = core::mem::offset_of!(Node, by_tuple);
+        let offset = core::mem::offset_of!(Node<T>, by_tuple);
         let _guard = self.peers.lock();
         let count = |bucket| {
             // SAFETY: The bucket is one of tuples, and the lock is held.
-            unsafe { nodes(self.tuples.get(bucket), offset) }.count()
+            unsafe { nodes::<T>(self.tuples.get(bucket), offset) }.count()
         };
         (0..TUPLE_BUCKETS as u32).map(count).max().unwrap_or(0)
     }
 }
 
-/// The sockets of a table, see [`SockTable::members`].
-pub struct Members {
-    table: Arc<SockTable>,
+/// Connections of a table, see [`SockTable::members`], as counted references.
+pub struct Members<T: Send + Sync + 'static> {
+    table: Arc<SockTable<T>>,
     /// Only those with a connection to this one.
-    peer: Option<u32>,
+    peer: Option<(u32, Scope)>,
     /// Only those with a smaller number, which joined before.
     limit: u64,
     /// Where to go on: at the sockets of this peer with smaller numbers, and then at the next peer.
-    at: Option<(u32, u64)>,
-    batch: [Option<ARef<VsockSock>>; BATCH],
+    at: Option<((u32, Scope), u64)>,
+    batch: [Option<(ARef<VsockSock>, Arc<T>)>; BATCH],
 }
 
-impl Members {
+impl<T: Send + Sync + 'static> Members<T> {
     /// Fills the batch, which is empty, and says whether there was anything to look at.
     ///
     /// Each time it goes on behind those that it met before, whether they left the table or not.
@@ -382,35 +428,31 @@ impl Members {
         let mut peers = self.table.peers.lock();
         let mut cursor = peers.by_cid.cursor_lower_bound_mut(&first);
         while let Some(here) = cursor {
-            let (&cid, peer) = here.current();
-            if self.peer.is_some_and(|only| only != cid) {
+            let (&who, peer) = here.current();
+            if self.peer.is_some_and(|only| only != who) {
                 break;
             }
-            let below = if cid == first {
+            let below = if who == first {
                 below_at_first
             } else {
                 self.limit
             };
-            let offset = core::mem::offset_of!(Node, peer);
+            let offset = core::mem::offset_of!(Node<T>, peer);
             // SAFETY: The list is one of a peer, and the lock is held.
-            for node in unsafe { nodes(peer.head(), offset) } {
+            for node in unsafe { nodes::<T>(peer.head(), offset) } {
                 // SAFETY: The lock keeps the node linked.
                 let number = unsafe { (*node).number };
                 if number >= below {
                     continue;
                 }
                 // SAFETY: As above.
-                let sock = unsafe { (*node).sock };
-                // SAFETY: By the invariants of `Node`, the socket is not freed while it is linked.
-                let Some(sock) = (unsafe { get(sock) }) else {
-                    continue;
-                };
+                let Member { sock, conn, .. } = unsafe { &(*node).member };
                 // There is room, see below.
                 if let Some(place) = room.next() {
-                    *place = Some(sock);
+                    *place = Some((sock.clone(), conn.clone()));
                 }
                 if room.len() == 0 {
-                    self.at = Some((cid, number));
+                    self.at = Some((who, number));
                     return true;
                 }
             }
@@ -420,8 +462,8 @@ impl Members {
     }
 }
 
-impl Iterator for Members {
-    type Item = ARef<VsockSock>;
+impl<T: Send + Sync + 'static> Iterator for Members<T> {
+    type Item = (ARef<VsockSock>, Arc<T>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -435,58 +477,53 @@ impl Iterator for Members {
     }
 }
 
-/// Takes a reference to a socket, unless its last one is gone.
+/// The membership of a connection in a [`SockTable`]; dropping it ends that.
 ///
-/// # Safety
-///
-/// The socket is not freed during the call.
-#[inline]
-unsafe fn get(sock: *mut bindings::vsock_sock) -> Option<ARef<VsockSock>> {
-    let sock = NonNull::new(sock)?;
-    // SAFETY: By the safety requirements; a `struct sock` is the first field.
-    if !unsafe { bindings::sk_get_unless_zero(sock.as_ptr().cast()) } {
-        return None;
-    }
-    // SAFETY: The reference is ours.
-    Some(unsafe { ARef::from_raw(sock.cast()) })
-}
-
-/// The membership of a socket in a [`SockTable`]; dropping it ends that.
-///
-/// It has no reference to the socket, whose state it is a part of.
+/// If it is forgotten, the connection and its socket stay for ever, and are found.
 ///
 /// # Invariants
 ///
 /// `node` is linked in `table`.
-pub struct Membership {
-    table: Arc<SockTable>,
-    node: NonNull<Node>,
+pub struct Membership<T: Send + Sync + 'static> {
+    table: Arc<SockTable<T>>,
+    node: NonNull<Node<T>>,
 }
 
 // SAFETY: The node is unlinked under the lock of the table, by whatever thread.
-unsafe impl Send for Membership {}
+unsafe impl<T: Send + Sync + 'static> Send for Membership<T> {}
 // SAFETY: There are no methods on `&Membership`.
-unsafe impl Sync for Membership {}
+unsafe impl<T: Send + Sync + 'static> Sync for Membership<T> {}
 
-impl Drop for Membership {
+impl<T: Send + Sync + 'static> Drop for Membership<T> {
     fn drop(&mut self) {
         let node = self.node.as_ptr();
+        // SAFETY: By the type invariants, the node is linked, and this never changes.
+        let member = unsafe { &(*node).member };
+        let peer = (member.key.remote_cid, Scope::of(member.sock.net()));
         let mut peers = self.table.peers.lock();
         // SAFETY: By the type invariants, the node is linked; the lock is held.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_tuple) };
         // SAFETY: As above.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).peer.by_peer) };
-        // SAFETY: The node is valid, and its key never changes.
-        let cid = unsafe { (*node).key.remote_cid };
-        let unused = match peers.by_cid.find_mut(&cid) {
+        let unused = match peers.by_cid.find_mut(&peer) {
             Some(peer) if peer.get().is_empty() => Some(peer.remove_node()),
             _ => None,
         };
         drop(peers);
         drop(unused);
-        // SAFETY: The node is not linked any more, and came from a `KBox`; readers may look at it
-        // until the grace period ends, and it is plain memory. The link to others of the peer is not looked
-        // at any more, since that took the lock.
-        unsafe { bindings::kvfree_call_rcu(&raw mut (*node).peer.rcu, node.cast()) };
+        // SAFETY: The node is not linked any more. The link to others of the peer is not looked at any
+        // more, since that took the lock.
+        unsafe { bindings::call_rcu(&raw mut (*node).peer.rcu, Some(free::<T>)) };
     }
+}
+
+/// # Safety
+///
+/// `head` is the `rcu` of a [`Node<T>`] that came from a `KBox` and was unlinked before a grace period.
+unsafe extern "C" fn free<T>(head: *mut bindings::callback_head) {
+    let offset = core::mem::offset_of!(Node<T>, peer);
+    // SAFETY: By the safety requirements.
+    let node = unsafe { head.byte_sub(offset) }.cast::<Node<T>>();
+    // SAFETY: By the safety requirements, nobody refers to it any more.
+    drop(unsafe { KBox::from_raw(node) });
 }

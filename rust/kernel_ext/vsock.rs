@@ -29,8 +29,10 @@ use crate::{
         VsockSock, //
     },
     sock_table::{
+        Found,
         Key,
         Membership,
+        Scope,
         SockTable, //
     }, //
 };
@@ -106,18 +108,18 @@ impl Kind {
 /// Where a transport is registered: a `static` for each implementation of [`Transport`].
 ///
 /// It is how a socket is recognised as one of this transport, and where its connections are found.
-pub struct TransportSlot {
+pub struct TransportSlot<T: Send + Sync + 'static> {
     transport: Atomic<*const bindings::vsock_transport>,
     /// From before the registration begins until after it ended.
-    table: RcuSlot<SockTable>,
+    table: RcuSlot<SockTable<T>>,
 }
 
 // SAFETY: The pointer is only compared.
-unsafe impl Send for TransportSlot {}
+unsafe impl<T: Send + Sync + 'static> Send for TransportSlot<T> {}
 // SAFETY: As above; it is accessed atomically.
-unsafe impl Sync for TransportSlot {}
+unsafe impl<T: Send + Sync + 'static> Sync for TransportSlot<T> {}
 
-impl TransportSlot {
+impl<T: Send + Sync + 'static> TransportSlot<T> {
     /// An empty slot.
     pub const fn new() -> Self {
         Self {
@@ -135,15 +137,20 @@ impl TransportSlot {
     }
 }
 
-impl TransportSlot {
+impl<T: Send + Sync + 'static> TransportSlot<T> {
+    /// Context: sleeps, for a grace period and for what follows those that began before.
     fn clear(&self) {
-        // Nobody is in the table: a member is a socket, and that has a reference to the module.
+        // Nothing is in the table: a member has a socket, and that a reference to the module.
         drop(self.table.swap(None));
         self.transport.store(core::ptr::null(), Release);
+        // The last user of a socket may be in the last instructions of ours, after the socket gave the
+        // module back: a timer that ended the close, or an owner that did what was left in the backlog.
+        // SAFETY: FFI call without preconditions.
+        unsafe { bindings::wait_for_tasks() };
     }
 }
 
-impl Default for TransportSlot {
+impl<T: Send + Sync + 'static> Default for TransportSlot<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -165,75 +172,69 @@ pub trait Transport: Send + Sync + 'static {
     const KIND: Kind;
 
     /// Where the transport is registered.
-    fn slot() -> &'static TransportSlot;
+    fn slot() -> &'static TransportSlot<Self::Conn>;
 
     /// Makes the state of a socket that is assigned to the transport.
-    fn init(sock: &mut LockedSock<'_>) -> Result<Arc<Self::Conn>>;
+    fn init(sock: &mut LockedSock) -> Result<Arc<Self::Conn>>;
 
     /// The socket is closed, or changes to another transport.
     ///
     /// May sleep for the time that `SO_LINGER` says.
-    fn release(sock: &mut LockedSock<'_>);
+    fn release(sock: &mut LockedSock);
+
+    /// The socket is about to have another transport, or none: from here on packets do not find it, and
+    /// nothing is left in its backlog. Not called for a socket that nobody refers to.
+    fn detach(sock: &mut LockedSock, conn: ArcBorrow<'_, Self::Conn>);
 
     /// Forgets what was not sent yet of a socket.
-    fn cancel(sock: &mut LockedSock<'_>) -> Result;
+    fn cancel(sock: &mut LockedSock) -> Result;
 
     /// Starts to connect to the remote address of the socket.
-    fn connect(sock: &mut LockedSock<'_>) -> Result;
+    fn connect(sock: &mut LockedSock) -> Result;
 
     /// Tells the peer that the user shut down directions of the connection.
-    fn shutdown(sock: &mut LockedSock<'_>, how: Shutdown) -> Result;
+    fn shutdown(sock: &mut LockedSock, how: Shutdown) -> Result;
 
     /// Takes bytes from the stream, or looks at them if `peek`. Returns how many.
     fn stream_dequeue(
-        sock: &mut LockedSock<'_>,
+        sock: &mut LockedSock,
         msg: &mut RecvMsg<'_>,
         len: usize,
         peek: bool,
     ) -> Result<usize>;
 
     /// Sends bytes of the stream, and returns how many.
-    fn stream_enqueue(
-        sock: &mut LockedSock<'_>,
-        msg: &mut SendMsg<'_>,
-        len: usize,
-    ) -> Result<usize>;
+    fn stream_enqueue(sock: &mut LockedSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize>;
 
     /// Bytes that can be received now.
-    fn stream_has_data(sock: &mut LockedSock<'_>) -> usize;
+    fn stream_has_data(sock: &mut LockedSock) -> usize;
 
     /// Bytes that can be sent now.
     ///
     /// Who sends waits until this is not 0, then calls `stream_enqueue` or `seqpacket_enqueue`, and
     /// does both again until the whole message was taken.
-    fn stream_has_space(sock: &mut LockedSock<'_>) -> usize;
+    fn stream_has_space(sock: &mut LockedSock) -> usize;
 
     /// The user begins to send a message. If it gives up one half-way, there is no call for that.
-    fn send_begins(sock: &mut LockedSock<'_>);
+    fn send_begins(sock: &mut LockedSock);
 
     /// Takes a whole message, or looks at it if `peek`. Returns its real length.
-    fn seqpacket_dequeue(
-        sock: &mut LockedSock<'_>,
-        msg: &mut RecvMsg<'_>,
-        peek: bool,
-    ) -> Result<usize>;
+    fn seqpacket_dequeue(sock: &mut LockedSock, msg: &mut RecvMsg<'_>, peek: bool)
+        -> Result<usize>;
 
     /// Sends a message, or a part of it, and returns how many bytes.
-    fn seqpacket_enqueue(
-        sock: &mut LockedSock<'_>,
-        msg: &mut SendMsg<'_>,
-        len: usize,
-    ) -> Result<usize>;
+    fn seqpacket_enqueue(sock: &mut LockedSock, msg: &mut SendMsg<'_>, len: usize)
+        -> Result<usize>;
 
     /// Whole messages that can be received now.
-    fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32;
+    fn seqpacket_has_data(sock: &mut LockedSock) -> u32;
 
     /// Takes what was received as a buffer, for a socket in a BPF sockmap.
     ///
     /// # Errors
     ///
     /// `EAGAIN` if there is nothing.
-    fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>>;
+    fn read_skb(sock: &mut LockedSock) -> Result<SkBuff<()>>;
 
     /// Whether a socket may connect to `addr`; the socket may be unlocked and without a transport.
     fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool;
@@ -242,10 +243,10 @@ pub trait Transport: Send + Sync + 'static {
     fn seqpacket_allow(sock: &VsockSock, cid: u32) -> bool;
 
     /// The user changes the buffer size; the transport may make it smaller.
-    fn buffer_size_changed(sock: &mut LockedSock<'_>, size: &mut u64);
+    fn buffer_size_changed(sock: &mut LockedSock, size: &mut u64);
 
     /// The user sets `SO_RCVLOWAT`.
-    fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result;
+    fn rcvlowat_changed(sock: &mut LockedSock, lowat: usize) -> Result;
 
     /// Bytes that were not handed to the peer yet. The socket may be unlocked.
     fn unsent_bytes(conn: ArcBorrow<'_, Self::Conn>) -> usize;
@@ -368,52 +369,43 @@ impl<T: Transport> PinnedDrop for Registration<T> {
     }
 }
 
-impl<'a> LockedSock<'a> {
+impl LockedSock {
     /// Says whether the socket is assigned to the transport `T`.
     #[inline]
     pub fn is_on<T: Transport>(&self) -> bool {
         // SAFETY: By the type invariants, the socket is valid; the lock protects the field.
-        let transport = unsafe { (*self.vsk).transport };
+        let transport = unsafe { (*self.vsk()).transport };
         !transport.is_null() && core::ptr::eq(transport, T::slot().get())
     }
 
     /// The state that the transport `T` has for the socket, or nothing if the socket is not
     /// assigned to it.
     #[inline]
-    pub fn conn<T: Transport>(&self) -> Option<ArcBorrow<'a, T::Conn>> {
+    pub fn conn<T: Transport>(&self) -> Option<ArcBorrow<'_, T::Conn>> {
         if !self.is_on::<T>() {
             return None;
         }
         // SAFETY: `is_on` says that the state was put in place by `Shim::<T>::init`. It is taken away
         // by `destruct` only, which the core calls with the lock held, when it assigns another
-        // transport (this task does not do that while it has a `LockedSock`: see
-        // `assign_transport`), or when the socket is destroyed.
-        unsafe { Shim::<T>::state(self.vsk) }
-    }
-
-    /// Checks the source of a packet that arrived on transport `T` against the peer of the socket.
-    ///
-    /// Not for listeners.
-    #[doc(alias = "vsock_check_source")]
-    #[inline]
-    pub fn check_source<T: Transport>(&self, src: SockAddr) -> bool {
-        let transport = T::slot().get();
-        if transport.is_null() {
-            return false;
-        }
-        let src = src.to_c();
-        // SAFETY: The socket is valid and locked, the transport is registered.
-        unsafe { bindings::vsock_check_source(self.vsk, transport, &src) }
+        // transport, or when the socket is destroyed: not while this is borrowed.
+        unsafe { Shim::<T>::state(self.vsk()) }
     }
 }
 
-/// Looks for the socket of a connection on transport `T`, in the namespaces that `net` reaches.
+/// Calls `f` with the connection on transport `T` that `key` stands for, of a socket that `net` reaches;
+/// nothing if there is none.
 ///
-/// Returns a counted reference. The socket may change until it is locked.
+/// Context: any but interrupts. `f` runs in an RCU read section.
 #[inline]
-pub fn find_connection<T: Transport>(key: Key, net: Option<&Net>) -> Option<ARef<VsockSock>> {
+pub fn with_connection<T: Transport, R>(
+    key: Key,
+    net: Option<&Net>,
+    f: impl FnOnce(Found<'_, T::Conn>) -> R,
+) -> Option<R> {
     let guard = rcu::read_lock();
-    T::slot().table.load(&guard)?.find(key, net, &guard)
+    let table = T::slot().table.load(&guard)?;
+    let found = table.find(key, net, &guard)?;
+    Some(f(found))
 }
 
 /// Looks for a socket that is bound to `addr`: a listener, or one that connects.
@@ -430,22 +422,29 @@ pub fn find_bound(addr: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> 
     NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
 }
 
-/// The sockets with a connection on transport `T` to `peer`, or to anybody; also those that only try
-/// to connect. Counted references, to sockets that are there when this is called.
-pub fn connections<T: Transport>(peer: Option<u32>) -> impl Iterator<Item = ARef<VsockSock>> {
+/// The connections on transport `T` with `peer`, or with anybody; also those that a user only tries to
+/// make. Counted references, to what is there when this is called.
+pub fn connections<T: Transport>(
+    peer: Option<(u32, Scope)>,
+) -> impl Iterator<Item = (ARef<VsockSock>, Arc<T::Conn>)> {
     let table = T::slot().table.get();
     table.into_iter().flat_map(move |table| table.members(peer))
 }
 
-/// Makes the socket found by [`find_connection`], until the membership is dropped.
+/// Makes a connection found by [`with_connection`], until the membership is dropped.
 ///
 /// Context: may sleep.
 ///
 /// # Errors
 ///
 /// `ENOMEM`, `ENODEV` if the transport is not registered.
-pub fn join<T: Transport>(sock: &mut LockedSock<'_>, key: Key) -> Result<Membership> {
-    T::slot().table.get().ok_or(ENODEV)?.insert(sock, key)
+pub fn join<T: Transport>(
+    sock: &VsockSock,
+    conn: Arc<T::Conn>,
+    key: Key,
+) -> Result<Membership<T::Conn>> {
+    let table = T::slot().table.get().ok_or(ENODEV)?;
+    table.insert(sock.into(), conn, key)
 }
 
 /// Says whether a CID belongs to this machine.

@@ -44,7 +44,7 @@ impl<'a> Completion<'a> {
     /// # Errors
     ///
     /// `ENOMEM`, also if the limit of the user is reached.
-    pub fn new(sock: &mut LockedSock<'_>, msg: &SendMsg<'a>, len: usize) -> Result<Option<Self>> {
+    pub fn new(sock: &LockedSock, msg: &SendMsg<'a>, len: usize) -> Result<Option<Self>> {
         if !msg.wants_zerocopy() {
             return Ok(None);
         }

@@ -23,6 +23,7 @@ use kernel_ext::{
 };
 use virtio_transport_common::{
     Carrier,
+    Conn,
     Orphans,
     TxPacket, //
 };
@@ -31,7 +32,7 @@ use vsock_proto::addr::{
     Cid, //
 };
 
-static SLOT: TransportSlot = TransportSlot::new();
+static SLOT: TransportSlot<Conn> = TransportSlot::new();
 
 /// The carrier of packets between the host and its guests.
 ///
@@ -42,7 +43,7 @@ pub(crate) struct Host;
 impl Carrier for Host {
     const KIND: Kind = Kind::HostToGuest;
 
-    fn slot() -> &'static TransportSlot {
+    fn slot() -> &'static TransportSlot<Conn> {
         &SLOT
     }
 
@@ -70,12 +71,12 @@ impl Carrier for Host {
         with_device(cid, net, |device| device.send(packet)).unwrap_or(Err(ENODEV))
     }
 
-    fn orphans(sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
+    fn orphans(sock: &LockedSock) -> Option<Arc<Orphans>> {
         let cid = Cid::new(sock.remote_addr().cid);
         with_device(cid, Some(sock.net()), |device| device.orphans.clone())
     }
 
-    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+    fn cancel(sock: &mut LockedSock) -> Result {
         let cid = Cid::new(sock.remote_addr().cid);
         with_device(cid, Some(sock.net()), |device| {
             device.queue.purge_socket(sock);

@@ -34,7 +34,6 @@ use kernel_ext::{
     owner_mm::InOwnerMm,
     peek::Peek,
     ratelimit::RateLimit,
-    sock::LockedSock,
     vsock::cid_in_use, //
 };
 use vhost_core::{
@@ -52,6 +51,7 @@ use vhost_core::{
 use virtio_transport_common::{
     reset_connections,
     Orphans,
+    Peers,
     SendQueue,
     TxPacket, //
 };
@@ -324,10 +324,8 @@ impl VhostVsock {
     /// Context: sleeps, locks sockets.
     pub(crate) fn cut_off(&self) {
         self.queue.purge_all();
-        let cid = self.cid();
-        reset_connections::<Host>(Some(Cid::new(cid)), |sock| {
-            sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
-        });
+        let peer = Peers::One(Cid::new(self.cid()), self.net());
+        reset_connections::<Host>(peer, |_, _| true);
     }
 
     /// The file was closed, by the owner or by whoever had it last.
@@ -358,16 +356,14 @@ impl VhostVsock {
 
     /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
     fn reset_gone(&self, member: &Member) {
-        let gone = |sock: &LockedSock<'_>| {
-            with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
-        };
+        let gone = |cid: Cid, net: &Net| with_device(cid, Some(net), |_| ()).is_none();
         if member.before_is_full {
-            return reset_connections::<Host>(None, gone);
+            return reset_connections::<Host>(Peers::All, gone);
         }
         for cid in &member.before {
-            reset_connections::<Host>(Some(*cid), gone);
+            reset_connections::<Host>(Peers::One(*cid, self.net()), gone);
         }
-        reset_connections::<Host>(Some(Cid::new(self.cid())), gone);
+        reset_connections::<Host>(Peers::One(Cid::new(self.cid()), self.net()), gone);
     }
 }
 

@@ -102,6 +102,7 @@ impl VhostVsock {
     fn drain(&self, tx: &mut Active<'_>) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
+        let mut scratch = Scratch([0; HEADER_LEN + SMALL]);
         let mut budget = Budget::new(PACKETS, BYTES);
         // Once: a worker that dies resets all connections.
         let reachable = self.is_reachable(&rcu::read_lock());
@@ -119,7 +120,7 @@ impl VhostVsock {
             let Some(chain) = tx.pop()? else {
                 return Ok(Run::Done);
             };
-            let packet = match take(&chain) {
+            let packet = match take(&chain, &mut scratch) {
                 Ok(packet) => packet,
                 Err(refused @ (Refused::Malformed | Refused::Unreadable(_))) => {
                     self.stats.malformed.add(1);
@@ -153,7 +154,7 @@ impl VhostVsock {
     }
 
     /// Gives a packet to the socket that it is for, if it comes from where it says and is for us.
-    fn accept(&self, mut packet: RxPacket) {
+    fn accept(&self, mut packet: RxPacket<'_>) {
         packet.deliver_tap();
         if self.is_addressed(packet.header()) {
             receive::<Host>(packet, Some(self.net()));
@@ -169,8 +170,18 @@ impl VhostVsock {
     }
 }
 
+/// Packets with a payload up to this size are read at once, and their payload is copied from there; others
+/// get a buffer.
+const SMALL: usize = 512;
+
+/// Private memory for a small packet.
+struct Scratch([u8; HEADER_LEN + SMALL]);
+
 /// Copies a packet out of a chain.
-fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
+fn take<'s>(
+    chain: &Chain<'_, '_>,
+    scratch: &'s mut Scratch,
+) -> core::result::Result<RxPacket<'s>, Refused> {
     let len = chain.readable_len();
     let Some(room) = len.checked_sub(HEADER_LEN) else {
         return Err(Refused::Malformed);
@@ -179,6 +190,17 @@ fn take(chain: &Chain<'_, '_>) -> core::result::Result<RxPacket, Refused> {
         return Err(Refused::Malformed);
     }
 
+    if let Some(bytes) = scratch.0.get_mut(..len) {
+        // If it fails, the header may be readable all the same.
+        if chain.read_at(0, bytes).is_ok() {
+            let (header, rest) =
+                Header::read_from_prefix(&*bytes).map_err(|_| Refused::Malformed)?;
+            let payload = rest
+                .get(..header.len() as usize)
+                .ok_or(Refused::Malformed)?;
+            return RxPacket::of_bytes(header, payload).map_err(|_| Refused::Malformed);
+        }
+    }
     let mut header = Header::new_zeroed();
     if chain.read_at(0, header.as_mut_bytes()).is_err() {
         return Err(Refused::Malformed);

@@ -1,161 +1,333 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a connection.
+//! The end of a connection, and what its socket is told of it.
+//!
+//! A connection ends at once, whatever its socket is doing: its link is [ended](vsock_proto::link::Link::end)
+//! with the gate shut, packets do not find it any more. The socket learns it by [`settle`], which waits for
+//! nobody.
 
 use crate::{
-    conn::Control,
-    ops::{
+    carrier::{
+        conn_of,
         Carrier,
         Over, //
     },
-    recv::{
-        self,
-        proto_shutdown,
-        proto_state, //
+    conn::{
+        Conn,
+        Control, //
     },
-    send, //
+    control,
+    convert::{
+        sock_shutdown,
+        wire_shutdown, //
+    },
+    packet::TxPacket,
+    tables, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 use kernel_ext::{
+    net::Net,
     sock::{
         LockedSock,
         OnCloseTimeout,
         Shutdown,
-        SockState, //
+        SockState,
+        Token,
+        VsockSock, //
     },
-    sock_table::Key,
+    sock_table::Scope,
     vsock, //
 };
 use vsock_proto::{
     addr::Cid,
-    conn::CloseAction,
-    header::ShutdownFlags, //
+    conn::{
+        CloseAction,
+        State, //
+    },
+    header::ShutdownFlags,
+    link::End, //
 };
 
 /// How long a socket that the user closed waits for the RST of its peer, in seconds.
 const CLOSE_TIMEOUT: c_ulong = 8;
 
+/// Tells a socket what happened to its connection: now if nobody has the socket, else when its owner
+/// lets go.
+///
+/// Context: may sleep, but waits for no user and no peer. The gate is open.
+pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
+    let mut token = None;
+    loop {
+        let mut gate = conn.gate();
+        // If the socket is on its way to another transport, it has no use for this.
+        if !gate.attached || !gate.link.has_news() || gate.deferred {
+            return;
+        }
+        match sock.lock_or_defer(&mut token, usize::MAX) {
+            Ok(Some(mut locked)) => {
+                drop(gate);
+                tell::<C>(&mut locked);
+                return;
+            }
+            Ok(None) => {
+                gate.deferred = true;
+                return;
+            }
+            Err(_) => drop(gate),
+        }
+        // INVARIANT: As the connection is attached, the socket has the module until the backlog was run: see
+        // `detach()`.
+        token = Some(Token::new_no_fail(|sock, _| tell::<C>(sock)));
+    }
+}
+
+/// Tells a locked socket what happened to its connection.
+///
+/// Context: may sleep.
+pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
+    let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
+        return;
+    };
+    let mut gate = conn.gate();
+    gate.deferred = false;
+    let news = gate.link.take_news();
+    let (how, local_cid) = (gate.link.peer_shutdown(), gate.ends.local_cid);
+    drop(gate);
+
+    if news.local_cid {
+        sock.set_local_cid(local_cid.get());
+    }
+    // Unless the user gave up just now.
+    if news.connected && sock.state() == SockState::SynSent {
+        sock.set_connected();
+        sock.insert_connected();
+        sock.state_change();
+    }
+    if news.shutdown {
+        sock.set_peer_shutdown(sock_shutdown(how));
+        if how.is_both() && news.end.is_none() {
+            sock.remove_from_tables();
+        }
+        sock.state_change();
+    }
+    match news.end {
+        Some(End::Closed) => do_close::<C>(sock, &conn),
+        Some(End::Failed(err)) => fail(sock, err),
+        Some(End::Lost(err)) => lose::<C>(sock, &conn, err),
+        None => (),
+    }
+    if news.readable {
+        sock.data_ready();
+    }
+}
+
 /// The peer is gone: what was received may still be read, and nothing more is sent.
-pub(crate) fn do_close<C: Carrier>(sock: &mut LockedSock<'_>) {
+fn do_close<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
     sock.set_done();
     sock.set_peer_shutdown(Shutdown::BOTH);
-    forget_peer::<C>(sock);
-    if !recv::has_unread::<C>(sock) {
+    if conn.unread() == 0 {
         sock.set_state(SockState::Closing);
     }
     sock.state_change();
 
     // The user closed the socket already, and this is what the timer was for.
     if let Some(timer) = sock.cancel_close() {
-        remove::<C>(sock);
+        remove::<C>(sock, conn);
         // Not the last reference: the caller has one, since the socket is locked.
         drop(timer);
     }
 }
 
-/// By what packets of the peer find the socket.
-fn key_of<C: Carrier>(sock: &LockedSock<'_>) -> Key {
-    let mut remote = sock.remote_addr();
-    remote.cid = C::peer_cid(Cid::new(remote.cid)).get();
-    Key::new(remote, sock.local_addr())
-}
-
-/// Lets packets of the peer find the socket.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(crate) fn join_tables<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
-    let membership = vsock::join::<Over<C>>(sock, key_of::<C>(sock))?;
-    send::conn_of::<C>(sock)?.set_membership(sock, Some(membership));
-    Ok(())
-}
-
-/// Packets do not find the socket any more: the next connection may have the same addresses.
-pub(crate) fn forget_peer<C: Carrier>(sock: &mut LockedSock<'_>) {
-    if let Some(conn) = sock.conn::<Over<C>>() {
-        conn.set_membership(sock, None);
+/// The attempt to connect failed.
+fn fail(sock: &mut LockedSock, err: Error) {
+    if sock.state() != SockState::SynSent {
+        return;
     }
-}
-
-/// As [`forget_peer`], and the socket is not one of the core's connections any more.
-pub(crate) fn leave_tables<C: Carrier>(sock: &mut LockedSock<'_>) {
-    forget_peer::<C>(sock);
+    sock.set_state(SockState::Close);
     sock.remove_from_tables();
+    sock.report_error(err);
 }
 
-/// Whether packets of the peer find another socket, that of the next connection between the ports.
-pub(crate) fn is_replaced<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
-    let conn = sock.conn::<Over<C>>();
-    let is_member = conn.is_some_and(|conn| conn.is_member(sock));
-    !is_member && vsock::find_connection::<Over<C>>(key_of::<C>(sock), Some(sock.net())).is_some()
+/// The connection was lost. A user of a `SOCK_STREAM` socket gets the error after what was received; the
+/// core gives it to one of a `SOCK_SEQPACKET` socket instead of each message.
+fn lose<C: Carrier>(sock: &mut LockedSock, conn: &Conn, err: Error) {
+    if sock.state() == SockState::SynSent {
+        // Or the next attempt would find its REQUEST sent already, to where this one was for.
+        let _ = C::cancel(sock);
+        fail(sock, err);
+        return;
+    }
+    if sock.state() == SockState::Established && !sock.close_is_scheduled() {
+        // It stays established for the core, which would tell a reader of an orderly end otherwise.
+        sock.set_done();
+        sock.set_peer_shutdown(Shutdown::BOTH);
+    } else {
+        do_close::<C>(sock, conn);
+    }
+    sock.report_error(err);
 }
 
-/// Forgets what nobody will read. The peer does not get its credit back: there is nobody to send to.
-pub(crate) fn purge_unread<C: Carrier>(sock: &mut LockedSock<'_>) {
-    if let Some(conn) = sock.conn::<Over<C>>() {
-        if let Ok(rx) = conn.rx(sock) {
-            rx.purge();
+/// Ends a connection, or the attempt to make one, with an error for its user. With `reset` the peer is told.
+///
+/// Context: may sleep, but waits for no user and no peer. The gate is open; the socket may be locked.
+pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, reset: bool) {
+    let mut gate = conn.gate();
+    if !gate.link.end(End::Lost(err)) {
+        return;
+    }
+    let membership = gate.membership.take();
+    drop(gate);
+    if reset {
+        // Without memory for it, the peer learns it when it sends something.
+        let _ = control::send::<C>(sock, conn, Control::Rst, true);
+    }
+    drop(membership);
+    settle::<C>(sock, conn);
+}
+
+/// Whose connections are void.
+#[derive(Clone, Copy)]
+pub enum Peers<'a> {
+    /// Those with a CID, of sockets in the namespaces that this one stands for.
+    One(Cid, &'a Net),
+    /// All.
+    All,
+}
+
+/// Resets the connections of carrier `C` for which `gone` is true: it is asked with the CID of the peer and
+/// the namespace of the socket. Their users get `ECONNRESET`, and so do those that still try to connect.
+///
+/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are
+/// not touched.
+///
+/// Context: may sleep, but waits for no user: it ends in a time that depends on how many connections
+/// there are only.
+pub fn reset_connections<C: Carrier>(peers: Peers<'_>, mut gone: impl FnMut(Cid, &Net) -> bool) {
+    let peer = match peers {
+        Peers::One(cid, net) => Some((cid.get(), Scope::of(net))),
+        Peers::All => None,
+    };
+    for (sock, conn) in vsock::connections::<Over<C>>(peer) {
+        let cid = conn.gate().ends.peer.cid;
+        if gone(cid, sock.net()) {
+            end::<C>(&sock, &conn, ECONNRESET, false);
         }
     }
 }
 
+/// Resets the connection of a packet that cannot be sent, and tells the peer. The user gets
+/// `ECONNRESET`.
+///
+/// The packet was [`cut`](TxPacket::cut) before.
+///
+/// Context: as for [`reset_connections`].
+pub fn abort_connection<C: Carrier>(packet: TxPacket) {
+    if let (Some(sock), Some(conn)) = (packet.sender(), packet.conn()) {
+        end::<C>(&sock, conn, ECONNRESET, true);
+    }
+}
+
 /// Forgets what nobody will read, and leaves the tables.
-fn remove<C: Carrier>(sock: &mut LockedSock<'_>) {
-    purge_unread::<C>(sock);
-    leave_tables::<C>(sock);
+fn remove<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
+    conn.discard();
+    conn.gate().link.release();
+    tables::leave::<C>(sock);
+}
+
+/// A connection that no user has is over, and its peer is told elsewhere.
+pub(crate) fn abandon<C: Carrier>(sock: &mut LockedSock) {
+    let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
+        return;
+    };
+    sock.set_done();
+    remove::<C>(sock, &conn);
+}
+
+/// The core gives up to connect, or what was to be sent.
+pub(crate) fn cancel<C: Carrier>(sock: &mut LockedSock) -> Result {
+    if sock.state() != SockState::Established {
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        let state = match sock.state() {
+            SockState::Closing => State::Closing,
+            _ => State::Closed,
+        };
+        // The peer may have answered just now, and nobody was told.
+        if conn.gate().link.give_up(state) {
+            let _ = control::send::<C>(sock, &conn, Control::Rst, false);
+        }
+        tables::leave::<C>(sock);
+    }
+    C::cancel(sock)
 }
 
 /// The user closed the socket, or connects it to somewhere else.
 ///
 /// Context: may sleep for `SO_LINGER`.
-pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
-    let ctx = recv::local::<C>(sock);
-    let state = sock.state();
-    let told = proto_shutdown(sock.shutdown());
-    match vsock_proto::conn::close(proto_state(state), &ctx, told) {
+pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
+    tell::<C>(sock);
+    let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
+        return;
+    };
+    let gate = conn.gate();
+    let (state, ctx) = (gate.link.state(), gate.local());
+    drop(gate);
+    match vsock_proto::conn::close(state, &ctx, wire_shutdown(sock.shutdown())) {
         CloseAction::RemoveNow => {
-            if state == SockState::SynSent {
+            if state == State::Connecting {
                 // Or they would stay for as long as the peer does not take them.
                 let _ = C::cancel(sock);
             }
         }
         CloseAction::ResetAndRemove => {
             // Since the peer has ended the connection, there may be another one between the ports.
-            if !is_replaced::<C>(sock) {
-                let _ = send::control::<C>(sock, Control::Rst, false);
+            if !tables::is_replaced::<C>(sock, &conn) {
+                let _ = control::send::<C>(sock, &conn, Control::Rst, false);
             }
         }
         CloseAction::ShutdownThenWait { send_shutdown } => {
             if send_shutdown {
                 let what = Control::Shutdown(ShutdownFlags::BOTH);
-                let _ = send::control::<C>(sock, what, false);
+                let _ = control::send::<C>(sock, &conn, what, false);
             }
             sock.linger();
-            if !sock.is_done() && leave_behind::<C>(sock) {
-                purge_unread::<C>(sock);
+            if !conn.is_done() && leave_behind::<C>(sock, &conn) {
+                conn.discard();
                 sock.schedule_close::<CloseTimer<C>>(CLOSE_TIMEOUT);
                 return;
             }
         }
     }
     if sock.send_memory() > 0 {
-        leave_behind::<C>(sock);
+        leave_behind::<C>(sock, &conn);
     }
     sock.set_done();
-    remove::<C>(sock);
+    remove::<C>(sock, &conn);
+}
+
+/// The socket gets another transport: what packets and the backlog have of it ends.
+pub(crate) fn detach(sock: &mut LockedSock, conn: &Conn) {
+    let mut gate = conn.gate();
+    gate.link.release();
+    gate.attached = false;
+    let membership = gate.membership.take();
+    drop(gate);
+    drop(membership);
+    sock.flush_backlog();
 }
 
 /// Counts a closed socket, and its packets that the peer did not take, as left behind. If there are
 /// too many of these already, its packets are dropped, and the result is false: nobody is to wait for
 /// the peer.
-fn leave_behind<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
-    let (Ok(conn), Some(orphans)) = (send::conn_of::<C>(sock), C::orphans(sock)) else {
+fn leave_behind<C: Carrier>(sock: &mut LockedSock, conn: &Conn) -> bool {
+    let Some(orphans) = C::orphans(sock) else {
         return true;
     };
     C::reap(false);
     let memory = sock.send_memory();
-    let room = conn.set_orphan(sock, || orphans.adopt(memory));
+    let room = conn.set_orphan(|| orphans.adopt(memory));
     if !room {
         // The peer does not read; it learns that the connection is gone when it sends something.
         let _ = C::cancel(sock);
@@ -167,11 +339,15 @@ fn leave_behind<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
 struct CloseTimer<C: Carrier>(core::marker::PhantomData<C>);
 
 impl<C: Carrier> OnCloseTimeout for CloseTimer<C> {
-    fn close_timeout(sock: &mut LockedSock<'_>) {
-        if !sock.is_done() {
-            let _ = send::control::<C>(sock, Control::Rst, false);
-            do_close::<C>(sock);
+    fn close_timeout(sock: &mut LockedSock) {
+        let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
+            return;
+        };
+        let ended = conn.gate().link.end(End::Closed);
+        if ended {
+            let _ = control::send::<C>(sock, &conn, Control::Rst, false);
         }
-        remove::<C>(sock);
+        tell::<C>(sock);
+        remove::<C>(sock, &conn);
     }
 }

@@ -1,11 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state that the protocol has for a socket.
+//! The state that the protocol has for a socket, behind a gate.
+//!
+//! # The gate
+//!
+//! All that a packet of the peer changes at once is under a spinlock of the connection, the *gate*: credit,
+//! what was received, and where the connection stands. No lock of a socket is waited for: a packet is
+//! taken, counted and answered whatever a user does with the socket.
+//!
+//! What the socket has to be told of waits in the gate ([`Link`]) until somebody has the socket lock: see
+//! [`close::settle`](crate::close::settle).
+//!
+//! # Lock order
+//!
+//! Socket lock < gate < `slock` of the socket (the spinlock inside of the socket lock, which is only tried
+//! with the gate held). Nothing that sleeps is done with the gate held, and nothing of a peer or a user waited
+//! for.
 
 use crate::{
+    convert::wire_type,
     orphans::Orphan,
-    rx_queue::RxQueue,
-    send::wire_type, //
+    rx_queue::RxQueue, //
 };
 use kernel::{
     prelude::*,
@@ -18,16 +33,28 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    lock::SpinLockBh,
+    lock::{
+        SpinLockBh,
+        SpinLockBhGuard, //
+    },
     new_spinlock_bh,
     peek::Peek,
     sock::{
         LockedSock,
-        SockLocked, //
+        VsockSock, //
     },
     sock_table::Membership, //
 };
 use vsock_proto::{
+    addr::{
+        Addr,
+        Cid,
+        Port, //
+    },
+    conn::{
+        Local,
+        State, //
+    },
     credit::{
         CreditChange,
         CreditError,
@@ -39,8 +66,10 @@ use vsock_proto::{
         Header,
         Op,
         ShutdownFlags,
+        SocketType,
         MAX_BUF_SIZE, //
-    }, //
+    },
+    link::Link, //
 };
 
 /// A packet without payload of which a connection needs at most one at a time in a queue.
@@ -75,7 +104,7 @@ impl Control {
         }
     }
 
-    /// The bit of the kind in [`Books::queued`]; none if any number of them may be in a queue.
+    /// The bit of the kind in [`Gate::queued`]; none if any number of them may be in a queue.
     fn bit(self) -> u8 {
         match self {
             Control::Request => 1,
@@ -88,119 +117,201 @@ impl Control {
     }
 }
 
-/// Books of a connection; under a lock of their own, as packets are sent from workers that must not
-/// wait for the socket lock.
-struct Books {
-    tx: TxCredit,
-    rx: RxCredit,
+/// The addresses of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) local_port: Port,
+    /// The CID by which the socket knows this side; it may change with a reset of the transport.
+    /// [`Cid::ANY`] if the socket does not know one.
+    pub(crate) local_cid: Cid,
+    pub(crate) peer: Addr,
+}
+
+/// What the gate of a [`Conn`] protects.
+pub(crate) struct Gate {
+    pub(crate) link: Link<Error>,
+    pub(crate) ends: Ends,
+    pub(crate) tx: TxCredit,
+    pub(crate) rx: RxCredit,
+    /// What was received.
+    pub(crate) queue: RxQueue,
+    /// Length of the message that waits until all of it can be sent, see
+    /// [`send::message`](crate::send::message); 0 if there is none.
+    waiting: u32,
     /// The kinds of [`Control`] that are in a queue.
     queued: u8,
     /// What the queued [`Control::Shutdown`] says.
     shutdown: ShutdownFlags,
-}
-
-/// What the lock of the socket protects.
-struct Owned {
-    rx: RxQueue,
-    /// Length of the message that waits until all of it can be sent, see [`crate::send::message`]; 0
-    /// if there is none.
-    waiting: u32,
-    /// While the socket is connected, or tries to connect.
-    membership: Option<Membership>,
+    /// The user closed the socket: what comes now is not kept.
+    pub(crate) discard: bool,
+    /// The socket has this connection for its state.
+    pub(crate) attached: bool,
+    /// A token in the backlog of the socket is going to tell it the news.
+    pub(crate) deferred: bool,
+    /// While packets of the peer find the connection.
+    pub(crate) membership: Option<Membership<Conn>>,
     /// From when the user closed the socket on, until all of its packets are gone.
     orphan: Option<Orphan>,
 }
 
+impl Gate {
+    /// What the protocol has to know of the connection.
+    pub(crate) fn local(&self) -> Local {
+        self.link.local(self.queue.bytes() > 0)
+    }
+
+    /// Takes the credit in a packet of the peer.
+    #[inline]
+    pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {
+        self.tx.peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
+    }
+
+    /// Returns credit for bytes that the user read, and says whether the peer should be told.
+    #[inline]
+    pub(crate) fn release(&mut self, len: u32, lowat: usize) -> bool {
+        self.rx.release(len);
+        let lowat = u32::try_from(lowat).unwrap_or(u32::MAX);
+        self.rx.update_after_read(&self.tx, lowat)
+    }
+
+    /// Whether a reader that waits for `lowat` bytes, or for a message, is to be woken.
+    #[inline]
+    pub(crate) fn is_readable(&self, lowat: usize) -> bool {
+        self.queue.bytes() >= lowat || self.queue.messages() > 0
+    }
+}
+
 /// The state of a socket that is assigned to a carrier.
+///
+/// The socket has a reference from `init` to `destruct`, each packet that it sends another, and so has the
+/// table of connections while packets find it.
 #[pin_data]
 pub struct Conn {
     #[pin]
-    books: SpinLockBh<Books>,
+    gate: SpinLockBh<Gate>,
     /// See [`TxPacket::cut`](crate::TxPacket::cut).
     cut: Atomic<bool>,
-    owned: SockLocked<Owned>,
+    ty: SocketType,
 }
 
 impl Conn {
     /// Makes the state of a socket, with the buffer size that the user wants.
-    pub(crate) fn new(sock: &mut LockedSock<'_>) -> Result<Arc<Self>> {
+    pub(crate) fn new(sock: &mut LockedSock) -> Result<Arc<Self>> {
         let size = sock.buffer_size().min(u64::from(MAX_BUF_SIZE));
         sock.set_buffer_size(size);
         let buf_alloc = u32::try_from(size).unwrap_or(MAX_BUF_SIZE);
         let ty = wire_type(sock.ty());
         Arc::pin_init(
             pin_init!(Self {
-                books <- new_spinlock_bh!(
-                    Books {
+                gate <- new_spinlock_bh!(
+                    Gate {
+                        link: Link::new(),
+                        ends: Ends {
+                            local_port: Port::new(0),
+                            local_cid: Cid::ANY,
+                            peer: Addr::new(Cid::ANY, Port::new(0)),
+                        },
                         tx: TxCredit::new(buf_alloc),
                         rx: RxCredit::new(buf_alloc),
+                        queue: RxQueue::new(ty),
+                        waiting: 0,
                         queued: 0,
                         shutdown: ShutdownFlags::NONE,
-                    },
-                    "virtio_transport_common::Conn::books"
-                ),
-                cut: Atomic::new(false),
-                owned: SockLocked::new(
-                    sock,
-                    Owned {
-                        rx: RxQueue::new(ty),
-                        waiting: 0,
+                        discard: false,
+                        attached: true,
+                        deferred: false,
                         membership: None,
                         orphan: None,
                     },
+                    "virtio_transport_common::Conn::gate"
                 ),
+                cut: Atomic::new(false),
+                ty,
             }),
             GFP_KERNEL,
         )
     }
 
-    /// The receive queue.
+    /// Shuts the gate for others.
     ///
-    /// # Errors
-    ///
-    /// `ENOTCONN` if `sock` is not the socket of this connection.
+    /// Context: any but interrupts; spins. With the guard, bottom halves are off.
     #[inline]
-    pub(crate) fn rx<'s>(&'s self, sock: &'s mut LockedSock<'_>) -> Result<&'s mut RxQueue> {
-        Ok(&mut self.owned.get(sock).ok_or(ENOTCONN)?.rx)
+    pub(crate) fn gate(&self) -> SpinLockBhGuard<'_, Gate> {
+        self.gate.lock()
     }
 
-    /// Sets whether packets of the peer find the socket, and returns how that was before.
+    /// The type of the socket.
+    #[inline]
+    pub(crate) fn ty(&self) -> SocketType {
+        self.ty
+    }
+
+    /// A connection begins, between the addresses that the socket has now.
+    pub(crate) fn begin(&self, sock: &LockedSock, state: State) {
+        let (local, remote) = (sock.local_addr(), sock.remote_addr());
+        let mut gate = self.gate();
+        gate.link.begin(state);
+        gate.ends = Ends {
+            local_port: Port::new(local.port),
+            local_cid: Cid::new(local.cid),
+            peer: Addr::new(Cid::new(remote.cid), Port::new(remote.port)),
+        };
+    }
+
+    /// Sets whether packets of the peer find the connection; returns how that was before, to be dropped
+    /// with the gate open.
     pub(crate) fn set_membership(
         &self,
-        sock: &mut LockedSock<'_>,
-        membership: Option<Membership>,
-    ) -> Option<Membership> {
-        match self.owned.get(sock) {
-            Some(owned) => core::mem::replace(&mut owned.membership, membership),
-            None => membership,
-        }
+        membership: Option<Membership<Conn>>,
+    ) -> Option<Membership<Conn>> {
+        core::mem::replace(&mut self.gate().membership, membership)
     }
 
-    /// Whether packets of the peer find the socket.
-    pub(crate) fn is_member(&self, sock: &mut LockedSock<'_>) -> bool {
-        let owned = self.owned.get(sock);
-        owned.is_some_and(|owned| owned.membership.is_some())
+    /// Whether data comes and goes.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate().link.is_open()
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_done(&self) -> bool {
+        self.gate().link.is_done()
+    }
+
+    /// Bytes that the user has not read yet.
+    #[inline]
+    pub(crate) fn unread(&self) -> usize {
+        self.gate().queue.bytes()
+    }
+
+    /// Whole messages that the user has not read yet.
+    #[inline]
+    pub(crate) fn messages(&self) -> u32 {
+        self.gate().queue.messages()
+    }
+
+    /// Forgets what nobody will read, now and from now on. The peer does not get its credit back: there is
+    /// nobody to send to.
+    pub(crate) fn discard(&self) {
+        let mut gate = self.gate();
+        gate.discard = true;
+        let old = gate.queue.purge();
+        drop(gate);
+        drop(old);
     }
 
     /// Notes that the user closed the socket, unless that is known, and says whether there is room
     /// for what it leaves behind.
-    pub(crate) fn set_orphan(
-        &self,
-        sock: &mut LockedSock<'_>,
-        adopt: impl FnOnce() -> Option<Orphan>,
-    ) -> bool {
-        let Some(owned) = self.owned.get(sock) else {
-            return true;
-        };
-        if owned.orphan.is_none() {
-            owned.orphan = adopt();
+    pub(crate) fn set_orphan(&self, adopt: impl FnOnce() -> Option<Orphan>) -> bool {
+        let mut gate = self.gate();
+        if gate.orphan.is_none() {
+            gate.orphan = adopt();
         }
-        owned.orphan.is_some()
+        gate.orphan.is_some()
     }
 
     /// From here on, the peer gets nothing but a RST.
     pub(crate) fn cut(&self) {
-        // Relaxed: see `TxPacket::cut`, whoever has to know of it has a lock.
+        // Relaxed: see `TxPacket::cut`, both sides have a lock.
         self.cut.store(true, Relaxed);
     }
 
@@ -209,35 +320,25 @@ impl Conn {
         self.cut.peek()
     }
 
-    /// Changes the size of the buffers, and wakes who may send more now.
-    pub(crate) fn set_buf_alloc(&self, sock: &mut LockedSock<'_>, size: u32) {
-        let mut books = self.books.lock();
-        books.rx.set_buf_alloc(size);
-        let wake = books.tx.set_cap(size);
-        drop(books);
+    /// Changes the size of the buffers, and wakes writers that may send more now.
+    pub(crate) fn set_buf_alloc(&self, sock: &VsockSock, size: u32) {
+        let mut gate = self.gate();
+        gate.rx.set_buf_alloc(size);
+        let wake = gate.tx.set_cap(size);
+        drop(gate);
         if wake {
             sock.write_space();
         }
     }
 
-    /// Takes the credit that a packet of the peer carries. Who waits for room is to be woken if the
-    /// result says so.
-    #[inline]
-    pub(crate) fn peer_update(&self, hdr: &Header) -> Result<CreditChange, CreditError> {
-        self.books
-            .lock()
-            .tx
-            .peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
-    }
-
     /// Sets the length of the message that waits until all of it can be sent. If that is less than
-    /// before, wakes who found no room before and would now.
-    pub(crate) fn set_waiting(&self, sock: &mut LockedSock<'_>, len: u32) {
-        let Some(owned) = self.owned.get(sock) else {
-            return;
-        };
-        let before = core::mem::replace(&mut owned.waiting, len);
-        if len < before && self.books.lock().tx.relax(len) {
+    /// before, wakes writers that found no room before and would now.
+    pub(crate) fn set_waiting(&self, sock: &VsockSock, len: u32) {
+        let mut gate = self.gate();
+        let before = core::mem::replace(&mut gate.waiting, len);
+        let wake = len < before && gate.tx.relax(len);
+        drop(gate);
+        if wake {
             sock.write_space();
         }
     }
@@ -245,43 +346,27 @@ impl Conn {
     /// Room to send now; none as long as a message waits for more, or too much memory is in use for
     /// what was sent.
     ///
-    /// For lack of credit, who got this is woken when there is enough. For lack of memory, when that is
-    /// freed (see [`has_memory`]).
+    /// For lack of credit, a writer that got this is woken when there is enough. For lack of memory, when
+    /// that is freed (see [`has_memory`]).
     #[inline]
-    pub(crate) fn room(&self, sock: &mut LockedSock<'_>) -> Room {
+    pub(crate) fn room(&self, sock: &LockedSock) -> Room {
         if !has_memory(sock) {
             return Room::NONE;
         }
-        let waiting = self.owned.get(sock).map_or(0, |owned| owned.waiting);
-        self.books.lock().tx.look(waiting)
+        let mut gate = self.gate();
+        let waiting = gate.waiting;
+        gate.tx.look(waiting)
     }
 
     /// Notes that the peer was asked for its credit, see [`Room::ask`].
     pub(crate) fn set_asked(&self) {
-        self.books.lock().tx.set_asked();
-    }
-
-    /// The peer asks for our credit.
-    pub(crate) fn peer_asks(&self) {
-        self.books.lock().rx.peer_asks();
+        self.gate().tx.set_asked();
     }
 
     /// Bytes that were not handed to the peer.
     #[inline]
     pub(crate) fn unsent(&self) -> usize {
-        usize::try_from(self.books.lock().tx.unsent()).unwrap_or(usize::MAX)
-    }
-
-    /// Accepts `len` bytes of the peer, and returns the size of the buffer.
-    ///
-    /// # Errors
-    ///
-    /// `ENOBUFS` if the peer sends more than it has credit for.
-    #[inline]
-    pub(crate) fn accept(&self, len: u32) -> Result<u32> {
-        let mut books = self.books.lock();
-        books.rx.accept(len).map_err(|_| ENOBUFS)?;
-        Ok(books.rx.buf_alloc())
+        usize::try_from(self.gate().tx.unsent()).unwrap_or(usize::MAX)
     }
 
     /// Returns credit for bytes that the user read, and says whether the peer should be told.
@@ -290,23 +375,20 @@ impl Conn {
     /// peer says of its buffer.
     #[inline]
     pub(crate) fn release(&self, len: u32, lowat: usize) -> bool {
-        let mut books = self.books.lock();
-        books.rx.release(len);
-        let lowat = u32::try_from(lowat).unwrap_or(u32::MAX);
-        books.rx.update_after_read(&books.tx, lowat)
+        self.gate().release(len, lowat)
     }
 
     /// Whether the peer should be told of the room that there is, as the reader is about to wait.
     #[inline]
     pub(crate) fn must_tell_before_wait(&self) -> bool {
-        let books = self.books.lock();
-        books.rx.update_before_wait(&books.tx)
+        let gate = self.gate();
+        gate.rx.update_before_wait(&gate.tx)
     }
 
     /// Reserves credit for up to `want` bytes.
     #[inline]
     pub(crate) fn reserve(&self, want: u32) -> Reservation<'_> {
-        let left = self.books.lock().tx.reserve(want);
+        let left = self.gate().tx.reserve(want);
         Reservation { conn: self, left }
     }
 
@@ -317,48 +399,48 @@ impl Conn {
     /// `EMSGSIZE` if there will never be, as the buffers are smaller.
     #[inline]
     pub(crate) fn reserve_all(&self, want: u32) -> Result<Option<Reservation<'_>>> {
-        let mut books = self.books.lock();
-        if want > books.tx.window() {
+        let mut gate = self.gate();
+        if want > gate.tx.window() {
             return Err(EMSGSIZE);
         }
-        let granted = books.tx.reserve_all(want);
-        drop(books);
+        let granted = gate.tx.reserve_all(want);
+        drop(gate);
         Ok(granted.then(|| Reservation {
             conn: self,
             left: want,
         }))
     }
 
-    /// Notes that a control packet goes to a queue, and says whether it is needed: not if one of its
-    /// kind is there.
-    pub(crate) fn queue_control(&self, what: Control) -> bool {
-        let mut books = self.books.lock();
+    /// Notes that a control packet goes to a queue, and returns between which addresses: nothing if one
+    /// of its kind is there already.
+    pub(crate) fn queue_control(&self, what: Control) -> Option<Ends> {
+        let mut gate = self.gate();
         if let Control::Shutdown(flags) = what {
-            books.shutdown = books.shutdown.union(flags);
+            gate.shutdown = gate.shutdown.union(flags);
         }
-        let needed = books.queued & what.bit() == 0;
-        books.queued |= what.bit();
-        needed
+        let needed = gate.queued & what.bit() == 0;
+        gate.queued |= what.bit();
+        needed.then_some(gate.ends)
     }
 
     /// Notes that a control packet left its queue.
     pub(crate) fn unqueue_control(&self, what: Control) {
-        self.books.lock().queued &= !what.bit();
+        self.gate().queued &= !what.bit();
     }
 
     /// Completes the header of a packet that the peer gets now, `hand_over` of whose bytes it did
     /// not get before.
     #[inline]
     pub(crate) fn stamp(&self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
-        let mut books = self.books.lock();
+        let mut gate = self.gate();
         if let Some(what) = control {
-            books.queued &= !what.bit();
+            gate.queued &= !what.bit();
             if let Control::Shutdown(_) = what {
-                hdr.set_flags(books.shutdown.raw());
+                hdr.set_flags(gate.shutdown.raw());
             }
         }
-        books.tx.hand_over(hand_over);
-        hdr.set_stamp(books.rx.stamp());
+        gate.tx.hand_over(hand_over);
+        hdr.set_stamp(gate.rx.stamp());
     }
 
     /// The carrier is done with a packet of `unsent` bytes, of which `unreserve` never were handed
@@ -368,11 +450,11 @@ impl Conn {
         if unsent == 0 {
             return;
         }
-        let mut books = self.books.lock();
+        let mut gate = self.gate();
         if unreserve {
-            books.tx.unreserve(unsent);
+            gate.tx.unreserve(unsent);
         } else {
-            books.tx.sent(unsent);
+            gate.tx.sent(unsent);
         }
     }
 }
@@ -380,10 +462,10 @@ impl Conn {
 /// Whether what a socket sent, and its peer did not take, leaves memory for more.
 ///
 /// The credit bounds the payload only, and a packet of a byte takes the memory of some hundred: as
-/// for [`RxQueue`], so much is allowed as large packets need. Who waits for that is woken when it is
+/// for [`RxQueue`], so much is allowed as large packets need. A writer that waits for that is woken when it is
 /// freed; until then there is no other limit than credit for packets that hold much.
 #[inline]
-pub(crate) fn has_memory(sock: &LockedSock<'_>) -> bool {
+pub(crate) fn has_memory(sock: &LockedSock) -> bool {
     let size = u32::try_from(sock.buffer_size()).unwrap_or(MAX_BUF_SIZE);
     sock.send_memory() < RxQueue::limit(size)
 }

@@ -19,6 +19,7 @@ mod conn_tests {
             RxPacket,
             TxPacket, //
         },
+        rx_queue::Segment,
         send_queue::SendQueue, //
     };
     use kernel::sync::Arc;
@@ -31,6 +32,7 @@ mod conn_tests {
             sending_nothing,
             KernelSock, //
         },
+        skb::SkBuff,
         sock::SockType, //
     };
     use vsock_proto::{
@@ -71,6 +73,7 @@ mod conn_tests {
             let mut header = header(Op::CreditUpdate, 0);
             header.set_credit(buf_alloc, fwd_cnt);
             self.conn
+                .gate()
                 .peer_update(&header)
                 .map(|_| ())
                 .map_err(|_| EPROTO)
@@ -99,7 +102,7 @@ mod conn_tests {
         }
 
         fn space(&self) -> u32 {
-            self.conn.room(&mut self.sock.sock().lock()).space
+            self.conn.room(&self.sock.sock().lock()).space
         }
     }
 
@@ -231,15 +234,24 @@ mod conn_tests {
         let c = Connected::new()?;
         let free = c.books().2;
         let bytes = pattern(500)?;
-        let packet = RxPacket::from_tx(c.data(&bytes, SeqFlags::NONE)?);
+        let mut packet = RxPacket::from_tx(c.data(&bytes, SeqFlags::NONE)?);
         assert_eq!(packet.header().len(), 500);
         assert_eq!(packet.header().buf_alloc(), 256 * 1024);
         // The sender pays until somebody takes it.
         let (space, unsent, memory) = c.books();
         assert_eq!((space, unsent), (500, 0));
         assert!(memory > free);
-        let payload = packet.into_payload().ok_or(EINVAL)?;
-        assert!(payload.linear() == Some(&bytes[..]));
+        let linear = packet.payload().as_skb().and_then(SkBuff::linear);
+        assert!(linear == Some(&bytes[..]));
+        let mut segment = Some(Segment::alloc(4096, Gfp::Kernel)?);
+        let pushed =
+            c.conn
+                .gate()
+                .queue
+                .push(packet.payload(), SeqFlags::NONE, 256 * 1024, &mut segment);
+        assert!(pushed.is_ok());
+        assert_eq!(c.conn.unread(), 500);
+        drop(packet);
         assert_eq!(c.books().2, free);
         Ok(())
     }
@@ -315,13 +327,18 @@ mod conn_tests {
     #[test]
     fn more_than_the_credit_is_not_accepted() -> Result {
         let c = Connected::new()?;
-        assert_eq!(c.conn.accept(256 * 1024), Ok(256 * 1024));
-        assert_eq!(c.conn.accept(1), Err(ENOBUFS));
+        let accept = |len| {
+            let mut gate = c.conn.gate();
+            assert_eq!(gate.rx.fits(len), gate.rx.clone().accept(len).is_ok());
+            gate.rx.accept(len).is_ok()
+        };
+        assert!(accept(256 * 1024));
+        assert!(!accept(1));
         assert!(!c.conn.must_tell_before_wait());
         assert!(c.conn.release(1000, 1));
         assert!(c.conn.must_tell_before_wait());
-        assert_eq!(c.conn.accept(1000), Ok(256 * 1024));
-        assert_eq!(c.conn.accept(1), Err(ENOBUFS));
+        assert!(accept(1000));
+        assert!(!accept(1));
         Ok(())
     }
 }

@@ -3,17 +3,22 @@
 //! The transport that the AF_VSOCK core sees, on top of a carrier of packets.
 
 use crate::{
+    carrier::{
+        conn_of,
+        Carrier,
+        Over, //
+    },
     close,
     conn::{
         Conn,
         Control, //
     },
-    orphans::Orphans,
-    packet::TxPacket,
-    recv::proto_shutdown,
-    send, //
+    control,
+    convert::wire_shutdown,
+    rx_queue::Taken,
+    send,
+    tables, //
 };
-use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     sync::{
@@ -26,13 +31,11 @@ use kernel_ext::{
         RecvMsg,
         SendMsg, //
     },
-    net::Net,
     skb::SkBuff,
     sock::{
         LockedSock,
         Shutdown,
         SockAddr,
-        SockState,
         VsockSock, //
     },
     vsock::{
@@ -48,81 +51,25 @@ use vsock_proto::{
         Cid,
         Port, //
     },
+    conn::State,
     header::MAX_BUF_SIZE, //
 };
 
-/// What moves packets between this side and a peer.
-///
-/// The functions may be called from any number of threads as soon as the [`Registration`] begins, and
-/// must not use more than `static` state.
-#[vtable]
-pub trait Carrier: Send + Sync + Sized + 'static {
-    /// What the carrier is for.
-    const KIND: Kind;
-
-    /// Where the transport of the carrier is registered: a `static` of its own.
-    fn slot() -> &'static TransportSlot;
-
-    /// The CID of this side, [`Cid::ANY`] if there is none. Does not sleep.
-    fn local_cid() -> Cid;
-
-    /// Whether the carrier reaches `cid` for a socket. Does not sleep.
-    ///
-    /// Without it, all CIDs above 2 go to a host's carrier.
-    fn has_remote_cid(_sock: &VsockSock, _cid: Cid) -> bool {
-        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
-    }
-
-    /// The CID that packets come from which a socket's peer with the CID `remote` sends.
-    fn peer_cid(remote: Cid) -> Cid {
-        remote
-    }
-
-    /// Whether a socket may connect to `addr`.
-    fn stream_allow(sock: &VsockSock, addr: Addr) -> bool;
-
-    /// Whether a `SOCK_SEQPACKET` socket may talk to `cid`.
-    fn seqpacket_allow(sock: &VsockSock, cid: Cid) -> bool;
-
-    /// Sends a packet, or queues it; `net` is the namespace of the sender.
-    ///
-    /// Context: does not sleep. The caller may have locked the socket.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
-    fn send(packet: TxPacket, net: Option<&Net>) -> Result;
-
-    /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.
-    fn zerocopy_fits(_parts: usize) -> bool {
-        true
-    }
-
-    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait` somebody
-    /// waits for all that were sent until now, which are to be dropped as soon as possible.
-    ///
-    /// Context: does not sleep; a socket lock may be held.
-    fn reap(_wait: bool) {}
-
-    /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
-    /// leave anything.
-    fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
-        None
-    }
-
-    /// Drops what a socket sent and what still waits in a queue.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV`.
-    fn cancel(sock: &mut LockedSock<'_>) -> Result;
-}
-
-/// The transport over a carrier.
-pub struct Over<C: Carrier>(PhantomData<C>);
-
 /// The registration of the transport over a carrier; dropping it unregisters.
 pub type Registration<C> = vsock::Registration<Over<C>>;
+
+/// Gives back what a reader has in hand; the peer may have to be told of what it read.
+#[inline]
+fn put_back<C: Carrier>(sock: &LockedSock, conn: &Arc<Conn>, mut taken: Taken) {
+    let mut gate = conn.gate();
+    let freed = gate.queue.put_back(&mut taken);
+    let tell = freed > 0 && gate.release(freed, sock.rcvlowat());
+    drop(gate);
+    if tell {
+        // If there is no memory for this, the next read tries again, or the reader before it waits.
+        let _ = control::credit_update::<C>(sock, conn);
+    }
+}
 
 #[vtable]
 impl<C: Carrier> Transport for Over<C> {
@@ -131,77 +78,73 @@ impl<C: Carrier> Transport for Over<C> {
 
     const KIND: Kind = C::KIND;
 
-    fn slot() -> &'static TransportSlot {
+    fn slot() -> &'static TransportSlot<Conn> {
         C::slot()
     }
 
-    fn init(sock: &mut LockedSock<'_>) -> Result<Arc<Conn>> {
+    fn init(sock: &mut LockedSock) -> Result<Arc<Conn>> {
         Conn::new(sock)
     }
 
-    fn release(sock: &mut LockedSock<'_>) {
+    fn release(sock: &mut LockedSock) {
         close::release::<C>(sock);
     }
 
-    fn cancel(sock: &mut LockedSock<'_>) -> Result {
-        // The core gives up to connect.
-        if sock.state() != SockState::Established {
-            close::leave_tables::<C>(sock);
-        }
-        C::cancel(sock)
+    fn cancel(sock: &mut LockedSock) -> Result {
+        close::cancel::<C>(sock)
     }
 
-    fn connect(sock: &mut LockedSock<'_>) -> Result {
+    fn detach(sock: &mut LockedSock, conn: ArcBorrow<'_, Conn>) {
+        close::detach(sock, &conn);
+    }
+
+    fn connect(sock: &mut LockedSock) -> Result {
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        conn.begin(sock, State::Connecting);
         // Before the peer can answer.
-        close::join_tables::<C>(sock)?;
-        let ret = send::control::<C>(sock, Control::Request, false);
+        let ret = tables::join::<C>(sock, conn.clone())
+            .and_then(|()| control::send::<C>(sock, &conn, Control::Request, false));
         if ret.is_err() {
-            close::leave_tables::<C>(sock);
+            conn.gate().link.give_up(State::Closed);
+            tables::leave::<C>(sock);
         }
         ret
     }
 
-    fn shutdown(sock: &mut LockedSock<'_>, how: Shutdown) -> Result {
-        send::control::<C>(sock, Control::Shutdown(proto_shutdown(how)), false)
+    fn shutdown(sock: &mut LockedSock, how: Shutdown) -> Result {
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        control::send::<C>(sock, &conn, Control::Shutdown(wire_shutdown(how)), false)
     }
 
     fn stream_dequeue(
-        sock: &mut LockedSock<'_>,
+        sock: &mut LockedSock,
         msg: &mut RecvMsg<'_>,
         len: usize,
         peek: bool,
     ) -> Result<usize> {
-        let conn = send::conn_of::<C>(sock)?;
-        if peek {
-            return conn.rx(sock)?.peek_stream(msg, len);
-        }
-        let read = conn.rx(sock)?.read_stream(msg, len)?;
-        // Not more than what was accepted, which has 32 bits.
-        let freed = u32::try_from(read).unwrap_or(u32::MAX);
-        send::after_read::<C>(sock, &conn, freed);
-        Ok(read)
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        let mut taken = conn.gate().queue.take_stream(len);
+        let ret = taken.copy_stream(msg, len, peek);
+        put_back::<C>(sock, &conn, taken);
+        ret
     }
 
-    fn stream_enqueue(
-        sock: &mut LockedSock<'_>,
-        msg: &mut SendMsg<'_>,
-        len: usize,
-    ) -> Result<usize> {
+    fn stream_enqueue(sock: &mut LockedSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {
         send::stream::<C>(sock, msg, len)
     }
 
-    fn stream_has_data(sock: &mut LockedSock<'_>) -> usize {
+    fn stream_has_data(sock: &mut LockedSock) -> usize {
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
-        let bytes = conn.rx(sock).map_or(0, |rx| rx.bytes());
+        let bytes = conn.unread();
         if bytes < sock.rcvlowat() {
-            send::before_wait::<C>(sock, &conn);
+            control::before_wait::<C>(sock, &conn.into());
         }
         bytes
     }
 
-    fn stream_has_space(sock: &mut LockedSock<'_>) -> usize {
+    fn stream_has_space(sock: &mut LockedSock) -> usize {
         // The writer is going to wait if there is none.
         let _ = send::has_memory::<C>(sock);
         let Some(conn) = sock.conn::<Self>() else {
@@ -209,59 +152,57 @@ impl<C: Carrier> Transport for Over<C> {
         };
         let room = conn.room(sock);
         if room.ask {
-            send::credit_request::<C>(sock, &conn);
+            control::credit_request::<C>(sock, &conn.into());
         }
         room.space as usize
     }
 
-    fn send_begins(sock: &mut LockedSock<'_>) {
-        // Whoever waited will say so again, if it still does.
+    fn send_begins(sock: &mut LockedSock) {
+        // A writer that waited will say so again, if it still does.
         if let Some(conn) = sock.conn::<Self>() {
             conn.set_waiting(sock, 0);
         }
     }
 
     fn seqpacket_dequeue(
-        sock: &mut LockedSock<'_>,
+        sock: &mut LockedSock,
         msg: &mut RecvMsg<'_>,
         peek: bool,
     ) -> Result<usize> {
-        let conn = send::conn_of::<C>(sock)?;
-        let rx = conn.rx(sock)?;
-        if peek {
-            return rx.peek_message(msg);
-        }
-        let Some((freed, ret)) = rx.read_message(msg) else {
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        let Some(mut taken) = conn.gate().queue.take_message() else {
             return Ok(0);
         };
-        send::after_read::<C>(sock, &conn, freed);
+        let ret = taken.copy_message(msg, peek);
+        put_back::<C>(sock, &conn, taken);
         ret
     }
 
     fn seqpacket_enqueue(
-        sock: &mut LockedSock<'_>,
+        sock: &mut LockedSock,
         msg: &mut SendMsg<'_>,
         len: usize,
     ) -> Result<usize> {
         send::message::<C>(sock, msg, len)
     }
 
-    fn seqpacket_has_data(sock: &mut LockedSock<'_>) -> u32 {
+    fn seqpacket_has_data(sock: &mut LockedSock) -> u32 {
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
-        let messages = conn.rx(sock).map_or(0, |rx| rx.messages());
+        let messages = conn.messages();
         if messages == 0 {
-            send::before_wait::<C>(sock, &conn);
+            control::before_wait::<C>(sock, &conn.into());
         }
         messages
     }
 
-    fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>> {
-        let conn = send::conn_of::<C>(sock)?;
-        let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)??;
-        send::after_read::<C>(sock, &conn, freed);
-        Ok(skb)
+    fn read_skb(sock: &mut LockedSock) -> Result<SkBuff<()>> {
+        let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        let mut taken = conn.gate().queue.take_first();
+        let ret = taken.skb().ok_or(EAGAIN);
+        put_back::<C>(sock, &conn, taken);
+        ret?
     }
 
     fn stream_allow(sock: &VsockSock, addr: SockAddr) -> bool {
@@ -272,27 +213,27 @@ impl<C: Carrier> Transport for Over<C> {
         C::seqpacket_allow(sock, Cid::new(cid))
     }
 
-    fn buffer_size_changed(sock: &mut LockedSock<'_>, size: &mut u64) {
+    fn buffer_size_changed(sock: &mut LockedSock, size: &mut u64) {
         *size = (*size).min(u64::from(MAX_BUF_SIZE));
-        let Ok(conn) = send::conn_of::<C>(sock) else {
+        let Some(conn) = sock.conn::<Self>() else {
             return;
         };
         conn.set_buf_alloc(sock, u32::try_from(*size).unwrap_or(MAX_BUF_SIZE));
-        let _ = send::credit_update::<C>(sock);
+        let _ = control::credit_update::<C>(sock, &conn.into());
     }
 
-    fn rcvlowat_changed(sock: &mut LockedSock<'_>, lowat: usize) -> Result {
-        let conn = send::conn_of::<C>(sock)?;
+    fn rcvlowat_changed(sock: &mut LockedSock, lowat: usize) -> Result {
+        let conn = conn_of::<C>(sock)?;
         // The peer may wait for room that it does not know of, while the reader waits for more.
         if conn.release(0, lowat.max(1)) {
-            send::credit_update::<C>(sock)?;
+            control::credit_update::<C>(sock, &conn.into())?;
         }
         Ok(())
     }
 
     fn unsent_bytes(conn: ArcBorrow<'_, Conn>) -> usize {
         if conn.unsent() > 0 {
-            // Whoever asks may wait until there is nothing.
+            // The caller may wait until there is nothing.
             C::reap(true);
         }
         conn.unsent()

@@ -7,6 +7,7 @@ use crate::{
         Conn,
         Control, //
     },
+    rx_queue::Payload as Received,
     tap, //
 };
 use kernel::{
@@ -196,12 +197,12 @@ impl TxPacket {
     }
 
     /// The RST that answers a packet which belongs to no connection; nothing if that was a RST.
-    pub(crate) fn reset(rx: &RxPacket) -> Option<Result<Self>> {
+    pub(crate) fn reset(rx: &RxPacket<'_>) -> Option<Result<Self>> {
         let header = rx.header.reply_rst()?;
         let cb = TxControl::new(None, None, 0, true);
         Some(Self::alloc(&header, 0, cb, Gfp::Kernel).map(|mut this| {
             // The namespace of whom we answer is that of the owner, if there is one: loopback.
-            if let Some(payload) = &rx.skb {
+            if let Some(payload) = rx.payload.as_skb() {
                 this.0.set_owner_of(payload);
             }
             this.trace(&header, false);
@@ -274,6 +275,11 @@ impl TxPacket {
         self.0.is_owned_by(sock)
     }
 
+    /// The connection of the packet, if it belongs to one.
+    pub(crate) fn conn(&self) -> Option<&Arc<Conn>> {
+        self.0.cb().conn.as_ref()
+    }
+
     /// The socket that sent the packet, unless it is being freed.
     pub(crate) fn sender(&self) -> Option<ARef<VsockSock>> {
         self.0.owner()
@@ -323,7 +329,7 @@ impl TxPacket {
     #[inline]
     pub fn deliver_tap(&mut self) {
         if !core::mem::replace(&mut self.0.cb_mut().tapped, true) {
-            tap::deliver(&self.header(), Some(&self.0), 0);
+            tap::deliver(&self.header(), tap::Payload::Skb(&self.0, 0));
         }
     }
 
@@ -420,7 +426,8 @@ impl Fragment<'_> {
     #[inline]
     pub fn finish(self) -> bool {
         let skb = &mut self.packet.0;
-        tap::deliver(&self.header, Some(skb), skb.cb().offset as usize);
+        let payload = tap::Payload::Skb(&*skb, skb.cb().offset as usize);
+        tap::deliver(&self.header, payload);
         let cb = skb.cb_mut();
         cb.offset = cb.offset.saturating_add(self.header.len());
         self.packet.is_empty()
@@ -431,14 +438,15 @@ impl Fragment<'_> {
 ///
 /// # Invariants
 ///
-/// The payload has the length that the header says; a packet without payload may have a buffer.
-pub struct RxPacket {
+/// The payload has the length that the header says, until it is taken; a packet without payload may have a
+/// buffer.
+pub struct RxPacket<'a> {
     header: Header,
-    skb: Option<SkBuff<()>>,
+    payload: Received<'a>,
     tapped: bool,
 }
 
-impl RxPacket {
+impl<'a> RxPacket<'a> {
     /// Makes a packet of what a device or a guest sent.
     ///
     /// # Errors
@@ -446,14 +454,24 @@ impl RxPacket {
     /// `EBADMSG` if the payload has not the length that the header says.
     #[inline]
     pub fn new(header: Header, payload: Option<SkBuff<()>>) -> Result<Self> {
-        let len = payload.as_ref().map_or(0, SkBuff::len);
-        if len != header.len() as usize {
+        Self::with(header, payload.map_or(Received::bytes(&[]), Received::skb))
+    }
+
+    /// As [`new`](Self::new), of payload in private memory, which is copied.
+    #[inline]
+    pub fn of_bytes(header: Header, payload: &'a [u8]) -> Result<Self> {
+        Self::with(header, Received::bytes(payload))
+    }
+
+    #[inline]
+    fn with(header: Header, payload: Received<'a>) -> Result<Self> {
+        if payload.len() != header.len() as usize {
             return Err(EBADMSG);
         }
         // INVARIANT: Checked above.
         Ok(Self {
             header,
-            skb: payload,
+            payload,
             tapped: false,
         })
     }
@@ -470,7 +488,7 @@ impl RxPacket {
         // INVARIANT: A packet that is sent has a header that says the length of its payload.
         Self {
             header,
-            skb: Some(skb),
+            payload: Received::skb(skb),
             tapped,
         }
     }
@@ -481,33 +499,36 @@ impl RxPacket {
         &self.header
     }
 
+    /// The payload, to be put into a queue.
+    #[inline]
+    pub(crate) fn payload(&mut self) -> &mut Received<'a> {
+        &mut self.payload
+    }
+
     /// Shows the packet to the monitoring devices, once.
     #[inline]
     pub fn deliver_tap(&mut self) {
         if !core::mem::replace(&mut self.tapped, true) {
-            tap::deliver(&self.header, self.skb.as_ref(), 0);
+            let payload = match self.payload.as_skb() {
+                Some(skb) => tap::Payload::Skb(skb, 0),
+                None => tap::Payload::Bytes(self.payload.as_bytes()),
+            };
+            tap::deliver(&self.header, payload);
         }
     }
 
     /// The namespace of the sender, if a socket of this machine sent the packet.
     pub fn net(&self) -> Option<ARef<Net>> {
-        self.skb.as_ref()?.owner_net()
+        self.payload.as_skb()?.owner_net()
     }
 
     /// Whether the sender is in that namespace.
     #[inline]
     pub fn is_from(&self, net: Option<&Net>) -> bool {
-        match &self.skb {
+        match self.payload.as_skb() {
             Some(skb) => skb.is_owned_in(net),
             None => net.is_none(),
         }
-    }
-
-    /// Takes the payload; the sender is not charged for it any more.
-    pub(crate) fn into_payload(self) -> Option<SkBuff<()>> {
-        let mut skb = self.skb?;
-        skb.orphan();
-        Some(skb)
     }
 
     #[inline(always)]

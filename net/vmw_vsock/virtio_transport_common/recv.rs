@@ -1,23 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way in: from a packet to the socket it is for.
+//! The way in: from a packet to the connection it is for.
+//!
+//! A packet's header finds the connection in the table. Payload and credit of an open connection go through
+//! its gate right there, within an RCU read section, and the reader is woken: no count is touched, no socket
+//! locked. What is left, [`Slow`], changes the connection with the gate shut and tells the socket afterwards.
+//! A packet for no connection is for a listener, or answered with a RST.
 
 use crate::{
+    accept::accept,
+    carrier::Carrier,
     close,
     conn::{
         Conn,
-        Control, //
+        Control,
+        Gate, //
     },
-    ops::{
-        Carrier,
-        Over, //
+    control,
+    convert::{
+        sock_addr,
+        wire_type, //
     },
     packet::RxPacket,
-    reset,
-    send::{
-        self,
-        wire_type, //
-    }, //
+    rx_queue::{
+        Payload,
+        Refused,
+        Segment, //
+    },
+    tables, //
 };
 use kernel::{
     prelude::*,
@@ -27,22 +37,20 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    gfp::Gfp,
     net::Net,
     sock::{
-        LockedSock,
-        Shutdown,
         SockAddr,
-        SockState, //
+        SockState,
+        VsockSock, //
     },
-    sock_table::Key,
+    sock_table::Found,
     vsock, //
 };
 use vsock_proto::{
-    addr::{
-        Addr,
-        Cid, //
-    },
+    addr::Cid,
     conn::{
+        self as protocol,
         ConnectError,
         Local,
         Reaction,
@@ -52,270 +60,77 @@ use vsock_proto::{
         Header,
         Op,
         SeqFlags,
-        ShutdownFlags,
         SocketType, //
     }, //
 };
 
-pub(crate) fn proto_state(state: SockState) -> State {
-    match state {
-        SockState::Listen => State::Listen,
-        SockState::SynSent => State::Connecting,
-        SockState::Established => State::Established,
-        SockState::Closing => State::Closing,
-        SockState::Close => State::Closed,
-    }
+/// What a wake-up is due for.
+#[derive(Clone, Copy, Default)]
+struct Wake {
+    readers: bool,
+    writers: bool,
+    /// What the peer may have in flight has another bound now.
+    resized: bool,
 }
 
-pub(crate) fn proto_shutdown(how: Shutdown) -> ShutdownFlags {
-    // The bits are the same: RCV_SHUTDOWN is VIRTIO_VSOCK_SHUTDOWN_RCV, and so on.
-    ShutdownFlags::from_wire(how.bits())
+/// A packet or what follows from it that needs more than the gate, and the connection it is for.
+struct Slow {
+    sock: ARef<VsockSock>,
+    conn: Arc<Conn>,
+    why: Why,
 }
 
-fn sock_addr(addr: Addr) -> SockAddr {
-    SockAddr {
-        cid: addr.cid.get(),
-        port: addr.port.get(),
-    }
+enum Why {
+    /// The packet was not taken.
+    Packet,
+    /// It was, and this is left to do.
+    Wake(Wake),
 }
 
-/// What the protocol has to know of a socket.
-pub(crate) fn local<C: Carrier>(sock: &mut LockedSock<'_>) -> Local {
-    Local {
-        done: sock.is_done(),
-        unread: has_unread::<C>(sock),
-        peer_shutdown: proto_shutdown(sock.peer_shutdown()),
-    }
-}
-
-/// Whether there are bytes to read.
-pub(crate) fn has_unread<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
-    let Some(conn) = sock.conn::<Over<C>>() else {
-        return false;
-    };
-    conn.rx(sock).is_ok_and(|rx| rx.bytes() > 0)
-}
-
-/// Where packets come from, one after the other.
-///
-/// It is asked for the next one while the socket of the one before is locked, and must not wait for
-/// anything that a user or a peer decides on.
-pub trait Source {
-    /// The next packet. The carrier has checked that it comes from where it says.
-    fn next(&mut self) -> Option<RxPacket>;
-
-    /// The namespace that a packet comes from, `None` if the carrier knows of none.
-    fn net(&self, packet: &RxPacket) -> Option<ARef<Net>>;
-
-    /// Whether a packet comes from that namespace.
-    fn is_from(&self, packet: &RxPacket, net: Option<&Net>) -> bool;
-}
-
-/// No more packets.
-struct Nothing;
-
-impl Source for Nothing {
-    fn next(&mut self) -> Option<RxPacket> {
-        None
-    }
-
-    fn net(&self, _packet: &RxPacket) -> Option<ARef<Net>> {
-        None
-    }
-
-    fn is_from(&self, _packet: &RxPacket, _net: Option<&Net>) -> bool {
-        false
-    }
-}
-
-/// Takes packets from the carrier `C` to the sockets they are for, until there is none.
-///
-/// Payload of one connection that comes in packets that follow each other is delivered under one hold
-/// of the socket's lock: the socket is found once, and its reader is woken once.
-///
-/// Context: process context; locks sockets and may sleep. The carrier may hold the locks that come
-/// before the socket lock.
-pub fn receive_all<C: Carrier>(source: &mut impl Source) {
-    let mut left = None;
-    while let Some(packet) = left.take().or_else(|| source.next()) {
-        let net = source.net(&packet);
-        left = receive_some::<C>(packet, net.as_deref(), source);
-    }
-}
-
-/// Takes one packet from the carrier `C` to the socket it is for.
+/// Takes one packet from the carrier `C` to the connection or the listener it is for.
 ///
 /// `net` is the namespace that the packet comes from, `None` if the carrier knows of none. The
 /// carrier has checked that the packet comes from where it says.
 ///
-/// Context: as for [`receive_all`].
-pub fn receive<C: Carrier>(packet: RxPacket, net: Option<&Net>) {
-    // Nothing follows, thus nothing is left.
-    let _ = receive_some::<C>(packet, net, &mut Nothing);
-}
-
-/// Takes a packet to its socket, and those to the same that follow; returns one that came and is
-/// for another.
-fn receive_some<C: Carrier>(
-    packet: RxPacket,
-    net: Option<&Net>,
-    source: &mut impl Source,
-) -> Option<RxPacket> {
+/// Context: process context, may sleep, but waits for no user and no peer. The carrier may hold the locks
+/// that come before the socket lock.
+pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     packet.trace();
     let header = *packet.header();
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
         // Nobody that could be answered has such an address.
-        return None;
+        return;
     };
     let Some(ty) = header.ty() else {
-        return refuse::<C>(&packet, net);
+        control::refuse::<C>(&packet, net);
+        return;
     };
     let (src, dst) = (sock_addr(src), sock_addr(dst));
-    let found = vsock::find_connection::<Over<C>>(Key::new(src, dst), net)
-        .or_else(|| vsock::find_bound(dst, net));
-    let Some(sock) = found else {
-        return refuse::<C>(&packet, net);
-    };
-    if wire_type(sock.ty()) != ty {
-        return refuse::<C>(&packet, net);
-    }
-
-    let mut sock = sock.lock();
-    // All that was true when the socket was found may have changed.
-    let state = sock.state();
-    let conn = if state == SockState::Listen {
-        None
-    } else if sock.check_source::<Over<C>>(src) {
-        sock.conn::<Over<C>>().map(Arc::from)
-    } else {
-        return refuse::<C>(&packet, net);
-    };
-    if sock.is_done() {
-        return refuse::<C>(&packet, net);
-    }
-
-    if let Some(conn) = &conn {
-        if take_credit::<C>(&mut sock, conn, &packet).is_err() {
-            return None;
-        }
-        // It may have changed with a reset of the transport.
-        if sock.local_addr().cid != Cid::ANY.get() {
-            sock.set_local_cid(dst.cid);
+    let payload = packet.payload();
+    let found = tables::with_connection::<C, _>(src, dst, net, |found| {
+        let why = deliver(&found, &header, payload, ty, dst).err()?;
+        Some(Slow {
+            sock: found.sock.into(),
+            conn: found.conn.into(),
+            why,
+        })
+    });
+    match found {
+        Some(None) => (),
+        Some(Some(Slow { sock, conn, why })) => match why {
+            Why::Packet => {
+                if !take::<C>(&sock, &conn, &header, packet.payload(), ty, dst) {
+                    control::refuse::<C>(&packet, net);
+                }
+            }
+            Why::Wake(wake) => after::<C>(&sock, &conn, wake),
+        },
+        None => {
+            if !for_listener::<C>(&header, src, dst, ty, net) {
+                control::refuse::<C>(&packet, net);
+            }
         }
     }
-
-    let ctx = local::<C>(&mut sock);
-    let reaction =
-        vsock_proto::conn::receive(proto_state(state), header.op(), header.flags(), &ctx);
-    match reaction {
-        Reaction::Accept => accept::<C>(&mut sock, &packet, net),
-        Reaction::ResetPeer => send::reset_no_sock::<C>(&packet, net),
-        Reaction::Established => {
-            sock.set_connected();
-            sock.insert_connected();
-            sock.state_change();
-        }
-        Reaction::Fail { reset_peer, error } => {
-            if reset_peer {
-                let _ = send::control::<C>(&mut sock, Control::Rst, true);
-            }
-            sock.set_state(SockState::Close);
-            close::leave_tables::<C>(&mut sock);
-            sock.report_error(match error {
-                ConnectError::Reset => ECONNRESET,
-                ConnectError::Protocol => EPROTO,
-            });
-        }
-        Reaction::Deliver => {
-            if let Some(conn) = conn {
-                return deliver_all::<C>(&mut sock, &conn, ty, packet, net, source);
-            }
-        }
-        Reaction::AnswerCredit => {
-            if let Some(conn) = conn {
-                conn.peer_asks();
-            }
-            let _ = send::control::<C>(&mut sock, Control::CreditUpdate, false);
-        }
-        Reaction::PeerShutdown {
-            flags,
-            leave_tables,
-            reset_and_close,
-            notify,
-        } => {
-            sock.set_peer_shutdown(Shutdown::from_bits(flags.raw()));
-            if reset_and_close {
-                let _ = send::control::<C>(&mut sock, Control::Rst, false);
-                close::do_close::<C>(&mut sock);
-            }
-            if leave_tables {
-                close::leave_tables::<C>(&mut sock);
-            }
-            if notify {
-                sock.state_change();
-            }
-        }
-        Reaction::Close => close::do_close::<C>(&mut sock),
-        Reaction::Ignore => (),
-    }
-    None
-}
-
-/// Answers a packet that is for no socket.
-fn refuse<C: Carrier>(packet: &RxPacket, net: Option<&Net>) -> Option<RxPacket> {
-    send::reset_no_sock::<C>(packet, net);
-    None
-}
-
-/// Bytes that are delivered under one hold of a socket's lock, before its reader may take some.
-const RUN: u32 = 64 * 1024;
-
-/// Delivers a packet, and those of the same kind and connection that follow; returns one that came
-/// and is not.
-///
-/// The socket stays locked, so that what [`receive_some`] found out of it stays true.
-fn deliver_all<C: Carrier>(
-    sock: &mut LockedSock<'_>,
-    conn: &Conn,
-    ty: SocketType,
-    packet: RxPacket,
-    net: Option<&Net>,
-    source: &mut impl Source,
-) -> Option<RxPacket> {
-    let first = *packet.header();
-    let (mut packet, mut bytes) = (packet, 0u32);
-    // Whether the reader was told of all that was delivered.
-    let mut told;
-    let left = loop {
-        // A packet without payload costs as well.
-        bytes = bytes.saturating_add(packet.header().len().max(RUN / 256));
-        if !deliver::<C>(sock, conn, ty, packet) {
-            return None;
-        }
-        told = sock.has_user_data();
-        if told {
-            // A socket in a BPF sockmap: its reader takes one buffer for each call.
-            sock.data_ready();
-        }
-        if bytes >= RUN {
-            break None;
-        }
-        let Some(next) = source.next() else {
-            break None;
-        };
-        if !next.header().is_alike(&first) || !source.is_from(&next, net) {
-            break Some(next);
-        }
-        next.trace();
-        if take_credit::<C>(sock, conn, &next).is_err() {
-            return None;
-        }
-        packet = next;
-    };
-    if !told {
-        sock.data_ready();
-    }
-    left
 }
 
 /// The payload of a packet could not be read: its connection, if it has one, is reset, so that no byte
@@ -326,114 +141,251 @@ pub fn payload_lost<C: Carrier>(header: &Header, net: Option<&Net>) {
     let (Ok(src), Ok(dst), Op::Rw) = (header.src(), header.dst(), header.op()) else {
         return;
     };
-    let src = sock_addr(src);
-    let Some(sock) = vsock::find_connection::<Over<C>>(Key::new(src, sock_addr(dst)), net) else {
-        return;
-    };
-    let mut sock = sock.lock();
-    if sock.state() == SockState::Established
-        && !sock.is_done()
-        && Some(wire_type(sock.ty())) == header.ty()
-        && sock.check_source::<Over<C>>(src)
-    {
-        abort::<C>(&mut sock, EIO);
+    let found = tables::with_connection::<C, _>(sock_addr(src), sock_addr(dst), net, |found| {
+        let is_its = found.conn.is_open() && Some(found.conn.ty()) == header.ty();
+        is_its.then(|| (ARef::from(found.sock), Arc::from(found.conn)))
+    });
+    if let Some(Some((sock, conn))) = found {
+        close::end::<C>(&sock, &conn, EIO, true);
     }
 }
 
-/// Takes the credit in a packet of the peer; the connection is reset if that is a lie.
-#[inline]
-fn take_credit<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, packet: &RxPacket) -> Result {
-    // A RST may come from where nobody knows of the connection.
-    if packet.header().op() == Op::Rst {
-        return Ok(());
-    }
-    match conn.peer_update(packet.header()) {
-        Ok(change) => {
-            if change.wake {
-                sock.write_space();
-            }
-            // What the peer may have in flight has another bound now.
-            if change.resized {
-                send::after_read::<C>(sock, conn, 0);
-            }
-            Ok(())
-        }
-        Err(_) => {
-            abort::<C>(sock, EPROTO);
-            Err(EPROTO)
-        }
-    }
-}
-
-/// Ends a connection whose peer broke the rules, or for which there is no memory.
-pub(crate) fn abort<C: Carrier>(sock: &mut LockedSock<'_>, err: Error) {
-    let _ = send::control::<C>(sock, Control::Rst, true);
-    reset::fail::<C>(sock, err);
-}
-
-/// Puts the payload of a packet into the receive queue, and says whether there is a reader to be
-/// woken.
-#[inline]
-fn deliver<C: Carrier>(
-    sock: &mut LockedSock<'_>,
-    conn: &Conn,
-    ty: SocketType,
-    packet: RxPacket,
-) -> bool {
-    let header = *packet.header();
-    let flags = match ty {
+fn seq_flags(header: &Header, ty: SocketType) -> SeqFlags {
+    match ty {
         SocketType::Stream => SeqFlags::NONE,
         SocketType::SeqPacket => SeqFlags::from_wire(header.flags()),
+    }
+}
+
+impl Gate {
+    /// Whether the socket knows this side by that CID, or by none.
+    #[inline]
+    fn is_known_as(&self, cid: u32) -> bool {
+        let known = self.ends.local_cid;
+        known == Cid::ANY || known.get() == cid
+    }
+
+    /// Puts the payload of a packet into the receive queue.
+    #[inline]
+    fn store(
+        &mut self,
+        header: &Header,
+        payload: &mut Payload<'_>,
+        ty: SocketType,
+        spare: &mut Option<Segment>,
+    ) -> Result<(), Refused> {
+        if !self.rx.fits(header.len()) {
+            return Err(Refused::NoRoom);
+        }
+        if !self.discard {
+            let buf_alloc = self.rx.buf_alloc();
+            self.queue
+                .push(payload, seq_flags(header, ty), buf_alloc, spare)?;
+        }
+        // It fits.
+        let _ = self.rx.accept(header.len());
+        Ok(())
+    }
+}
+
+/// Delivers payload and credit to an open connection.
+///
+/// Context: an RCU read section.
+#[inline]
+fn deliver(
+    found: &Found<'_, Conn>,
+    header: &Header,
+    payload: &mut Payload<'_>,
+    ty: SocketType,
+    dst: SockAddr,
+) -> Result<(), Why> {
+    let op = header.op();
+    let conn = &*found.conn;
+    if !matches!(op, Op::Rw | Op::CreditUpdate) || conn.ty() != ty {
+        return Err(Why::Packet);
+    }
+    let (mut spare, mut wake) = (None, Wake::default());
+    loop {
+        let mut gate = conn.gate();
+        let change = match gate.peer_update(header) {
+            Ok(change) if gate.link.is_open() && gate.is_known_as(dst.cid) => change,
+            _ => break,
+        };
+        wake.writers |= change.wake;
+        wake.resized |= change.resized;
+        if op == Op::CreditUpdate {
+            drop(gate);
+            return wake_now(found.sock, wake);
+        }
+        match gate.store(header, payload, ty, &mut spare) {
+            Ok(()) => {
+                wake.readers = gate.is_readable(found.sock.rcvlowat());
+                drop(gate);
+                return wake_now(found.sock, wake);
+            }
+            Err(Refused::NeedsSegment(size)) => {
+                drop(gate);
+                match Segment::alloc(size, Gfp::Atomic) {
+                    Ok(segment) => spare = Some(segment),
+                    Err(_) => break,
+                }
+            }
+            Err(Refused::NoRoom) => break,
+        }
+    }
+    Err(Why::Packet)
+}
+
+/// Wakes who can go on.
+#[inline]
+fn wake_now(sock: &VsockSock, mut wake: Wake) -> Result<(), Why> {
+    if core::mem::take(&mut wake.writers) {
+        sock.write_space();
+    }
+    if wake.readers && sock.wake_readers() {
+        wake.readers = false;
+    }
+    if wake.readers || wake.resized {
+        return Err(Why::Wake(wake));
+    }
+    Ok(())
+}
+
+/// What is left after a packet was taken.
+fn after<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, wake: Wake) {
+    if wake.resized {
+        control::after_read::<C>(sock, conn, 0);
+    }
+    if wake.readers {
+        conn.gate().link.note_readable();
+        close::settle::<C>(sock, conn);
+    }
+}
+
+/// What became of a packet with the gate shut, and is left to do with the gate open.
+enum Step {
+    /// The connection is not for it.
+    Refuse,
+    /// The peer broke the rules, or there is no memory.
+    Abort(Error),
+    /// The peer asked for our credit.
+    Answer,
+    /// The peer gets a RST; `true` if that is a reply to its packet.
+    Reset(bool),
+    Done,
+}
+
+/// Takes a packet of any kind for a connection, and tells the socket if that changed. The result is false
+/// if the packet is to be refused.
+///
+/// Context: may sleep.
+fn take<C: Carrier>(
+    sock: &VsockSock,
+    conn: &Arc<Conn>,
+    header: &Header,
+    payload: &mut Payload<'_>,
+    ty: SocketType,
+    dst: SockAddr,
+) -> bool {
+    let (mut wake, mut left, mut spare) = (Wake::default(), None, None);
+    let step = loop {
+        let mut gate = conn.gate();
+        if !gate.attached || gate.link.is_done() || conn.ty() != ty {
+            break Step::Refuse;
+        }
+        // A RST may come from where nobody knows of the connection.
+        if header.op() != Op::Rst {
+            match gate.peer_update(header) {
+                Ok(change) => {
+                    wake.writers |= change.wake;
+                    wake.resized |= change.resized;
+                }
+                Err(_) => break Step::Abort(EPROTO),
+            }
+        }
+        if !gate.is_known_as(dst.cid) {
+            // It may have changed with a reset of the transport.
+            gate.ends.local_cid = Cid::new(dst.cid);
+            gate.link.note_local_cid();
+        }
+        let state = gate.link.state();
+        let size = match protocol::receive(state, header.op(), header.flags(), &gate.local()) {
+            Reaction::Deliver => match gate.store(header, payload, ty, &mut spare) {
+                Ok(()) => {
+                    wake.readers = gate.is_readable(sock.rcvlowat());
+                    break Step::Done;
+                }
+                // Data would be lost: the connection cannot go on.
+                Err(Refused::NoRoom) => break Step::Abort(ENOBUFS),
+                Err(Refused::NeedsSegment(size)) => size,
+            },
+            Reaction::AnswerCredit => {
+                gate.rx.peer_asks();
+                break Step::Answer;
+            }
+            Reaction::Accept | Reaction::ResetPeer => break Step::Refuse,
+            reaction => {
+                let rest = gate.link.apply(&reaction, connect_error);
+                if rest.leave {
+                    left = gate.membership.take();
+                }
+                break rest.reset.map_or(Step::Done, Step::Reset);
+            }
+        };
+        drop(gate);
+        match Segment::alloc(size, Gfp::Kernel) {
+            Ok(segment) => spare = Some(segment),
+            Err(_) => break Step::Abort(ENOBUFS),
+        }
     };
-    let pushed = conn
-        .accept(header.len())
-        .and_then(|buf_alloc| conn.rx(sock)?.push(packet.into_payload(), flags, buf_alloc));
-    if pushed.is_ok() && sock.close_is_scheduled() {
-        // There is no reader any more, and no reason to keep it until the peer has answered.
-        close::purge_unread::<C>(sock);
+    let refused = matches!(step, Step::Refuse);
+    match step {
+        Step::Abort(err) => close::end::<C>(sock, conn, err, true),
+        Step::Answer => {
+            let _ = control::send::<C>(sock, conn, Control::CreditUpdate, false);
+        }
+        Step::Reset(reply) => {
+            let _ = control::send::<C>(sock, conn, Control::Rst, reply);
+        }
+        Step::Refuse | Step::Done => (),
+    }
+    // After the RST: the next connection between the ports begins behind that.
+    drop(left);
+    if let Err(Why::Wake(wake)) = wake_now(sock, wake) {
+        after::<C>(sock, conn, wake);
+    }
+    close::settle::<C>(sock, conn);
+    !refused
+}
+
+fn connect_error(why: ConnectError) -> Error {
+    match why {
+        ConnectError::Reset => ECONNRESET,
+        ConnectError::Protocol => EPROTO,
+    }
+}
+
+/// Takes a packet that is for no connection; the result is false if it is to be refused.
+fn for_listener<C: Carrier>(
+    header: &Header,
+    src: SockAddr,
+    dst: SockAddr,
+    ty: SocketType,
+    net: Option<&Net>,
+) -> bool {
+    let Some(sock) = vsock::find_bound(dst, net) else {
+        return false;
+    };
+    if wire_type(sock.ty()) != ty {
         return false;
     }
-    if pushed.is_err() {
-        // Data would be lost: the connection cannot go on.
-        abort::<C>(sock, ENOBUFS);
+    // It may stop to listen at any time: this is looked at again with the socket locked.
+    let state = match sock.state() {
+        SockState::Listen => State::Listen,
+        _ => State::Closed,
+    };
+    match protocol::receive(state, header.op(), header.flags(), &Local::default()) {
+        Reaction::Accept => accept::<C>(&sock, header, src, dst).is_ok(),
+        reaction => reaction == Reaction::Ignore,
     }
-    pushed.is_ok()
-}
-
-/// Makes a connection to a listener.
-fn accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket, net: Option<&Net>) {
-    if try_accept::<C>(listener, packet).is_err() {
-        send::reset_no_sock::<C>(packet, net);
-    }
-}
-
-fn try_accept<C: Carrier>(listener: &mut LockedSock<'_>, packet: &RxPacket) -> Result {
-    let header = packet.header();
-    let local = sock_addr(header.dst().map_err(|_| EINVAL)?);
-    let remote = sock_addr(header.src().map_err(|_| EINVAL)?);
-
-    if listener.accept_queue_is_full() {
-        return Err(ENOMEM);
-    }
-    // The queue of a listener that is being closed was emptied for the last time.
-    if listener.shutdown().is_both() {
-        return Err(ESHUTDOWN);
-    }
-    let child_ref = listener.create_child()?;
-    let mut child = listener.lock_child(&child_ref);
-    child.set_state(SockState::Established);
-    child.set_addrs(local, remote);
-    child.assign_transport(listener)?;
-    // The address of the peer must lead to where the packet came from.
-    let conn = send::conn_of::<C>(&child)?;
-    // Nobody waits for room yet: the user does not have the socket.
-    let _ = conn.peer_update(header).map_err(|_| EPROTO)?;
-    close::join_tables::<C>(&mut child)?;
-    child.insert_connected();
-    listener.enqueue_accept(&mut child);
-    // The peer connects again, or gives up, if there is no memory for this.
-    let _ = send::control::<C>(&mut child, Control::Response, true);
-    drop(child);
-    listener.accept_ready();
-    Ok(())
 }

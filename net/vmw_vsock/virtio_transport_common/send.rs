@@ -1,41 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way out: from a user's message, or a decision of the protocol, to a packet for the carrier.
+//! The way out: from a user's message to packets for the carrier.
 
 use crate::{
+    carrier::{
+        conn_of,
+        Carrier, //
+    },
     close,
     conn::{
         self,
-        Conn,
-        Control, //
+        Conn, //
     },
-    ops::{
-        Carrier,
-        Over, //
-    },
+    convert::wire_addr,
     packet::{
         header_to,
         Payload,
-        RxPacket,
         TxPacket, //
-    },
-    recv, //
+    }, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 use kernel_ext::{
-    gfp::Gfp,
     iov::SendMsg,
-    net::Net,
     skb_list::SkbList,
-    sock::{
-        LockedSock,
-        SockAddr,
-        SockState,
-        SockType, //
-    },
+    sock::LockedSock,
     zerocopy::{
         Completion,
         MAX_PAGES, //
@@ -44,7 +35,6 @@ use kernel_ext::{
 use vsock_proto::{
     addr::{
         Addr,
-        Cid,
         Port, //
     },
     header::{
@@ -55,118 +45,15 @@ use vsock_proto::{
     }, //
 };
 
-pub(crate) fn wire_type(ty: SockType) -> SocketType {
-    match ty {
-        SockType::Stream => SocketType::Stream,
-        SockType::SeqPacket => SocketType::SeqPacket,
-    }
-}
-
-fn wire_addr(addr: SockAddr) -> Addr {
-    Addr::new(Cid::new(addr.cid), Port::new(addr.port))
-}
-
-/// Our address, with the CID that we have now, and that of the peer.
-fn addrs<C: Carrier>(sock: &LockedSock<'_>) -> (Addr, Addr) {
-    let local = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
-    (local, wire_addr(sock.remote_addr()))
-}
-
-/// The state of a socket on carrier `C`.
-///
-/// # Errors
-///
-/// `ENOTCONN` if the socket is not on that carrier.
-#[inline]
-pub(crate) fn conn_of<C: Carrier>(sock: &LockedSock<'_>) -> Result<Arc<Conn>> {
-    Ok(sock.conn::<Over<C>>().ok_or(ENOTCONN)?.into())
-}
-
 /// As [`conn::has_memory`], after the carrier was asked for what it holds and does not need. If it is
 /// `false`, the carrier knows that somebody waits.
 #[inline]
-pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock<'_>) -> bool {
+pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock) -> bool {
     if conn::has_memory(sock) {
         return true;
     }
     C::reap(true);
     conn::has_memory(sock)
-}
-
-/// Sends a packet without payload to the peer of a socket, unless one of its kind waits to be sent.
-///
-/// Context: may sleep.
-pub(crate) fn control<C: Carrier>(sock: &mut LockedSock<'_>, what: Control, reply: bool) -> Result {
-    control_with::<C>(sock, what, reply, Gfp::Kernel)
-}
-
-/// As [`control`]; sleeps only if `gfp` does.
-fn control_with<C: Carrier>(
-    sock: &mut LockedSock<'_>,
-    what: Control,
-    reply: bool,
-    gfp: Gfp,
-) -> Result {
-    let conn = conn_of::<C>(sock)?;
-    if !conn.queue_control(what) {
-        return Ok(());
-    }
-    let (src, dst) = addrs::<C>(sock);
-    let mut header = header_to(what.op(), wire_type(sock.ty()), src, dst, 0);
-    if let Control::Shutdown(flags) = what {
-        header.set_flags(flags.raw());
-    }
-    let packet = TxPacket::control(sock, conn, what, &header, reply, gfp)?;
-    C::send(packet, Some(sock.net()))
-}
-
-/// Tells the peer how much room there is, unless the connection is over and the next one between the
-/// same ports is there: its credit is another.
-///
-/// Context: may sleep.
-pub(crate) fn credit_update<C: Carrier>(sock: &mut LockedSock<'_>) -> Result {
-    credit_update_with::<C>(sock, Gfp::Kernel)
-}
-
-fn credit_update_with<C: Carrier>(sock: &mut LockedSock<'_>, gfp: Gfp) -> Result {
-    if close::is_replaced::<C>(sock) {
-        return Ok(());
-    }
-    control_with::<C>(sock, Control::CreditUpdate, false, gfp)
-}
-
-/// The user has taken `len` bytes out of the receive queue: the peer may have to be told.
-///
-/// Context: may sleep.
-pub(crate) fn after_read<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn, len: u32) {
-    if conn.release(len, sock.rcvlowat()) {
-        // If there is no memory for this, the next read tries again, or the reader before it waits.
-        let _ = credit_update::<C>(sock);
-    }
-}
-
-/// A reader finds less than it wants: the peer may have to be told, or it sends no more.
-///
-/// Context: does not sleep. The core calls this when it is about to sleep itself, and has said so to
-/// the scheduler.
-pub(crate) fn before_wait<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn) {
-    if conn.must_tell_before_wait() {
-        // If there is no memory for this, the next look tries again.
-        let _ = credit_update_with::<C>(sock, Gfp::Atomic);
-    }
-}
-
-/// Asks the peer for its credit: a writer waits, and the peer cannot know of that.
-///
-/// Context: may sleep.
-pub(crate) fn credit_request<C: Carrier>(sock: &mut LockedSock<'_>, conn: &Conn) {
-    if sock.state() != SockState::Established || sock.is_done() {
-        return;
-    }
-    // If there is no memory for this, the next look asks.
-    if control::<C>(sock, Control::CreditRequest, false).is_ok() {
-        conn.set_asked();
-    }
 }
 
 /// What the packets of one message of a user have in common.
@@ -184,12 +71,14 @@ struct Writer<'c, 'm> {
 impl<'c, 'm> Writer<'c, 'm> {
     /// `len` is how many bytes of the message are going to be sent.
     fn new<C: Carrier>(
-        sock: &mut LockedSock<'_>,
+        sock: &LockedSock,
         conn: &'c Arc<Conn>,
         msg: &mut SendMsg<'m>,
         len: usize,
     ) -> Result<Self> {
-        let (src, dst) = addrs::<C>(sock);
+        // With the CID that we have now.
+        let src = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
+        let dst = wire_addr(sock.remote_addr());
         let mut completion = Completion::new(sock, msg, len)?;
         let pages = completion.is_some() && can_send_pages::<C>(msg, len);
         if let (Some(completion), false) = (&mut completion, pages) {
@@ -197,7 +86,7 @@ impl<'c, 'm> Writer<'c, 'm> {
         }
         Ok(Self {
             conn,
-            ty: wire_type(sock.ty()),
+            ty: conn.ty(),
             src,
             dst,
             ends_record: msg.is_end_of_record(),
@@ -212,7 +101,7 @@ impl<'c, 'm> Writer<'c, 'm> {
     ///
     /// `ENOMEM`, also for memory of the user that is not there: what the C transport says, and what
     /// the tests of the kernel expect.
-    fn packet(&self, sock: &LockedSock<'_>, msg: &mut SendMsg<'m>, len: u32) -> Result<TxPacket> {
+    fn packet(&self, sock: &LockedSock, msg: &mut SendMsg<'m>, len: u32) -> Result<TxPacket> {
         let header = header_to(Op::Rw, self.ty, self.src, self.dst, len);
         let payload = match &self.completion {
             Some(completion) if self.pages => Payload::Pages(completion),
@@ -243,11 +132,11 @@ impl<'c, 'm> Writer<'c, 'm> {
 ///
 /// `ENOMEM`, and what the carrier says, if nothing was sent.
 pub(crate) fn stream<C: Carrier>(
-    sock: &mut LockedSock<'_>,
+    sock: &mut LockedSock,
     msg: &mut SendMsg<'_>,
     len: usize,
 ) -> Result<usize> {
-    let conn = conn_of::<C>(sock)?;
+    let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
     if !has_memory::<C>(sock) {
         return Ok(0);
     }
@@ -299,11 +188,11 @@ pub(crate) fn stream<C: Carrier>(
 /// - `ENOMEM`, `ENODEV`, `EHOSTUNREACH`: nothing was sent. If the carrier fails after it took some of
 ///   the packets, the connection is reset, which is the only way left to end the message.
 pub(crate) fn message<C: Carrier>(
-    sock: &mut LockedSock<'_>,
+    sock: &mut LockedSock,
     msg: &mut SendMsg<'_>,
     len: usize,
 ) -> Result<usize> {
-    let conn = conn_of::<C>(sock)?;
+    let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
     let want = u32::try_from(len).map_err(|_| EMSGSIZE)?;
     let credit = conn.reserve_all(want)?;
     if !has_memory::<C>(sock) {
@@ -326,7 +215,7 @@ pub(crate) fn message<C: Carrier>(
         let ret = C::send(TxPacket::from_skb(packet), Some(sock.net()));
         if let Err(e) = ret {
             if sent {
-                recv::abort::<C>(sock, e);
+                close::end::<C>(sock, &conn, e, true);
             }
             writer.finish(sent);
             return Err(e);
@@ -345,14 +234,4 @@ fn can_send_pages<C: Carrier>(msg: &mut SendMsg<'_>, len: usize) -> bool {
     // One more for the header.
     msg.whole_pages(MAX_PAGES)
         .is_some_and(|pages| C::zerocopy_fits(pages.saturating_add(1)))
-}
-
-/// Answers a packet that belongs to no connection with a RST, unless it is one.
-///
-/// Context: may sleep.
-pub(crate) fn reset_no_sock<C: Carrier>(rx: &RxPacket, net: Option<&Net>) {
-    // Without memory, or without a way to the peer, there is no answer: the peer has a timer.
-    if let Some(Ok(packet)) = TxPacket::reset(rx) {
-        let _ = C::send(packet, net);
-    }
 }

@@ -58,7 +58,15 @@ fn monitor_op(op: Op) -> u16 {
     }
 }
 
-fn build<C>(header: &Header, payload: Option<&SkBuff<C>>, offset: usize) -> Result<SkBuff<()>> {
+/// Where the payload of a packet is.
+pub(crate) enum Payload<'a, C> {
+    /// In a buffer, from an offset on.
+    Skb(&'a SkBuff<C>, usize),
+    /// In private memory.
+    Bytes(&'a [u8]),
+}
+
+fn build<C>(header: &Header, payload: &Payload<'_, C>) -> Result<SkBuff<()>> {
     let len = header.len() as usize;
     let total = (MONITOR_HEADER_LEN + HEADER_LEN)
         .checked_add(len)
@@ -76,16 +84,17 @@ fn build<C>(header: &Header, payload: Option<&SkBuff<C>>, offset: usize) -> Resu
     };
     skb.append(monitor.as_bytes())?;
     skb.append(header.as_bytes())?;
-    if let Some(payload) = payload {
-        skb.append_from(payload, offset, len)?;
+    match payload {
+        Payload::Skb(payload, offset) => skb.append_from(payload, *offset, len)?,
+        Payload::Bytes(bytes) => skb.append(bytes)?,
     }
     Ok(skb)
 }
 
-/// Shows a packet, whose payload is `header.len()` bytes from `offset` on, to the monitoring devices.
+/// Shows a packet to the monitoring devices. Of the payload they see as much as the header says.
 ///
 /// Context: any but interrupts.
 #[inline]
-pub(crate) fn deliver<C>(header: &Header, payload: Option<&SkBuff<C>>, offset: usize) {
-    vsock::deliver_tap(|| build(header, payload, offset).ok());
+pub(crate) fn deliver<C>(header: &Header, payload: Payload<'_, C>) {
+    vsock::deliver_tap(|| build(header, &payload).ok());
 }

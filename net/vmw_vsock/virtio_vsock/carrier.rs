@@ -25,7 +25,9 @@ use kernel_ext::{
 use virtio_transport_common::{
     reset_connections,
     Carrier,
+    Conn,
     Orphans,
+    Peers,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -33,7 +35,7 @@ use vsock_proto::addr::{
     Cid, //
 };
 
-static SLOT: TransportSlot = TransportSlot::new();
+static SLOT: TransportSlot<Conn> = TransportSlot::new();
 
 /// The transport from a guest to its host.
 pub(crate) struct Guest;
@@ -41,9 +43,9 @@ pub(crate) struct Guest;
 impl Guest {
     /// Resets the connections of this transport for which `gone` is true.
     ///
-    /// Context: locks sockets, may sleep.
-    pub(crate) fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
-        reset_connections::<Guest>(None, gone);
+    /// Context: may sleep, but waits for no user.
+    pub(crate) fn reset(mut gone: impl FnMut() -> bool) {
+        reset_connections::<Guest>(Peers::All, |_, _| gone());
     }
 }
 
@@ -51,7 +53,7 @@ impl Guest {
 impl Carrier for Guest {
     const KIND: Kind = Kind::GuestToHost;
 
-    fn slot() -> &'static TransportSlot {
+    fn slot() -> &'static TransportSlot<Conn> {
         &SLOT
     }
 
@@ -99,12 +101,12 @@ impl Carrier for Guest {
         }
     }
 
-    fn orphans(_sock: &LockedSock<'_>) -> Option<Arc<Orphans>> {
+    fn orphans(_sock: &LockedSock) -> Option<Arc<Orphans>> {
         let guard = rcu::read_lock();
         Some(DEVICE.load(&guard)?.orphans.clone())
     }
 
-    fn cancel(sock: &mut LockedSock<'_>) -> Result {
+    fn cancel(sock: &mut LockedSock) -> Result {
         let guard = rcu::read_lock();
         let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
         if dev.send_queue.purge_socket(sock) > 0 {

@@ -335,7 +335,7 @@ impl Device {
             if again { "giving up" } else { "restarting" }
         );
         self.stop_rx();
-        Guest::reset(|_| self.is_current());
+        Guest::reset(|| self.is_current());
         self.send_queue.purge_all();
         Some(again)
     }
@@ -374,7 +374,7 @@ impl Device {
         if DEVICE.compare_swap(Some(&this), None).is_ok() {
             // Before the connections are ended, or there might be new ones meanwhile.
             self.stop_rx();
-            Guest::reset(|_| true);
+            Guest::reset(|| true);
         }
         self.send_queue.purge_all();
     }

@@ -111,7 +111,7 @@ impl Device {
     /// An event that comes while it runs queues it again, for when it is done: the first of many is
     /// obeyed at once, and the last one within an interval.
     pub(crate) fn reset_transport(&self) {
-        Guest::reset(|_| self.is_current());
+        Guest::reset(|| self.is_current());
         fsleep(RESET_INTERVAL);
     }
 }

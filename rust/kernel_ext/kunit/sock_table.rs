@@ -9,14 +9,21 @@ mod tests {
     use super::*;
     use crate::{
         kunit::KernelSock,
+        net::Net,
         sock::SockType,
         sock_table::{
             Key,
             Membership,
+            Scope,
             SockTable, //
         }, //
     };
+    use core::mem::ManuallyDrop;
     use kernel::sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         rcu,
         Arc, //
     };
@@ -27,23 +34,40 @@ mod tests {
         local_port: 2000,
     };
 
-    fn join(table: &Arc<SockTable>, sock: &KernelSock, key: Key) -> Result<Membership> {
-        table.insert(&mut sock.sock().lock(), key)
+    /// What a connection is here: it says whether it is there.
+    type Table = SockTable<Counted>;
+
+    /// Whether a value is alive.
+    struct Counted(Option<Arc<Atomic<usize>>>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            if let Some(count) = &self.0 {
+                count.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn join(table: &Arc<Table>, sock: &KernelSock, key: Key) -> Result<Membership<Counted>> {
+        let conn = Arc::new(Counted(None), GFP_KERNEL)?;
+        table.insert(sock.sock().into(), conn, key)
     }
 
     /// Whether the table has that socket for the key, and nothing if `None`.
-    fn finds(table: &SockTable, key: Key, sock: Option<&KernelSock>) -> bool {
-        let found = table.find(key, None, &rcu::read_lock());
-        found.map(|found| found.as_raw()) == sock.map(|sock| sock.sock().as_raw())
+    fn finds(table: &Table, key: Key, sock: Option<&KernelSock>) -> bool {
+        let guard = rcu::read_lock();
+        let found = table.find(key, None, &guard);
+        found.map(|found| found.sock.as_raw()) == sock.map(|sock| sock.sock().as_raw())
     }
 
-    fn members(table: &Arc<SockTable>, peer: Option<u32>) -> usize {
-        table.members(peer).count()
+    fn members(table: &Arc<Table>, peer: Option<u32>) -> usize {
+        let scope = Scope::of(&Net::of_current());
+        table.members(peer.map(|cid| (cid, scope))).count()
     }
 
     #[test]
     fn found_by_the_whole_key_only() -> Result {
-        let table = SockTable::new()?;
+        let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         assert!(finds(&table, KEY, None));
         let member = join(&table, &sock, KEY)?;
@@ -79,17 +103,18 @@ mod tests {
 
     #[test]
     fn found_from_its_namespace() -> Result {
-        let table = SockTable::new()?;
+        let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         let _member = join(&table, &sock, KEY)?;
         let net = sock.sock().net();
-        assert!(table.find(KEY, Some(net), &rcu::read_lock()).is_some());
+        let guard = rcu::read_lock();
+        assert!(table.find(KEY, Some(net), &guard).is_some());
         Ok(())
     }
 
     #[test]
     fn members_by_peer() -> Result {
-        let table = SockTable::new()?;
+        let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         assert_eq!(members(&table, None), 0);
         let mut joined = KVec::new();
@@ -115,7 +140,7 @@ mod tests {
     fn each_member_is_met_once() -> Result {
         let sock = KernelSock::new(SockType::Stream)?;
         for leave in [true, false] {
-            let table = SockTable::new()?;
+            let table = Table::new()?;
             let mut joined = KVec::new();
             for n in 0..1000 {
                 let key = Key {
@@ -140,9 +165,47 @@ mod tests {
         Ok(())
     }
 
+    /// What is found stays until the read section ends, whoever leaves the table meanwhile and drops what it
+    /// has; and a membership that is forgotten leaves nothing behind that is freed.
+    #[test]
+    fn found_outlives_the_membership() -> Result {
+        let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let table = Table::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
+        let member = table.insert(sock.sock().into(), conn, KEY)?;
+        {
+            let guard = rcu::read_lock();
+            let found = table.find(KEY, None, &guard).ok_or(ENOENT)?;
+            drop(member);
+            drop(sock);
+            assert!(finds(&table, KEY, None));
+            assert_eq!(gone.load(Relaxed), 0);
+            assert!(found.conn.0.is_some());
+            assert_eq!(found.sock.ty(), SockType::Stream);
+        }
+        // Waits for what is freed after a grace period.
+        drop(table);
+        assert_eq!(gone.load(Relaxed), 1);
+
+        let sock = KernelSock::new(SockType::Stream)?;
+        let table = Table::new()?;
+        let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
+        let forgotten = ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY)?);
+        drop(sock);
+        {
+            let guard = rcu::read_lock();
+            let found = table.find(KEY, None, &guard).ok_or(ENOENT)?;
+            assert_eq!(found.sock.ty(), SockType::Stream);
+            assert_eq!(gone.load(Relaxed), 1);
+        }
+        drop(ManuallyDrop::into_inner(forgotten));
+        Ok(())
+    }
+
     #[test]
     fn two_sockets_with_one_key() -> Result {
-        let table = SockTable::new()?;
+        let table = Table::new()?;
         let (old, new) = (
             KernelSock::new(SockType::Stream)?,
             KernelSock::new(SockType::SeqPacket)?,
@@ -158,7 +221,7 @@ mod tests {
     /// Ten thousand connections of one guest with one port, as a server has them.
     #[test]
     fn ten_thousand_with_one_listener() -> Result {
-        let table = SockTable::new()?;
+        let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         let mut joined = KVVec::with_capacity(10_000, GFP_KERNEL)?;
         for remote_port in 0..10_000 {

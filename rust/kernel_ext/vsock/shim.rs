@@ -65,7 +65,7 @@ impl<T: Transport> Shim<T> {
     ///
     /// See [`Shim`].
     #[inline]
-    unsafe fn locked<'a>(vsk: Vsk) -> LockedSock<'a> {
+    unsafe fn locked<'a>(vsk: Vsk) -> &'a mut LockedSock {
         // SAFETY: The core holds the lock and a reference during a callback.
         unsafe { LockedSock::assume_locked(vsk) }
     }
@@ -75,9 +75,10 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn init(vsk: Vsk, _listener: Vsk) -> c_int {
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
+        let sock = unsafe { Self::locked(vsk) };
         from_result(|| {
-            let state = Arc::into_raw(T::init(&mut sock)?);
+            let state = Arc::into_raw(T::init(sock)?);
+            sock.note_data_ready();
             // SAFETY: The socket is locked, and the field belongs to its transport, which is us.
             unsafe { (*vsk).trans = state.cast_mut().cast() };
             Ok(0)
@@ -88,15 +89,18 @@ impl<T: Transport> Shim<T> {
     ///
     /// See [`Shim`]. Also called without the lock, when the last reference to the socket is gone.
     pub(super) unsafe extern "C" fn destruct(vsk: Vsk) {
-        // SAFETY: Nobody else uses the socket: it is locked, or has no references.
-        if unsafe { (*vsk).close_work_scheduled } {
-            // The timer has a reference: the socket is locked, and changes to another transport.
-            // SAFETY: See `Shim`.
-            let mut sock = unsafe { Self::locked(vsk) };
+        // SAFETY: The socket is valid.
+        if unsafe { bindings::sk_has_refs(vsk.cast()) } {
+            // SAFETY: See `Shim`: the socket changes to another transport.
+            let sock = unsafe { Self::locked(vsk) };
             if let Some(timer) = sock.cancel_close() {
                 sock.remove_from_tables();
                 // Not the last one: the caller has a reference as well.
                 drop(timer);
+            }
+            // SAFETY: `init` made the state, which nobody else takes away.
+            if let Some(conn) = unsafe { Self::state(vsk) } {
+                T::detach(sock, conn);
             }
         }
         // SAFETY: As above.
@@ -114,7 +118,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn release(vsk: Vsk) {
         // SAFETY: See `Shim`.
-        T::release(&mut unsafe { Self::locked(vsk) });
+        T::release(unsafe { Self::locked(vsk) });
     }
 
     /// # Safety
@@ -122,7 +126,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn cancel_pkt(vsk: Vsk) -> c_int {
         // SAFETY: See `Shim`.
-        from_unit(T::cancel(&mut unsafe { Self::locked(vsk) }))
+        from_unit(T::cancel(unsafe { Self::locked(vsk) }))
     }
 
     /// # Safety
@@ -130,7 +134,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn connect(vsk: Vsk) -> c_int {
         // SAFETY: See `Shim`.
-        from_unit(T::connect(&mut unsafe { Self::locked(vsk) }))
+        from_unit(T::connect(unsafe { Self::locked(vsk) }))
     }
 
     /// # Safety
@@ -187,8 +191,8 @@ impl<T: Transport> Shim<T> {
         let mut msg: RecvMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
         let peek = flags as u32 & bindings::MSG_PEEK != 0;
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
-        from_ssize(T::stream_dequeue(&mut sock, &mut msg, len, peek))
+        let sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::stream_dequeue(sock, &mut msg, len, peek))
     }
 
     /// # Safety
@@ -202,8 +206,8 @@ impl<T: Transport> Shim<T> {
         // SAFETY: The message is valid during the call, and a source.
         let mut msg: SendMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
-        from_ssize(T::stream_enqueue(&mut sock, &mut msg, len))
+        let sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::stream_enqueue(sock, &mut msg, len))
     }
 
     /// # Safety
@@ -211,7 +215,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn stream_has_data(vsk: Vsk) -> i64 {
         // SAFETY: See `Shim`.
-        let data = T::stream_has_data(&mut unsafe { Self::locked(vsk) });
+        let data = T::stream_has_data(unsafe { Self::locked(vsk) });
         i64::try_from(data).unwrap_or(i64::MAX)
     }
 
@@ -220,7 +224,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn stream_has_space(vsk: Vsk) -> i64 {
         // SAFETY: See `Shim`.
-        let space = T::stream_has_space(&mut unsafe { Self::locked(vsk) });
+        let space = T::stream_has_space(unsafe { Self::locked(vsk) });
         i64::try_from(space).unwrap_or(i64::MAX)
     }
 
@@ -259,8 +263,8 @@ impl<T: Transport> Shim<T> {
         let mut msg: RecvMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
         let peek = flags as u32 & bindings::MSG_PEEK != 0;
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
-        from_ssize(T::seqpacket_dequeue(&mut sock, &mut msg, peek))
+        let sock = unsafe { Self::locked(vsk) };
+        from_ssize(T::seqpacket_dequeue(sock, &mut msg, peek))
     }
 
     /// # Safety
@@ -274,8 +278,8 @@ impl<T: Transport> Shim<T> {
         // SAFETY: The message is valid during the call, and a source.
         let mut msg: SendMsg<'_> = unsafe { MsgHdr::from_raw(msg) };
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
-        let sent = from_ssize(T::seqpacket_enqueue(&mut sock, &mut msg, len));
+        let sock = unsafe { Self::locked(vsk) };
+        let sent = from_ssize(T::seqpacket_enqueue(sock, &mut msg, len));
         c_int::try_from(sent).unwrap_or(c_int::MAX)
     }
 
@@ -292,7 +296,7 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn seqpacket_has_data(vsk: Vsk) -> u32 {
         // SAFETY: See `Shim`.
-        T::seqpacket_has_data(&mut unsafe { Self::locked(vsk) })
+        T::seqpacket_has_data(unsafe { Self::locked(vsk) })
     }
 
     /// # Safety
@@ -304,7 +308,7 @@ impl<T: Transport> Shim<T> {
         ready: *mut bool,
     ) -> c_int {
         // SAFETY: See `Shim`.
-        let data = T::stream_has_data(&mut unsafe { Self::locked(vsk) });
+        let data = T::stream_has_data(unsafe { Self::locked(vsk) });
         // SAFETY: The core passes a place for the answer.
         unsafe { ready.write(data >= target) };
         0
@@ -319,7 +323,7 @@ impl<T: Transport> Shim<T> {
         ready: *mut bool,
     ) -> c_int {
         // SAFETY: See `Shim`.
-        let space = T::stream_has_space(&mut unsafe { Self::locked(vsk) });
+        let space = T::stream_has_space(unsafe { Self::locked(vsk) });
         // SAFETY: The core passes a place for the answer.
         unsafe { ready.write(space > 0) };
         0
@@ -357,7 +361,7 @@ impl<T: Transport> Shim<T> {
         _data: *mut bindings::vsock_transport_send_notify_data,
     ) -> c_int {
         // SAFETY: See `Shim`.
-        T::send_begins(&mut unsafe { Self::locked(vsk) });
+        T::send_begins(unsafe { Self::locked(vsk) });
         0
     }
 
@@ -389,7 +393,7 @@ impl<T: Transport> Shim<T> {
         // SAFETY: The core passes the size, which may be changed.
         let size = unsafe { &mut *size };
         // SAFETY: See `Shim`.
-        T::buffer_size_changed(&mut unsafe { Self::locked(vsk) }, size);
+        T::buffer_size_changed(unsafe { Self::locked(vsk) }, size);
     }
 
     /// # Safety
@@ -397,9 +401,9 @@ impl<T: Transport> Shim<T> {
     /// See [`Shim`].
     pub(super) unsafe extern "C" fn notify_set_rcvlowat(vsk: Vsk, val: c_int) -> c_int {
         // SAFETY: See `Shim`.
-        let mut sock = unsafe { Self::locked(vsk) };
+        let sock = unsafe { Self::locked(vsk) };
         let lowat = usize::try_from(val).unwrap_or(0);
-        from_unit(T::rcvlowat_changed(&mut sock, lowat))
+        from_unit(T::rcvlowat_changed(sock, lowat))
     }
 
     /// # Safety
@@ -418,7 +422,7 @@ impl<T: Transport> Shim<T> {
     pub(super) unsafe extern "C" fn shutdown(vsk: Vsk, mode: c_int) -> c_int {
         let how = Shutdown::from_bits(mode as u32);
         // SAFETY: See `Shim`.
-        from_unit(T::shutdown(&mut unsafe { Self::locked(vsk) }, how))
+        from_unit(T::shutdown(unsafe { Self::locked(vsk) }, how))
     }
 
     /// # Safety
@@ -430,11 +434,11 @@ impl<T: Transport> Shim<T> {
         };
         // SAFETY: See `Shim`: packets are delivered with the socket locked, and this is what the
         // delivery calls.
-        let mut sock = unsafe { Self::locked(vsk) };
-        match T::read_skb(&mut sock) {
+        let sock = unsafe { Self::locked(vsk) };
+        match T::read_skb(sock) {
             Ok(mut skb) => {
                 // A BPF program reads the fields of the owner without asking if there is one.
-                skb.set_receiver(&sock);
+                skb.set_receiver(sock);
                 // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket is
                 // valid.
                 unsafe { actor(vsk.cast(), skb.into_raw_clean().as_ptr()) }

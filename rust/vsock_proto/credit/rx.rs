@@ -125,6 +125,12 @@ impl RxCredit {
         }
     }
 
+    /// Whether [`accept`](Self::accept) takes `len` bytes.
+    #[inline]
+    pub fn fits(&self, len: u32) -> bool {
+        matches!(self.used.checked_add(len), Some(used) if used <= self.buf_alloc)
+    }
+
     /// Takes `len` bytes into the buffer.
     ///
     /// # Errors

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a carrier of packets has to be able to.
+
+use crate::{
+    conn::Conn,
+    orphans::Orphans,
+    packet::TxPacket, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+use kernel_ext::{
+    net::Net,
+    sock::{
+        LockedSock,
+        VsockSock, //
+    },
+    vsock::{
+        Kind,
+        TransportSlot, //
+    }, //
+};
+use vsock_proto::addr::{
+    Addr,
+    Cid, //
+};
+
+/// What moves packets between this side and a peer.
+///
+/// The functions may be called from any number of threads as soon as the [registration](crate::Registration)
+/// begins, and
+/// must not use more than `static` state.
+#[vtable]
+pub trait Carrier: Send + Sync + Sized + 'static {
+    /// What the carrier is for.
+    const KIND: Kind;
+
+    /// Where the transport of the carrier is registered: a `static` of its own.
+    fn slot() -> &'static TransportSlot<Conn>;
+
+    /// The CID of this side, [`Cid::ANY`] if there is none. Does not sleep.
+    fn local_cid() -> Cid;
+
+    /// Whether the carrier reaches `cid` for a socket. Does not sleep.
+    ///
+    /// Without it, all CIDs above 2 go to a host's carrier.
+    fn has_remote_cid(_sock: &VsockSock, _cid: Cid) -> bool {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The one CID by which a peer is looked for that a socket, or a packet, calls `remote`.
+    fn peer_cid(remote: Cid) -> Cid {
+        remote
+    }
+
+    /// Whether a socket may connect to `addr`.
+    fn stream_allow(sock: &VsockSock, addr: Addr) -> bool;
+
+    /// Whether a `SOCK_SEQPACKET` socket may talk to `cid`.
+    fn seqpacket_allow(sock: &VsockSock, cid: Cid) -> bool;
+
+    /// Sends a packet, or queues it; `net` is the namespace of the sender.
+    ///
+    /// Context: does not sleep. The caller may have locked the socket; the gate of no connection.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
+    fn send(packet: TxPacket, net: Option<&Net>) -> Result;
+
+    /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.
+    fn zerocopy_fits(_parts: usize) -> bool {
+        true
+    }
+
+    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait` somebody
+    /// waits for all that were sent until now, which are to be dropped as soon as possible.
+    ///
+    /// Context: does not sleep; a socket lock may be held.
+    fn reap(_wait: bool) {}
+
+    /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
+    /// leave anything.
+    fn orphans(_sock: &LockedSock) -> Option<Arc<Orphans>> {
+        None
+    }
+
+    /// Drops what a socket sent and what still waits in a queue.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
+    fn cancel(sock: &mut LockedSock) -> Result;
+}
+
+/// The transport over a carrier.
+pub struct Over<C: Carrier>(PhantomData<C>);
+
+/// The state of a socket on carrier `C`.
+///
+/// # Errors
+///
+/// `ENOTCONN` if the socket is not on that carrier.
+#[inline]
+pub(crate) fn conn_of<C: Carrier>(sock: &LockedSock) -> Result<ArcBorrow<'_, Conn>> {
+    sock.conn::<Over<C>>().ok_or(ENOTCONN)
+}

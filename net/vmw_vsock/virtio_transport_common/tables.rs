@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! By what packets of a peer find a connection, and how long they do.
+
+use crate::{
+    carrier::{
+        conn_of,
+        Carrier,
+        Over, //
+    },
+    conn::{
+        Conn,
+        Ends, //
+    },
+    convert::sock_addr, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    net::Net,
+    sock::{
+        LockedSock,
+        SockAddr,
+        VsockSock, //
+    },
+    sock_table::{
+        Found,
+        Key, //
+    },
+    vsock, //
+};
+use vsock_proto::addr::Cid;
+
+/// By what packets of the peer find a connection.
+fn key_of<C: Carrier>(ends: &Ends) -> Key {
+    let mut remote = sock_addr(ends.peer);
+    remote.cid = C::peer_cid(ends.peer.cid).get();
+    let local = SockAddr {
+        cid: ends.local_cid.get(),
+        port: ends.local_port.get(),
+    };
+    Key::new(remote, local)
+}
+
+/// Calls `f` with the connection that a packet from `src` to `dst` is for, if there is one.
+///
+/// Context: as for [`vsock::with_connection`].
+#[inline]
+pub(crate) fn with_connection<C: Carrier, R>(
+    src: SockAddr,
+    dst: SockAddr,
+    net: Option<&Net>,
+    f: impl FnOnce(Found<'_, Conn>) -> R,
+) -> Option<R> {
+    let src = SockAddr {
+        cid: C::peer_cid(Cid::new(src.cid)).get(),
+        ..src
+    };
+    vsock::with_connection::<Over<C>, R>(Key::new(src, dst), net, f)
+}
+
+/// Lets packets of the peer find the connection.
+///
+/// Context: may sleep.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result {
+    let key = key_of::<C>(&conn.gate().ends);
+    let membership = vsock::join::<Over<C>>(sock, conn.clone(), key)?;
+    drop(conn.set_membership(Some(membership)));
+    Ok(())
+}
+
+/// Packets do not find the connection any more, and the socket is not one of the core's connections.
+pub(crate) fn leave<C: Carrier>(sock: &mut LockedSock) {
+    if let Ok(conn) = conn_of::<C>(sock) {
+        drop(conn.set_membership(None));
+    }
+    sock.remove_from_tables();
+}
+
+/// Whether packets of the peer find another connection, the next one between the ports.
+pub(crate) fn is_replaced<C: Carrier>(sock: &VsockSock, conn: &Conn) -> bool {
+    let gate = conn.gate();
+    let (is_member, key) = (gate.membership.is_some(), key_of::<C>(&gate.ends));
+    drop(gate);
+    !is_member && vsock::with_connection::<Over<C>, _>(key, Some(sock.net()), |_| ()).is_some()
+}
