@@ -51,8 +51,8 @@ pub struct News<E> {
     pub shutdown: bool,
     /// The end of the connection.
     pub end: Option<End<E>>,
-    /// There is something to read, for another part of the kernel that took the socket over.
-    pub readable: bool,
+    /// How often something came that may be read, for another part of the kernel that took the socket over.
+    pub readable: u32,
     /// The CID of this side is another one now.
     pub local_cid: bool,
 }
@@ -63,14 +63,16 @@ impl<E> News<E> {
         connected: false,
         shutdown: false,
         end: None,
-        readable: false,
+        readable: 0,
         local_cid: false,
     };
 
     /// Whether there is nothing to tell.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        !(self.connected || self.shutdown || self.readable || self.local_cid) && self.end.is_none()
+        !(self.connected || self.shutdown || self.local_cid)
+            && self.readable == 0
+            && self.end.is_none()
     }
 }
 
@@ -226,9 +228,9 @@ impl<E: Copy> Link<E> {
         self.news = News::NONE;
     }
 
-    /// There is something to read, see [`News::readable`].
+    /// Something came that may be read, see [`News::readable`].
     pub fn note_readable(&mut self) {
-        self.news.readable = true;
+        self.news.readable = self.news.readable.saturating_add(1);
     }
 
     /// See [`News::local_cid`].

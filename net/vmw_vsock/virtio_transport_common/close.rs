@@ -119,7 +119,11 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
         Some(End::Lost(err)) => lose::<C>(sock, &conn, err),
         None => (),
     }
-    if news.readable {
+    // A BPF sockmap takes one buffer for each call.
+    for _ in 0..news.readable {
+        if conn.unread() == 0 {
+            break;
+        }
         sock.data_ready();
     }
 }
