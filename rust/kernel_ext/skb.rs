@@ -293,6 +293,17 @@ impl<C> SkBuff<C> {
         Some(unsafe { core::slice::from_raw_parts(self.skb().data, self.len()) })
     }
 
+    /// The payload, if it is linear.
+    #[inline]
+    pub fn linear_mut(&mut self) -> Option<&mut [u8]> {
+        if self.is_nonlinear() {
+            return None;
+        }
+        let (data, len) = (self.skb().data, self.len());
+        // SAFETY: As in `linear`; `&mut self` is exclusive.
+        Some(unsafe { core::slice::from_raw_parts_mut(data, len) })
+    }
+
     /// The head and the payload, one behind the other, if the payload is linear.
     #[inline]
     pub fn head_and_linear(&self) -> Option<&[u8]> {
@@ -322,6 +333,16 @@ impl<C> SkBuff<C> {
         // SAFETY: `dst` has that many bytes, to which nobody else refers.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.cast(), bytes.len()) };
         Ok(())
+    }
+
+    /// Drops all but the first `len` bytes of a linear payload.
+    #[doc(alias = "skb_trim")]
+    pub fn truncate(&mut self, len: usize) {
+        if self.is_nonlinear() || len >= self.len() {
+            return;
+        }
+        // SAFETY: The buffer is valid, ours and linear, and has more bytes than that.
+        unsafe { bindings::skb_trim(self.as_raw(), len as c_uint) };
     }
 
     /// Appends `head` and then `len` bytes of the payload of another buffer, from `offset` on.

@@ -95,7 +95,7 @@ pub(crate) fn is_replaced<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
 pub(crate) fn purge_unread<C: Carrier>(sock: &mut LockedSock<'_>) {
     if let Some(conn) = sock.conn::<Over<C>>() {
         if let Ok(rx) = conn.rx(sock) {
-            rx.purge();
+            drop(rx.purge());
         }
     }
 }

@@ -172,14 +172,13 @@ impl<C: Carrier> Transport for Over<C> {
         peek: bool,
     ) -> Result<usize> {
         let conn = send::conn_of::<C>(sock)?;
-        if peek {
-            return conn.rx(sock)?.peek_stream(msg, len);
+        let mut taken = conn.rx(sock)?.take_stream(len);
+        let ret = taken.copy_stream(msg, len, peek);
+        let freed = conn.rx(sock)?.put_back(&mut taken);
+        if !peek && ret.is_ok() {
+            send::after_read::<C>(sock, &conn, freed);
         }
-        let read = conn.rx(sock)?.read_stream(msg, len)?;
-        // Not more than what was accepted, which has 32 bits.
-        let freed = u32::try_from(read).unwrap_or(u32::MAX);
-        send::after_read::<C>(sock, &conn, freed);
-        Ok(read)
+        ret
     }
 
     fn stream_enqueue(
@@ -227,14 +226,14 @@ impl<C: Carrier> Transport for Over<C> {
         peek: bool,
     ) -> Result<usize> {
         let conn = send::conn_of::<C>(sock)?;
-        let rx = conn.rx(sock)?;
-        if peek {
-            return rx.peek_message(msg);
-        }
-        let Some((freed, ret)) = rx.read_message(msg) else {
+        let Some(mut taken) = conn.rx(sock)?.take_message() else {
             return Ok(0);
         };
-        send::after_read::<C>(sock, &conn, freed);
+        let ret = taken.copy_message(msg, peek);
+        let freed = conn.rx(sock)?.put_back(&mut taken);
+        if !peek {
+            send::after_read::<C>(sock, &conn, freed);
+        }
         ret
     }
 
@@ -259,7 +258,10 @@ impl<C: Carrier> Transport for Over<C> {
 
     fn read_skb(sock: &mut LockedSock<'_>) -> Result<SkBuff<()>> {
         let conn = send::conn_of::<C>(sock)?;
-        let (skb, freed) = conn.rx(sock)?.take_buffer().ok_or(EAGAIN)??;
+        let mut taken = conn.rx(sock)?.take_first();
+        let ret = taken.skb().ok_or(EAGAIN);
+        let freed = conn.rx(sock)?.put_back(&mut taken);
+        let skb = ret??;
         send::after_read::<C>(sock, &conn, freed);
         Ok(skb)
     }

@@ -14,6 +14,11 @@ use crate::{
     },
     packet::RxPacket,
     reset,
+    rx_queue::{
+        Payload,
+        Refused,
+        Segment, //
+    },
     send::{
         self,
         wire_type, //
@@ -27,7 +32,9 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    gfp::Gfp,
     net::Net,
+    skb::SkBuff,
     sock::{
         LockedSock,
         Shutdown,
@@ -387,7 +394,7 @@ fn deliver<C: Carrier>(
     };
     let pushed = conn
         .accept(header.len())
-        .and_then(|buf_alloc| conn.rx(sock)?.push(packet.into_payload(), flags, buf_alloc));
+        .and_then(|buf_alloc| push(sock, conn, packet.into_payload(), flags, buf_alloc));
     if pushed.is_ok() && sock.close_is_scheduled() {
         // There is no reader any more, and no reason to keep it until the peer has answered.
         close::purge_unread::<C>(sock);
@@ -398,6 +405,32 @@ fn deliver<C: Carrier>(
         abort::<C>(sock, ENOBUFS);
     }
     pushed.is_ok()
+}
+
+/// Puts a payload into the receive queue.
+///
+/// Context: may sleep.
+fn push(
+    sock: &mut LockedSock<'_>,
+    conn: &Conn,
+    payload: Option<SkBuff<()>>,
+    flags: SeqFlags,
+    buf_alloc: u32,
+) -> Result {
+    let mut payload = payload.map_or(Payload::bytes(&[]), Payload::skb);
+    let mut spare = None;
+    loop {
+        match conn
+            .rx(sock)?
+            .push(&mut payload, flags, buf_alloc, &mut spare)
+        {
+            Ok(()) => return Ok(()),
+            Err(Refused::NeedsSegment(size)) => {
+                spare = Some(Segment::alloc(size, Gfp::Kernel)?);
+            }
+            Err(Refused::NoRoom) => return Err(ENOBUFS),
+        }
+    }
 }
 
 /// Makes a connection to a listener.

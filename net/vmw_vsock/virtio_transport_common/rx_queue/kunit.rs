@@ -12,7 +12,10 @@ mod tests {
         receiving,
         sending, //
     };
-    use vsock_proto::header::HEADER_LEN;
+    use vsock_proto::{
+        header::HEADER_LEN,
+        rx_queue::FIRST_SEGMENT, //
+    };
 
     const BUF_ALLOC: u32 = 64 * 1024;
     const SMALL: u32 = 2 * 1024;
@@ -26,149 +29,222 @@ mod tests {
         RxQueue::new(SocketType::SeqPacket)
     }
 
+    /// What a queue counts: bytes, messages, memory.
+    fn counted(queue: &RxQueue) -> (usize, u32, usize) {
+        (queue.bytes(), queue.messages(), queue.0.memory())
+    }
+
     /// A payload as a carrier makes it, behind the room of a header.
-    fn payload(bytes: &[u8]) -> Result<Option<SkBuff<()>>> {
+    fn skb_of(bytes: &[u8]) -> Result<SkBuff<()>> {
         let len = bytes.len();
         let mut skb = SkBuff::alloc(HEADER_LEN, len, Gfp::Kernel, ())?;
         sending(bytes, |msg| skb.fill_from_iter(msg.source(), len))??;
-        Ok(Some(skb))
+        Ok(skb)
+    }
+
+    /// Pushes as a worker does, and returns how many segments that needed.
+    fn push_payload(
+        queue: &mut RxQueue,
+        mut payload: Payload<'_>,
+        flags: SeqFlags,
+        buf_alloc: u32,
+    ) -> Result<usize> {
+        let mut spare = None;
+        let mut segments = 0;
+        loop {
+            match queue.push(&mut payload, flags, buf_alloc, &mut spare) {
+                Ok(()) => {
+                    assert!(spare.is_none());
+                    return Ok(segments);
+                }
+                Err(Refused::NeedsSegment(size)) => {
+                    spare = Some(Segment::alloc(size, Gfp::Kernel)?);
+                    segments += 1;
+                }
+                Err(Refused::NoRoom) => return Err(ENOBUFS),
+            }
+        }
     }
 
     fn push(queue: &mut RxQueue, bytes: &[u8], flags: SeqFlags) -> Result {
-        queue.push(payload(bytes)?, flags, BUF_ALLOC)
-    }
-
-    /// Whether the counters say what is in the list.
-    fn is_sound(queue: &RxQueue) -> bool {
-        let (mut memory, mut bytes, mut ends) = (0, 0, 0);
-        for skb in queue.list.iter() {
-            memory += skb.truesize();
-            let mut offset = skb.cb().offset;
-            while let Some(run) = Run::at(&skb, offset) {
-                bytes += run.len;
-                ends += u32::from(run.ends_message());
-                offset = run.end();
-                if offset >= skb.len() {
-                    break;
-                }
-            }
-        }
-        (memory, bytes, ends) == (queue.memory, queue.bytes, queue.messages)
+        push_payload(queue, Payload::skb(skb_of(bytes)?), flags, BUF_ALLOC).map(|_| ())
     }
 
     fn read(queue: &mut RxQueue, room: &mut [u8]) -> Result<usize> {
         let len = room.len();
-        receiving(room, |msg| queue.read_stream(msg, len))?.0
+        let mut taken = queue.take_stream(len);
+        let ret = receiving(room, |msg| taken.copy_stream(msg, len, false))?.0;
+        assert_eq!(
+            queue.put_back(&mut taken) as usize,
+            *ret.as_ref().unwrap_or(&0)
+        );
+        ret
+    }
+
+    fn peek(queue: &mut RxQueue, room: &mut [u8]) -> Result<usize> {
+        let len = room.len();
+        let before = counted(queue);
+        let mut taken = queue.take_stream(len);
+        let ret = receiving(room, |msg| taken.copy_stream(msg, len, true))?.0;
+        assert_eq!(queue.put_back(&mut taken), 0);
+        assert_eq!(counted(queue), before);
+        ret
+    }
+
+    /// Reads or peeks a message: credit that was freed, its real length, and whether it ended a
+    /// record.
+    fn message(
+        queue: &mut RxQueue,
+        room: &mut [u8],
+        peek: bool,
+    ) -> Result<Option<(u32, Result<usize>, bool)>> {
+        let Some(mut taken) = queue.take_message() else {
+            return Ok(None);
+        };
+        let (ret, end) = receiving(room, |msg| taken.copy_message(msg, peek))?;
+        Ok(Some((queue.put_back(&mut taken), ret, end)))
     }
 
     #[test]
     fn stream_is_read_in_order() -> Result {
         let bytes = pattern(20_000)?;
         let mut queue = stream();
-        for piece in bytes.chunks(3000) {
-            push(&mut queue, piece, SeqFlags::NONE)?;
-            assert!(is_sound(&queue));
+        for (n, piece) in bytes.chunks(1300).enumerate() {
+            if n % 2 == 0 {
+                push(&mut queue, piece, SeqFlags::NONE)?;
+            } else {
+                push_payload(&mut queue, Payload::bytes(piece), SeqFlags::NONE, BUF_ALLOC)?;
+            }
         }
+        assert_eq!(queue.bytes(), bytes.len());
         let mut room = pattern(0)?;
         room.resize(7001, 0, GFP_KERNEL)?;
         let mut seen = 0;
         while queue.bytes() > 0 {
-            let (peeked, _) = receiving(&mut room, |msg| queue.peek_stream(msg, 7001))?;
-            let peeked = peeked?;
+            let peeked = peek(&mut queue, &mut room)?;
             assert!(room.get(..peeked) == bytes.get(seen..seen + peeked));
             room.fill(0);
             assert_eq!(read(&mut queue, &mut room), Ok(peeked));
             assert!(room.get(..peeked) == bytes.get(seen..seen + peeked));
-            assert!(is_sound(&queue));
             seen += peeked;
+            assert_eq!(queue.bytes(), bytes.len() - seen);
         }
         assert_eq!(seen, bytes.len());
-        assert_eq!((queue.memory, queue.list.len()), (0, 0));
+        assert_eq!(counted(&queue), (0, 0, 0));
         Ok(())
     }
 
+    /// A large payload stays where it is, and small ones come behind it.
     #[test]
     fn buffer_with_fragments() -> Result {
         let bytes = pattern(60_000)?;
         let mut queue = stream();
-        push(&mut queue, &bytes, SeqFlags::NONE)?;
-        assert!(queue.list.front().is_some_and(SkBuff::is_nonlinear));
+        let skb = skb_of(&bytes)?;
+        assert!(skb.is_nonlinear());
+        let truesize = skb.truesize();
+        let segments = push_payload(&mut queue, Payload::skb(skb), SeqFlags::NONE, BUF_ALLOC)?;
+        assert_eq!((segments, queue.0.memory()), (0, truesize));
         push(&mut queue, b"x", SeqFlags::NONE)?;
-        assert!(is_sound(&queue));
         let mut room = pattern(0)?;
         room.resize(60_001, 0, GFP_KERNEL)?;
         assert_eq!(read(&mut queue, &mut room), Ok(60_001));
         assert!(room.get(..60_000) == Some(&bytes[..]));
         assert_eq!(room.get(60_000), Some(&b'x'));
+        assert_eq!(counted(&queue), (0, 0, 0));
+        Ok(())
+    }
+
+    /// A payload in fragments that take too much memory is copied, to as many segments as it needs.
+    #[test]
+    fn wasteful_buffer_is_copied() -> Result {
+        let bytes = pattern(60_000)?;
+        for flags in [SeqFlags::NONE, EOR] {
+            let mut queue = if flags == SeqFlags::NONE {
+                stream()
+            } else {
+                messages()
+            };
+            // Pages of which only the first tenth is payload.
+            let mut skb = skb_of(&bytes)?;
+            skb.pull(54_000)?;
+            let segments = push_payload(&mut queue, Payload::skb(skb), flags, BUF_ALLOC)?;
+            assert!(segments > 1);
+            assert!(queue.0.memory() < 15_000);
+            let mut room = pattern(0)?;
+            room.resize(6000, 0, GFP_KERNEL)?;
+            if flags == SeqFlags::NONE {
+                assert_eq!(read(&mut queue, &mut room), Ok(6000));
+            } else {
+                let read = message(&mut queue, &mut room, false)?;
+                assert!(read == Some((6000, Ok(6000), true)));
+            }
+            assert!(room[..] == bytes[54_000..]);
+            assert_eq!(counted(&queue), (0, 0, 0));
+        }
         Ok(())
     }
 
     #[test]
-    fn small_payloads_share_a_buffer() -> Result {
-        let mut queue = stream();
-        push(&mut queue, &[0; 1], SeqFlags::NONE)?;
-        let room = queue.list.back().map_or(0, SkBuff::tailroom);
-        for _ in 0..room {
-            push(&mut queue, &[0; 1], SeqFlags::NONE)?;
+    fn small_payloads_share_a_segment() -> Result {
+        for flags in [SeqFlags::NONE, SeqFlags::EOM] {
+            let mut queue = if flags == SeqFlags::NONE {
+                stream()
+            } else {
+                messages()
+            };
+            let mut segments = 0;
+            for n in 0..1000 {
+                segments += push_payload(&mut queue, Payload::bytes(&[0; 64]), flags, BUF_ALLOC)?;
+                // The first one is small.
+                assert!(n > 0 || queue.0.memory() < 1500);
+            }
+            assert!(segments < 22);
+            // Besides the bytes themselves, what is left for a packet to take.
+            assert!(queue.0.memory() < 1000 * 84);
+            drop(queue.purge());
         }
-        assert_eq!(queue.list.len(), 1);
-        push(&mut queue, &[0; 1], SeqFlags::NONE)?;
-        assert_eq!(queue.list.len(), 2);
-        assert_eq!(queue.bytes(), room + 2);
-        assert!(is_sound(&queue));
         Ok(())
     }
 
     /// Whoever respects the credit is not refused, whatever the size of the packets.
     #[test]
     fn credit_is_enough_for_any_size() -> Result {
-        for len in [1, 63, 700] {
-            let bytes = pattern(len)?;
-            for flags in [SeqFlags::NONE, SeqFlags::EOM] {
-                let mut queue = if flags == SeqFlags::NONE {
-                    stream()
-                } else {
-                    messages()
-                };
-                let count = SMALL as usize / len;
-                for _ in 0..count {
-                    queue.push(payload(&bytes)?, flags, SMALL)?;
-                }
-                assert!(is_sound(&queue));
-                assert_eq!(queue.bytes(), count * len);
-                assert!(queue.memory <= RxQueue::limit(SMALL));
-                let mut room = pattern(0)?;
-                room.resize(len, 0, GFP_KERNEL)?;
-                for _ in 0..count {
-                    if flags == SeqFlags::NONE {
-                        assert_eq!(read(&mut queue, &mut room), Ok(len));
+        for buf_alloc in [SMALL, 256 * 1024] {
+            for len in [1, 63, 128, 200, 300, 700] {
+                for flags in [SeqFlags::NONE, SeqFlags::EOM] {
+                    let bytes = pattern(len)?;
+                    let mut queue = if flags == SeqFlags::NONE {
+                        stream()
                     } else {
-                        let (read, _) = receiving(&mut room, |msg| queue.read_message(msg))?;
-                        assert!(read == Some((len as u32, Ok(len))));
+                        messages()
+                    };
+                    let count = buf_alloc as usize / len;
+                    for n in 0..count {
+                        // Now and then one in a buffer of its own.
+                        let payload = if n % 16 == 0 {
+                            Payload::skb(skb_of(&bytes)?)
+                        } else {
+                            Payload::bytes(&bytes)
+                        };
+                        push_payload(&mut queue, payload, flags, buf_alloc)?;
                     }
-                    assert!(room[..] == bytes[..]);
+                    assert_eq!(queue.bytes(), count * len);
+                    assert!(queue.0.memory() <= count * len * 5 / 2 + 16 * 1024);
+                    let mut room = pattern(0)?;
+                    room.resize(len, 0, GFP_KERNEL)?;
+                    for _ in 0..count {
+                        if flags == SeqFlags::NONE {
+                            assert_eq!(read(&mut queue, &mut room), Ok(len));
+                        } else {
+                            let read = message(&mut queue, &mut room, false)?;
+                            assert!(read == Some((len as u32, Ok(len), false)));
+                        }
+                        assert!(room[..] == bytes[..]);
+                    }
+                    assert_eq!(counted(&queue), (0, 0, 0));
                 }
-                assert_eq!((queue.bytes(), queue.messages(), queue.memory), (0, 0, 0));
             }
         }
-        Ok(())
-    }
-
-    #[test]
-    fn messages_of_nothing_take_next_to_nothing() -> Result {
-        let mut queue = messages();
-        for _ in 0..2000 {
-            queue.push(None, SeqFlags::EOM, 0)?;
-        }
-        assert!(is_sound(&queue));
-        queue.compact();
-        assert!(queue.memory < 8192);
-        let mut room = [0; 1];
-        for _ in 0..2000 {
-            let (read, _) = receiving(&mut room, |msg| queue.read_message(msg))?;
-            assert!(read == Some((0, Ok(0))));
-        }
-        assert_eq!((queue.messages(), queue.memory), (0, 0));
         Ok(())
     }
 
@@ -179,28 +255,28 @@ mod tests {
         let mut queue = messages();
         let mut count = 0;
         while push(&mut queue, &bytes, SeqFlags::EOM).is_ok() {
-            assert!(is_sound(&queue));
-            assert!(queue.memory <= RxQueue::limit(BUF_ALLOC));
+            assert!(queue.0.memory() <= RxQueue::limit(BUF_ALLOC));
             count += 1;
         }
         assert!(count > 1);
+        // What was refused in the middle of a message goes with the connection.
+        drop(queue.purge());
+        for _ in 0..count {
+            push(&mut queue, &bytes, SeqFlags::EOM)?;
+        }
         let mut empty = 0;
-        while queue.push(None, SeqFlags::EOM, BUF_ALLOC).is_ok() {
+        while push_payload(&mut queue, Payload::bytes(&[]), SeqFlags::EOM, BUF_ALLOC).is_ok() {
             empty += 1;
         }
-        assert!(is_sound(&queue));
-        // The last attempt may have made a buffer for small messages to come.
-        assert!(queue.memory <= RxQueue::limit(BUF_ALLOC) + 8192);
+        assert!(empty > 1000);
+        assert!(queue.0.memory() <= RxQueue::limit(BUF_ALLOC));
         let mut room = [0; 1];
         for n in 0..count + empty {
             let len = if n < count { 60_000 } else { 0 };
-            let (read, _) = receiving(&mut room, |msg| queue.read_message(msg))?;
-            assert!(read == Some((len as u32, Ok(len))));
+            let read = message(&mut queue, &mut room, false)?;
+            assert!(read == Some((len as u32, Ok(len), false)));
         }
-        push(&mut queue, &bytes, SeqFlags::EOM)?;
-        queue.purge();
-        assert!(is_sound(&queue));
-        assert_eq!((queue.bytes(), queue.messages(), queue.memory), (0, 0, 0));
+        assert_eq!(counted(&queue), (0, 0, 0));
         Ok(())
     }
 
@@ -211,66 +287,110 @@ mod tests {
         push(&mut queue, &bytes[..3000], SeqFlags::NONE)?;
         assert_eq!(queue.messages(), 0);
         let mut room = [0; 16];
-        assert!(receiving(&mut room, |msg| queue.read_message(msg))?
-            .0
-            .is_none());
+        assert!(message(&mut queue, &mut room, false)?.is_none());
         push(&mut queue, &bytes[3000..], EOR)?;
         push(&mut queue, b"next", SeqFlags::EOM)?;
         assert_eq!(queue.messages(), 2);
-        assert!(is_sound(&queue));
 
         // Its real length, though there was no room for it; what did not fit is lost.
-        let (peeked, end) = receiving(&mut room, |msg| queue.peek_message(msg))?;
-        assert!(end);
-        assert_eq!(peeked, Ok(5000));
-        let (read, end) = receiving(&mut room, |msg| queue.read_message(msg))?;
-        assert!(end);
-        assert!(read == Some((5000, Ok(5000))));
+        let peeked = message(&mut queue, &mut room, true)?;
+        assert!(peeked == Some((0, Ok(5000), true)));
+        assert_eq!((queue.bytes(), queue.messages()), (5004, 2));
+        let read = message(&mut queue, &mut room, false)?;
+        assert!(read == Some((5000, Ok(5000), true)));
         assert!(room[..] == bytes[..16]);
 
-        let (read, end) = receiving(&mut room, |msg| queue.read_message(msg))?;
-        assert!(!end);
-        assert!(read == Some((4, Ok(4))));
+        let read = message(&mut queue, &mut room, false)?;
+        assert!(read == Some((4, Ok(4), false)));
         assert!(room[..4] == *b"next");
-        assert!(is_sound(&queue));
+        assert_eq!(counted(&queue), (0, 0, 0));
         Ok(())
+    }
+
+    /// Payload comes while a reader looks: the segments are merged when it puts back its own.
+    #[test]
+    fn peeks_do_not_fragment() -> Result {
+        let bytes = pattern(2000)?;
+        let mut queue = stream();
+        let mut room = [0; 2000];
+        for byte in bytes.chunks(1) {
+            let len = queue.bytes();
+            let mut taken = queue.take_stream(2000);
+            push_payload(&mut queue, Payload::bytes(byte), SeqFlags::NONE, BUF_ALLOC)?;
+            let (n, _) = receiving(&mut room, |msg| taken.copy_stream(msg, 2000, true))?;
+            assert_eq!(n, Ok(len));
+            assert_eq!(queue.bytes(), len + 1);
+            assert_eq!(queue.put_back(&mut taken), 0);
+            assert_eq!(queue.bytes(), len + 1);
+            assert!(queue.0.memory() < 10_000);
+        }
+        assert_eq!(read(&mut queue, &mut room), Ok(2000));
+        assert!(room[..] == bytes[..]);
+        assert_eq!(counted(&queue), (0, 0, 0));
+        Ok(())
+    }
+
+    /// What a reader has in hand is nobody's when the queue was purged.
+    #[test]
+    fn purge_makes_a_hand_void() -> Result {
+        let mut queue = messages();
+        push(&mut queue, b"gone", SeqFlags::EOM)?;
+        let mut taken = queue.take_message().ok_or(EINVAL)?;
+        drop(queue.purge());
+        assert_eq!(counted(&queue), (0, 0, 0));
+        push(&mut queue, b"new", SeqFlags::EOM)?;
+        let mut room = [0; 4];
+        let (ret, _) = receiving(&mut room, |msg| taken.copy_message(msg, false))?;
+        assert_eq!(ret, Ok(4));
+        assert_eq!(queue.put_back(&mut taken), 0);
+        drop(taken);
+        assert_eq!((queue.bytes(), queue.messages()), (3, 1));
+        let read = message(&mut queue, &mut room, false)?;
+        assert!(read == Some((3, Ok(3), false)));
+        assert_eq!(counted(&queue), (0, 0, 0));
+        Ok(())
+    }
+
+    fn read_skb(queue: &mut RxQueue) -> Result<Option<(SkBuff<()>, u32)>> {
+        let mut taken = queue.take_first();
+        let skb = taken.skb();
+        let freed = queue.put_back(&mut taken);
+        Ok(match skb {
+            Some(skb) => Some((skb?, freed)),
+            None => None,
+        })
     }
 
     #[test]
     fn buffer_is_taken_without_what_was_read() -> Result {
-        let bytes = pattern(1000)?;
-        let mut queue = stream();
-        push(&mut queue, &bytes, SeqFlags::NONE)?;
-        let mut room = [0; 100];
-        assert_eq!(read(&mut queue, &mut room), Ok(100));
-        let Some(Ok((skb, freed))) = queue.take_buffer() else {
-            return Err(EINVAL);
-        };
-        assert_eq!(freed, 900);
-        assert!(skb.linear() == bytes.get(100..));
-        assert!(queue.take_buffer().is_none());
-        assert!(is_sound(&queue));
+        let bytes = pattern(1728)?;
+        for len in [FIRST_SEGMENT, bytes.len()] {
+            let mut queue = stream();
+            push(&mut queue, &bytes[..len], SeqFlags::NONE)?;
+            let mut room = [0; 100];
+            assert_eq!(read(&mut queue, &mut room), Ok(100));
+            let (skb, freed) = read_skb(&mut queue)?.ok_or(EINVAL)?;
+            assert_eq!(freed as usize, len - 100);
+            assert!(skb.linear() == bytes.get(100..len));
+            assert!(read_skb(&mut queue)?.is_none());
+            assert_eq!(counted(&queue), (0, 0, 0));
+        }
         Ok(())
     }
 
     #[test]
-    fn buffer_of_a_packed_message() -> Result {
+    fn buffer_of_a_small_message() -> Result {
         let mut queue = messages();
         for n in 0..8u8 {
             push(&mut queue, &[n; 10], SeqFlags::EOM)?;
         }
-        queue.compact();
-        assert!(queue.list.front().is_some_and(|skb| skb.cb().packed));
-        assert!(is_sound(&queue));
         for n in 0..8u8 {
-            let Some(Ok((skb, freed))) = queue.take_buffer() else {
-                return Err(EINVAL);
-            };
+            assert_eq!(u32::from(8 - n), queue.messages());
+            let (skb, freed) = read_skb(&mut queue)?.ok_or(EINVAL)?;
             assert_eq!(freed, 10);
             assert!(skb.linear() == Some(&[n; 10]));
-            assert!(is_sound(&queue));
         }
-        assert_eq!((queue.messages(), queue.memory), (0, 0));
+        assert_eq!(counted(&queue), (0, 0, 0));
         Ok(())
     }
 }
