@@ -83,6 +83,7 @@ pub use packet::{
     TxPacket, //
 };
 pub use recv::{
+    deliver_now,
     payload_lost,
     receive, //
 };

@@ -35,6 +35,7 @@ use kernel_ext::{
     work::WorkQueue, //
 };
 use virtio_transport_common::{
+    deliver_now,
     receive,
     Carrier,
     Conn,
@@ -133,7 +134,12 @@ impl Carrier for Local {
         true
     }
 
-    fn send(packet: TxPacket, _net: Option<&Net>) -> Result {
+    const IS_DIRECT: bool = true;
+
+    fn send(packet: TxPacket, net: Option<&Net>) -> Result {
+        let Err(packet) = deliver_now::<Local>(packet, net) else {
+            return Ok(());
+        };
         let guard = rcu::read_lock();
         let loopback = LOOPBACK.load(&guard).ok_or(ENODEV)?;
         if loopback.queue.push_back(packet) {

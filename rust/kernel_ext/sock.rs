@@ -209,6 +209,17 @@ impl VsockSock {
         unsafe { bindings::sk_acceptq_is_full(self.as_sock()) }
     }
 
+    /// Whether another part of the kernel has taken the socket over at this moment, such as a BPF
+    /// sockmap: not all of them take the socket lock for that.
+    #[doc(alias = "sk_user_data")]
+    #[inline]
+    pub fn has_user_data(&self) -> bool {
+        // SAFETY: By the type invariants, the socket is alive; no reference is made.
+        let data = unsafe { &raw const (*self.as_sock()).sk_user_data };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        !unsafe { data.read_volatile() }.is_null()
+    }
+
     /// Wakes readers, and says whether it did: not if another part of the kernel, such as a BPF sockmap, took
     /// the socket over, which is to be told with the socket locked ([`LockedSock::data_ready`]).
     ///

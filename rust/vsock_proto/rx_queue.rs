@@ -254,6 +254,15 @@ impl<'a, S: Source> Payload<'a, S> {
         }
     }
 
+    /// The buffer, unless any of it is in a queue.
+    #[inline]
+    pub fn into_source(self) -> Option<S> {
+        match self.place {
+            Place::Source(source) if self.done == 0 => Some(source),
+            _ => None,
+        }
+    }
+
     /// The bytes, if the payload is not in a buffer.
     #[inline]
     pub fn as_bytes(&self) -> &'a [u8] {

@@ -41,6 +41,10 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// What the carrier is for.
     const KIND: Kind;
 
+    /// Whether sender and receiver are on this machine, and a sender delivers what it can itself: see
+    /// [`deliver_now`](crate::deliver_now).
+    const IS_DIRECT: bool = false;
+
     /// Where the transport of the carrier is registered: a `static` of its own.
     fn slot() -> &'static TransportSlot<Conn>;
 

@@ -138,6 +138,9 @@ pub(crate) struct Gate {
     /// Length of the message that waits until all of it can be sent, see
     /// [`send::message`](crate::send::message); 0 if there is none.
     waiting: u32,
+    /// Packets that a carrier has queued which could deliver the next one at once: that one waits behind
+    /// them.
+    behind: u32,
     /// The kinds of [`Control`] that are in a queue.
     queued: u8,
     /// What the queued [`Control::Shutdown`] says.
@@ -164,6 +167,18 @@ impl Gate {
     #[inline]
     pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {
         self.tx.peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
+    }
+
+    #[inline]
+    fn stamp(&mut self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
+        if let Some(what) = control {
+            self.queued &= !what.bit();
+            if let Control::Shutdown(_) = what {
+                hdr.set_flags(self.shutdown.raw());
+            }
+        }
+        self.tx.hand_over(hand_over);
+        hdr.set_stamp(self.rx.stamp());
     }
 
     /// Returns credit for bytes that the user read, and says whether the peer should be told.
@@ -215,6 +230,7 @@ impl Conn {
                         rx: RxCredit::new(buf_alloc),
                         queue: RxQueue::new(ty),
                         waiting: 0,
+                        behind: 0,
                         queued: 0,
                         shutdown: ShutdownFlags::NONE,
                         discard: false,
@@ -432,15 +448,40 @@ impl Conn {
     /// not get before.
     #[inline]
     pub(crate) fn stamp(&self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
+        self.gate().stamp(hdr, control, hand_over);
+    }
+
+    /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind).
+    #[inline]
+    pub(crate) fn stamp_if_first(
+        &self,
+        hdr: &mut Header,
+        control: Option<Control>,
+        hand_over: u32,
+    ) -> bool {
         let mut gate = self.gate();
-        if let Some(what) = control {
-            gate.queued &= !what.bit();
-            if let Control::Shutdown(_) = what {
-                hdr.set_flags(gate.shutdown.raw());
-            }
+        if gate.behind > 0 {
+            return false;
         }
-        gate.tx.hand_over(hand_over);
-        hdr.set_stamp(gate.rx.stamp());
+        gate.stamp(hdr, control, hand_over);
+        true
+    }
+
+    /// A packet that was not delivered goes to a queue, until [`leave_queue`](Self::leave_queue).
+    pub(crate) fn queue_behind(&self) {
+        let mut gate = self.gate();
+        gate.behind = gate.behind.saturating_add(1);
+    }
+
+    /// A packet of a queue was delivered, or dropped.
+    pub(crate) fn leave_queue(&self) {
+        let mut gate = self.gate();
+        gate.behind = gate.behind.saturating_sub(1);
+    }
+
+    /// Bytes that were handed over did not get there, and are to be sent in another way.
+    pub(crate) fn take_back(&self, bytes: u32) {
+        self.gate().tx.take_back(bytes);
     }
 
     /// The carrier is done with a packet of `unsent` bytes, of which `unreserve` never were handed

@@ -60,6 +60,8 @@ pub struct TxControl {
     /// The peer may have seen it: the bytes are handed over, the control packet is not queued.
     stamped: bool,
     tapped: bool,
+    /// See [`Conn::queue_behind`].
+    behind: bool,
 }
 
 impl TxControl {
@@ -73,6 +75,7 @@ impl TxControl {
             awaited: false,
             stamped: false,
             tapped: false,
+            behind: false,
         }
     }
 }
@@ -94,6 +97,9 @@ impl Drop for TxControl {
             conn.unqueue_control(control);
         }
         conn.packet_done(self.booked, !self.stamped);
+        if self.behind {
+            conn.leave_queue();
+        }
     }
 }
 
@@ -104,6 +110,22 @@ pub(crate) enum Payload<'a, 'm> {
     Copy(Option<&'a Completion<'m>>),
     /// The pages of the user are sent.
     Pages(&'a Completion<'m>),
+}
+
+/// Shows a packet that is going to be sent to who traces that.
+#[inline(always)]
+pub(crate) fn trace_made(header: &Header, zerocopy: bool) {
+    trace::virtio_transport_alloc_pkt(
+        header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+        header.src_port().get(),
+        header.dst_cid_raw() as u32,
+        header.dst_port().get(),
+        header.len(),
+        header.ty_raw(),
+        header.op().raw(),
+        header.flags(),
+        zerocopy,
+    );
 }
 
 /// A packet to send: header and payload, owned.
@@ -121,21 +143,6 @@ impl TxPacket {
         Ok(this)
     }
 
-    #[inline(always)]
-    fn trace(&self, header: &Header, zerocopy: bool) {
-        trace::virtio_transport_alloc_pkt(
-            header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
-            header.src_port().get(),
-            header.dst_cid_raw() as u32,
-            header.dst_port().get(),
-            header.len(),
-            header.ty_raw(),
-            header.op().raw(),
-            header.flags(),
-            zerocopy,
-        );
-    }
-
     /// A packet of a connection without payload. The caller has queued `control` with `conn`; if this
     /// fails, it is not queued any more.
     ///
@@ -151,7 +158,7 @@ impl TxPacket {
         let cb = TxControl::new(Some(conn), Some(control), 0, is_reply);
         let mut this = Self::alloc(header, 0, cb, gfp)?;
         this.0.set_owner(sock);
-        this.trace(header, false);
+        trace_made(header, false);
         Ok(this)
     }
 
@@ -187,7 +194,7 @@ impl TxPacket {
             Payload::Copy(_) => this.0.fill_from_iter(msg.source(), len)?,
         }
         // As with C, the tracepoint does not show where a message ends.
-        this.trace(&header, matches!(payload, Payload::Pages(_)));
+        trace_made(&header, matches!(payload, Payload::Pages(_)));
         let flags = flags(msg);
         if flags != SeqFlags::NONE {
             header.set_flags(flags.raw());
@@ -205,7 +212,7 @@ impl TxPacket {
             if let Some(payload) = rx.payload.as_skb() {
                 this.0.set_owner_of(payload);
             }
-            this.trace(&header, false);
+            trace_made(&header, false);
             this
         }))
     }
@@ -321,6 +328,32 @@ impl TxPacket {
         cb.stamped = true;
         self.set_header(&header);
         header
+    }
+
+    /// As [`stamp`](Self::stamp), if the carrier has no packet of the connection in its
+    /// [queue](Self::queue_behind): if that says no, this one has to go there, too.
+    #[inline]
+    pub(crate) fn stamp_if_first(&mut self) -> bool {
+        let mut header = self.header();
+        let cb = self.0.cb_mut();
+        let Some(conn) = &cb.conn else {
+            return false;
+        };
+        if !conn.stamp_if_first(&mut header, cb.control, cb.booked) {
+            return false;
+        }
+        cb.stamped = true;
+        self.set_header(&header);
+        true
+    }
+
+    /// The packet goes to the queue of a carrier that delivers packets at once otherwise.
+    pub(crate) fn queue_behind(&mut self) {
+        let cb = self.0.cb_mut();
+        if let (Some(conn), false) = (&cb.conn, cb.behind) {
+            conn.queue_behind();
+            cb.behind = true;
+        }
     }
 
     /// Shows the packet to the monitoring devices, once.
@@ -444,6 +477,8 @@ pub struct RxPacket<'a> {
     header: Header,
     payload: Received<'a>,
     tapped: bool,
+    /// That of a packet of loopback: the sender is not done with it before the receiver has it.
+    sender: Option<TxControl>,
 }
 
 impl<'a> RxPacket<'a> {
@@ -473,6 +508,7 @@ impl<'a> RxPacket<'a> {
             header,
             payload,
             tapped: false,
+            sender: None,
         })
     }
 
@@ -483,14 +519,21 @@ impl<'a> RxPacket<'a> {
     pub fn from_tx(mut packet: TxPacket) -> Self {
         let header = packet.stamp();
         let (skb, cb) = packet.0.replace_cb(());
-        let tapped = cb.tapped;
-        drop(cb);
         // INVARIANT: A packet that is sent has a header that says the length of its payload.
         Self {
             header,
             payload: Received::skb(skb),
-            tapped,
+            tapped: cb.tapped,
+            sender: Some(cb),
         }
+    }
+
+    /// Makes of it the packet again that it was, unless any of its payload was taken.
+    pub(crate) fn into_tx(self) -> Option<TxPacket> {
+        let mut cb = self.sender?;
+        cb.tapped = self.tapped;
+        let (skb, ()) = self.payload.into_skb()?.replace_cb(cb);
+        Some(TxPacket(skb))
     }
 
     /// The header.

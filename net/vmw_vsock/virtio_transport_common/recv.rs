@@ -21,7 +21,10 @@ use crate::{
         sock_addr,
         wire_type, //
     },
-    packet::RxPacket,
+    packet::{
+        RxPacket,
+        TxPacket, //
+    },
     rx_queue::{
         Payload,
         Refused,
@@ -81,7 +84,9 @@ struct Slow {
 }
 
 enum Why {
-    /// The packet was not taken.
+    /// Nothing of the packet was taken: the connection is not open, or the packet is none of its data.
+    Other,
+    /// The packet was not taken, or not all of it.
     Packet,
     /// It was, and this is left to do.
     Wake(Wake),
@@ -118,7 +123,7 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     match found {
         Some(None) => (),
         Some(Some(Slow { sock, conn, why })) => match why {
-            Why::Packet => {
+            Why::Packet | Why::Other => {
                 if !take::<C>(&sock, &conn, &header, packet.payload(), ty, dst) {
                     control::refuse::<C>(&packet, net);
                 }
@@ -131,6 +136,67 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
             }
         }
     }
+}
+
+/// Takes a packet of a local sender to the connection it is for, without a queue: if none of the sender waits
+/// in one, and the connection is open. Else gives it back for the queue.
+///
+/// Context: as for [`Carrier::send`].
+pub fn deliver_now<C: Carrier>(mut packet: TxPacket, net: Option<&Net>) -> Result<(), TxPacket> {
+    let op = packet.header().op();
+    if !matches!(op, Op::Rw | Op::CreditUpdate) || !packet.stamp_if_first() {
+        packet.queue_behind();
+        return Err(packet);
+    }
+    packet.deliver_tap();
+    let mut packet = RxPacket::from_tx(packet);
+    if offer::<C>(&mut packet, net) {
+        return Ok(());
+    }
+    // Nothing was taken, thus it is whole.
+    let Some(mut packet) = packet.into_tx() else {
+        return Ok(());
+    };
+    packet.queue_behind();
+    Err(packet)
+}
+
+/// As [`receive`], for data and credit of an open connection: says whether it was one.
+///
+/// Context: as for [`Carrier::send`] without payload, else may sleep.
+pub(crate) fn offer<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) -> bool {
+    let header = *packet.header();
+    let (Ok(src), Ok(dst), Some(ty)) = (header.src(), header.dst(), header.ty()) else {
+        return false;
+    };
+    let (src, dst) = (sock_addr(src), sock_addr(dst));
+    let payload = packet.payload();
+    let found = tables::with_connection::<C, _>(src, dst, net, |found| {
+        // What another part of the kernel took over is told under a lock that may not be had now.
+        if found.sock.has_user_data() {
+            return Err(None);
+        }
+        deliver(&found, &header, payload, ty, dst).map_err(|why| {
+            let (sock, conn) = (found.sock.into(), found.conn.into());
+            Some(Slow { sock, conn, why })
+        })
+    });
+    let slow = match found {
+        Some(Ok(())) => None,
+        Some(Err(Some(slow))) if !matches!(slow.why, Why::Other) => Some(slow),
+        _ => return false,
+    };
+    packet.trace();
+    if let Some(Slow { sock, conn, why }) = slow {
+        match why {
+            Why::Wake(wake) => after::<C>(&sock, &conn, wake),
+            // If it is refused, the sender learns that its peer is gone by a RST that is under way.
+            _ => {
+                take::<C>(&sock, &conn, &header, packet.payload(), ty, dst);
+            }
+        }
+    }
+    true
 }
 
 /// The payload of a packet could not be read: its connection, if it has one, is reset, so that no byte
@@ -202,14 +268,16 @@ fn deliver(
     let op = header.op();
     let conn = &*found.conn;
     if !matches!(op, Op::Rw | Op::CreditUpdate) || conn.ty() != ty {
-        return Err(Why::Packet);
+        return Err(Why::Other);
     }
     let (mut spare, mut wake) = (None, Wake::default());
     loop {
         let mut gate = conn.gate();
-        let change = match gate.peer_update(header) {
-            Ok(change) if gate.link.is_open() && gate.is_known_as(dst.cid) => change,
-            _ => break,
+        if !gate.link.is_open() || !gate.is_known_as(dst.cid) {
+            return Err(Why::Other);
+        }
+        let Ok(change) = gate.peer_update(header) else {
+            break;
         };
         wake.writers |= change.wake;
         wake.resized |= change.resized;

@@ -195,6 +195,12 @@ impl<'a> Payload<'a> {
         self.0.as_source().map(|raw| &raw.0)
     }
 
+    /// The buffer, unless any of it is in a queue.
+    #[inline]
+    pub(crate) fn into_skb(self) -> Option<SkBuff<()>> {
+        self.0.into_source().map(|raw| raw.0)
+    }
+
     /// The bytes, if there is no buffer.
     #[inline]
     pub(crate) fn as_bytes(&self) -> &'a [u8] {

@@ -15,10 +15,14 @@ use crate::{
     convert::wire_addr,
     packet::{
         header_to,
+        trace_made,
         Payload,
+        RxPacket,
         TxPacket, //
-    }, //
+    },
+    recv, //
 };
+use core::mem::MaybeUninit;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -62,7 +66,6 @@ struct Writer<'c, 'm> {
     ty: SocketType,
     src: Addr,
     dst: Addr,
-    ends_record: bool,
     completion: Option<Completion<'m>>,
     /// Whether the pages of the user are sent, not a copy.
     pages: bool,
@@ -89,7 +92,6 @@ impl<'c, 'm> Writer<'c, 'm> {
             ty: conn.ty(),
             src,
             dst,
-            ends_record: msg.is_end_of_record(),
             completion,
             pages,
         })
@@ -107,9 +109,8 @@ impl<'c, 'm> Writer<'c, 'm> {
             Some(completion) if self.pages => Payload::Pages(completion),
             other => Payload::Copy(other.as_ref()),
         };
-        let flags = |msg: &mut SendMsg<'_>| match (self.ty, msg.left(), self.ends_record) {
-            (SocketType::SeqPacket, 0, true) => SeqFlags::EOM.union(SeqFlags::EOR),
-            (SocketType::SeqPacket, 0, false) => SeqFlags::EOM,
+        let flags = |msg: &mut SendMsg<'_>| match (self.ty, msg.left()) {
+            (SocketType::SeqPacket, 0) => last_flags(msg),
             _ => SeqFlags::NONE,
         };
         let packet = TxPacket::data(sock, self.conn.clone(), header, msg, payload, flags);
@@ -121,6 +122,69 @@ impl<'c, 'm> Writer<'c, 'm> {
         if let Some(completion) = self.completion {
             completion.finish(sent);
         }
+    }
+}
+
+/// Messages up to this size need no buffer on their way to a receiver on this machine.
+const SMALL: usize = 512;
+
+/// Sends all of a small message to a receiver on this machine, if that can be done at once: nothing of the
+/// sender waits in a queue, the receiver's connection is open and there is credit.
+///
+/// The message is copied to private memory first: what reads from the user may wait for ever, and holds the lock
+/// of the sender only.
+///
+/// # Errors
+///
+/// `ENOMEM` as for [`Writer::packet`].
+#[inline]
+fn small<C: Carrier>(
+    sock: &LockedSock,
+    conn: &Arc<Conn>,
+    msg: &mut SendMsg<'_>,
+    len: usize,
+    flags: SeqFlags,
+) -> Result<bool> {
+    if !C::IS_DIRECT || len > SMALL || msg.wants_zerocopy() {
+        return Ok(false);
+    }
+    // CAST: Small.
+    let want = len as u32;
+    let mut credit = conn.reserve(want);
+    if credit.left() < want {
+        return Ok(false);
+    }
+    let mut room = [const { MaybeUninit::<u8>::uninit() }; SMALL];
+    let ret = msg.attempt(|msg| {
+        let room = room.get_mut(..len).ok_or(EINVAL)?;
+        let bytes = &*msg.source().copy_from_iter_raw(room);
+        if bytes.len() < len {
+            return Err(ENOMEM);
+        }
+        let src = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
+        let mut header = header_to(Op::Rw, conn.ty(), src, wire_addr(sock.remote_addr()), want);
+        if !conn.stamp_if_first(&mut header, None, want) {
+            return Err(EAGAIN);
+        }
+        // As with C, the tracepoint does not show where a message ends.
+        trace_made(&header, false);
+        header.set_flags(flags.raw());
+        let mut packet = RxPacket::of_bytes(header, bytes)?;
+        packet.deliver_tap();
+        if !recv::offer::<C>(&mut packet, Some(sock.net())) {
+            conn.take_back(want);
+            return Err(EAGAIN);
+        }
+        Ok(())
+    });
+    match ret {
+        Ok(()) => {
+            conn.packet_done(credit.take(want), false);
+            Ok(true)
+        }
+        // With a buffer, then.
+        Err(EAGAIN) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -137,6 +201,9 @@ pub(crate) fn stream<C: Carrier>(
     len: usize,
 ) -> Result<usize> {
     let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+    if small::<C>(sock, &conn, msg, len, SeqFlags::NONE)? {
+        return Ok(len);
+    }
     if !has_memory::<C>(sock) {
         return Ok(0);
     }
@@ -194,6 +261,10 @@ pub(crate) fn message<C: Carrier>(
 ) -> Result<usize> {
     let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
     let want = u32::try_from(len).map_err(|_| EMSGSIZE)?;
+    if msg.left() == len && small::<C>(sock, &conn, msg, len, last_flags(msg))? {
+        conn.set_waiting(sock, 0);
+        return Ok(len);
+    }
     let credit = conn.reserve_all(want)?;
     if !has_memory::<C>(sock) {
         return Ok(0);
@@ -224,6 +295,15 @@ pub(crate) fn message<C: Carrier>(
     }
     writer.finish(sent);
     Ok(len)
+}
+
+/// What the last packet of a message says.
+fn last_flags(msg: &SendMsg<'_>) -> SeqFlags {
+    if msg.is_end_of_record() {
+        SeqFlags::EOM.union(SeqFlags::EOR)
+    } else {
+        SeqFlags::EOM
+    }
 }
 
 /// Whether a message of `len` bytes can be sent without a copy: only if all of it goes out.
