@@ -85,7 +85,8 @@ pub use packet::{
 pub use recv::{
     deliver_now,
     payload_lost,
-    receive, //
+    receive,
+    wake_later, //
 };
 pub use send_queue::{
     SendQueue,

@@ -12,8 +12,10 @@ use kernel::{
     new_work,
     prelude::*,
     sync::{
+        aref::ARef,
         rcu,
-        Arc, //
+        Arc,
+        ArcBorrow, //
     },
     workqueue::{
         Work,
@@ -22,7 +24,9 @@ use kernel::{
     InPlaceModule, //
 };
 use kernel_ext::{
+    lock::SpinLockBh,
     net::Net,
+    new_spinlock_bh,
     rcu::RcuSlot,
     sock::{
         LockedSock,
@@ -37,6 +41,7 @@ use kernel_ext::{
 use virtio_transport_common::{
     deliver_now,
     receive,
+    wake_later,
     Carrier,
     Conn,
     Registration,
@@ -64,7 +69,16 @@ struct Loopback {
     #[pin]
     work: Work<Loopback>,
     workqueue: WorkQueue,
+    /// Connections whose readers the work wakes.
+    #[pin]
+    sleepers: SpinLockBh<Sleepers>,
 }
+
+/// A socket and its connection.
+type Sleeper = (ARef<VsockSock>, Arc<Conn>);
+
+/// How many readers wait for the work to wake them, at most; others are woken at once.
+type Sleepers = [Option<Sleeper>; 8];
 
 impl_has_work! {
     impl HasWork<Self> for Loopback { self.work }
@@ -77,6 +91,10 @@ impl Loopback {
                 queue <- SendQueue::new(),
                 work <- new_work!("vsock_loopback::Loopback::work"),
                 workqueue: WorkQueue::new(c"vsock-loopback")?,
+                sleepers <- new_spinlock_bh!(
+                    [const { None }; 8],
+                    "vsock_loopback::Loopback::sleepers"
+                ),
             }),
             GFP_KERNEL,
         )
@@ -87,6 +105,10 @@ impl WorkItem for Loopback {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        let sleepers = core::mem::replace(&mut *this.sleepers.lock(), [const { None }; 8]);
+        for (sock, conn) in sleepers.into_iter().flatten() {
+            wake_later::<Local>(&sock, &conn);
+        }
         let mut packets = this.queue.take_all();
         // Most packets come from the same namespace.
         let mut net = None;
@@ -146,6 +168,21 @@ impl Carrier for Local {
             loopback.workqueue.queue(Arc::from(loopback));
         }
         Ok(())
+    }
+
+    fn defer_wake(sock: &VsockSock, conn: ArcBorrow<'_, Conn>) -> bool {
+        let guard = rcu::read_lock();
+        let Some(loopback) = LOOPBACK.load(&guard) else {
+            return false;
+        };
+        let mut sleepers = loopback.sleepers.lock();
+        let Some(place) = sleepers.iter_mut().find(|place| place.is_none()) else {
+            return false;
+        };
+        *place = Some((sock.into(), conn.into()));
+        drop(sleepers);
+        loopback.workqueue.queue(Arc::from(loopback));
+        true
     }
 
     fn cancel(sock: &mut LockedSock) -> Result {

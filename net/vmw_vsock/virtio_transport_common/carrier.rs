@@ -78,6 +78,14 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
     fn send(packet: TxPacket, net: Option<&Net>) -> Result;
 
+    /// Has [`wake_later`](crate::wake_later) called for a connection by a worker, soon: said for a carrier that
+    /// [is direct](Self::IS_DIRECT). Without it, and if the result is false, readers are woken at once.
+    ///
+    /// Context: any but interrupts.
+    fn defer_wake(_sock: &VsockSock, _conn: ArcBorrow<'_, Conn>) -> bool {
+        false
+    }
+
     /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.
     fn zerocopy_fits(_parts: usize) -> bool {
         true

@@ -117,6 +117,16 @@ impl Control {
     }
 }
 
+/// When the reader of a packet that its sender delivers is woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Urgency {
+    /// The sender had data before, and may wait for more: now.
+    Reply,
+    /// The sender had none since its last packet, and probably has more to send: a worker wakes the reader, for
+    /// several packets at once.
+    Bulk,
+}
+
 /// The addresses of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Ends {
@@ -145,6 +155,10 @@ pub(crate) struct Gate {
     queued: u8,
     /// What the queued [`Control::Shutdown`] says.
     shutdown: ShutdownFlags,
+    /// Data came since the user sent something.
+    pub(crate) heard: bool,
+    /// A worker is going to wake the reader.
+    pub(crate) woken_later: bool,
     /// The user closed the socket: what comes now is not kept.
     pub(crate) discard: bool,
     /// The socket has this connection for its state.
@@ -231,6 +245,8 @@ impl Conn {
                         queue: RxQueue::new(ty),
                         waiting: 0,
                         behind: 0,
+                        heard: true,
+                        woken_later: false,
                         queued: 0,
                         shutdown: ShutdownFlags::NONE,
                         discard: false,
@@ -451,20 +467,24 @@ impl Conn {
         self.gate().stamp(hdr, control, hand_over);
     }
 
-    /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind).
+    /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind): says then how urgent
+    /// the packet is.
     #[inline]
     pub(crate) fn stamp_if_first(
         &self,
         hdr: &mut Header,
         control: Option<Control>,
         hand_over: u32,
-    ) -> bool {
+    ) -> Option<Urgency> {
         let mut gate = self.gate();
         if gate.behind > 0 {
-            return false;
+            return None;
         }
         gate.stamp(hdr, control, hand_over);
-        true
+        if hand_over > 0 && !core::mem::take(&mut gate.heard) {
+            return Some(Urgency::Bulk);
+        }
+        Some(Urgency::Reply)
     }
 
     /// A packet that was not delivered goes to a queue, until [`leave_queue`](Self::leave_queue).

@@ -5,7 +5,8 @@
 use crate::{
     conn::{
         Conn,
-        Control, //
+        Control,
+        Urgency, //
     },
     rx_queue::Payload as Received,
     tap, //
@@ -331,20 +332,18 @@ impl TxPacket {
     }
 
     /// As [`stamp`](Self::stamp), if the carrier has no packet of the connection in its
-    /// [queue](Self::queue_behind): if that says no, this one has to go there, too.
+    /// [queue](Self::queue_behind): if not, this one has to go there, too.
     #[inline]
-    pub(crate) fn stamp_if_first(&mut self) -> bool {
+    pub(crate) fn stamp_if_first(&mut self) -> Option<Urgency> {
         let mut header = self.header();
         let cb = self.0.cb_mut();
-        let Some(conn) = &cb.conn else {
-            return false;
-        };
-        if !conn.stamp_if_first(&mut header, cb.control, cb.booked) {
-            return false;
-        }
+        let urgency = cb
+            .conn
+            .as_ref()?
+            .stamp_if_first(&mut header, cb.control, cb.booked)?;
         cb.stamped = true;
         self.set_header(&header);
-        true
+        Some(urgency)
     }
 
     /// The packet goes to the queue of a carrier that delivers packets at once otherwise.

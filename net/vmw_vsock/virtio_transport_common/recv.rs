@@ -14,7 +14,8 @@ use crate::{
     conn::{
         Conn,
         Control,
-        Gate, //
+        Gate,
+        Urgency, //
     },
     control,
     convert::{
@@ -113,7 +114,7 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     let (src, dst) = (sock_addr(src), sock_addr(dst));
     let payload = packet.payload();
     let found = tables::with_connection::<C, _>(src, dst, net, |found| {
-        let why = deliver(&found, &header, payload, ty, dst).err()?;
+        let why = deliver::<C>(&found, &header, payload, ty, dst, Urgency::Reply).err()?;
         Some(Slow {
             sock: found.sock.into(),
             conn: found.conn.into(),
@@ -144,13 +145,17 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
 /// Context: as for [`Carrier::send`].
 pub fn deliver_now<C: Carrier>(mut packet: TxPacket, net: Option<&Net>) -> Result<(), TxPacket> {
     let op = packet.header().op();
-    if !matches!(op, Op::Rw | Op::CreditUpdate) || !packet.stamp_if_first() {
+    let urgency = match op {
+        Op::Rw | Op::CreditUpdate => packet.stamp_if_first(),
+        _ => None,
+    };
+    let Some(urgency) = urgency else {
         packet.queue_behind();
         return Err(packet);
-    }
+    };
     packet.deliver_tap();
     let mut packet = RxPacket::from_tx(packet);
-    if offer::<C>(&mut packet, net) {
+    if offer::<C>(&mut packet, net, urgency) {
         return Ok(());
     }
     // Nothing was taken, thus it is whole.
@@ -164,7 +169,11 @@ pub fn deliver_now<C: Carrier>(mut packet: TxPacket, net: Option<&Net>) -> Resul
 /// As [`receive`], for data and credit of an open connection: says whether it was one.
 ///
 /// Context: as for [`Carrier::send`] without payload, else may sleep.
-pub(crate) fn offer<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) -> bool {
+pub(crate) fn offer<C: Carrier>(
+    packet: &mut RxPacket<'_>,
+    net: Option<&Net>,
+    urgency: Urgency,
+) -> bool {
     let header = *packet.header();
     let (Ok(src), Ok(dst), Some(ty)) = (header.src(), header.dst(), header.ty()) else {
         return false;
@@ -176,7 +185,7 @@ pub(crate) fn offer<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) ->
         if found.sock.has_user_data() {
             return Err(None);
         }
-        deliver(&found, &header, payload, ty, dst).map_err(|why| {
+        deliver::<C>(&found, &header, payload, ty, dst, urgency).map_err(|why| {
             let (sock, conn) = (found.sock.into(), found.conn.into());
             Some(Slow { sock, conn, why })
         })
@@ -250,6 +259,7 @@ impl Gate {
         }
         // It fits.
         let _ = self.rx.accept(header.len());
+        self.heard = true;
         Ok(())
     }
 }
@@ -258,12 +268,13 @@ impl Gate {
 ///
 /// Context: an RCU read section.
 #[inline]
-fn deliver(
+fn deliver<C: Carrier>(
     found: &Found<'_, Conn>,
     header: &Header,
     payload: &mut Payload<'_>,
     ty: SocketType,
     dst: SockAddr,
+    urgency: Urgency,
 ) -> Result<(), Why> {
     let op = header.op();
     let conn = &*found.conn;
@@ -287,8 +298,18 @@ fn deliver(
         }
         match gate.store(header, payload, ty, &mut spare) {
             Ok(()) => {
-                wake.readers = gate.is_readable(found.sock.rcvlowat());
+                let readable = gate.is_readable(found.sock.rcvlowat());
+                let later = readable && urgency == Urgency::Bulk;
+                let deferred = later && core::mem::replace(&mut gate.woken_later, true);
                 drop(gate);
+                wake.readers = readable && !deferred;
+                if later && !deferred {
+                    if C::defer_wake(found.sock, found.conn) {
+                        wake.readers = false;
+                    } else {
+                        conn.gate().woken_later = false;
+                    }
+                }
                 return wake_now(found.sock, wake);
             }
             Err(Refused::NeedsSegment(size)) => {
@@ -317,6 +338,21 @@ fn wake_now(sock: &VsockSock, mut wake: Wake) -> Result<(), Why> {
         return Err(Why::Wake(wake));
     }
     Ok(())
+}
+
+/// Wakes the reader of a connection for which [`Carrier::defer_wake`] was called.
+///
+/// Context: may sleep.
+pub fn wake_later<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>) {
+    // First: what comes from here on is not seen by a reader that wakes now.
+    conn.gate().woken_later = false;
+    let wake = Wake {
+        readers: true,
+        ..Wake::default()
+    };
+    if let Err(Why::Wake(wake)) = wake_now(sock, wake) {
+        after::<C>(sock, conn, wake);
+    }
 }
 
 /// What is left after a packet was taken.

@@ -163,15 +163,13 @@ fn small<C: Carrier>(
         }
         let src = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
         let mut header = header_to(Op::Rw, conn.ty(), src, wire_addr(sock.remote_addr()), want);
-        if !conn.stamp_if_first(&mut header, None, want) {
-            return Err(EAGAIN);
-        }
+        let urgency = conn.stamp_if_first(&mut header, None, want).ok_or(EAGAIN)?;
         // As with C, the tracepoint does not show where a message ends.
         trace_made(&header, false);
         header.set_flags(flags.raw());
         let mut packet = RxPacket::of_bytes(header, bytes)?;
         packet.deliver_tap();
-        if !recv::offer::<C>(&mut packet, Some(sock.net())) {
+        if !recv::offer::<C>(&mut packet, Some(sock.net()), urgency) {
             conn.take_back(want);
             return Err(EAGAIN);
         }
