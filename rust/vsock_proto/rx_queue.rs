@@ -36,6 +36,9 @@ use crate::{
 };
 
 #[cfg(test)]
+#[path = "rx_queue/model.rs"]
+mod model;
+#[cfg(test)]
 #[path = "rx_queue/properties.rs"]
 mod properties;
 #[path = "rx_queue/taken.rs"]

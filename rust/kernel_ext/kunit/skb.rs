@@ -117,6 +117,26 @@ mod tests {
     }
 
     #[test]
+    fn payload_is_changed_and_cut() -> Result {
+        let mut skb = filled(100)?;
+        let bytes = pattern(100)?;
+        let room = skb.tailroom();
+        skb.linear_mut().ok_or(EINVAL)?.copy_within(40.., 0);
+        skb.truncate(101);
+        assert_eq!(skb.len(), 100);
+        skb.truncate(60);
+        assert!(skb.linear() == bytes.get(40..));
+        assert_eq!(skb.tailroom(), room.wrapping_add(40));
+        skb.append(b"end")?;
+        assert!(skb.linear().and_then(|all| all.get(60..)) == Some(b"end"));
+        let mut large = SkBuff::alloc(HEAD, LARGE, Gfp::Kernel, ())?;
+        assert!(large.linear_mut().is_none());
+        large.truncate(0);
+        assert!(large.is_nonlinear());
+        Ok(())
+    }
+
+    #[test]
     fn append_from_another_buffer() -> Result {
         let bytes = pattern(LARGE)?;
         let other = filled(LARGE)?;
