@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/workqueue.h>
 #include <net/af_vsock.h>
@@ -95,6 +96,28 @@ __rust_helper bool rust_vsock_helper_current_exiting(void)
 	return current->flags & PF_EXITING;
 }
 
+/* Something of ours ran on behalf of a socket, and may be in its last instructions. */
+static bool vsock_ran_for_socket;
+static DEFINE_MUTEX(vsock_wait_for_tasks_mutex);
+
+__rust_helper void rust_vsock_helper_note_ran_for_socket(void)
+{
+	WRITE_ONCE(vsock_ran_for_socket, true);
+}
+
+/*
+ * Waits until each task that was preempted has slept or gone to user space, if any may be in the last
+ * instructions of what ran for a socket. (The wait takes a second; with the mutex, so does another module that
+ * is unloaded meanwhile.)
+ */
+__rust_helper void rust_vsock_helper_wait_for_tasks(void)
+{
+	mutex_lock(&vsock_wait_for_tasks_mutex);
+	if (xchg(&vsock_ran_for_socket, false))
+		synchronize_rcu_tasks();
+	mutex_unlock(&vsock_wait_for_tasks_mutex);
+}
+
 /* What the socket layer set, of which all vsock sockets have the same. */
 static int (*vsock_own_backlog_rcv)(struct sock *sk, struct sk_buff *skb);
 
@@ -145,6 +168,7 @@ __rust_helper void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct 
 	if (!skb->mark && !sk->sk_backlog.tail)
 		sk->sk_backlog_rcv = vsock_own_backlog_rcv;
 	spin_unlock_bh(&sk->sk_lock.slock);
+	rust_vsock_helper_note_ran_for_socket();
 	__set_current_state(TASK_RUNNING);
 }
 
@@ -177,10 +201,4 @@ __rust_helper bool rust_vsock_helper_sk_data_ready_unlocked(struct sock *sk)
 __rust_helper bool rust_vsock_helper_sk_has_refs(const struct sock *sk)
 {
 	return refcount_read(&sk->sk_refcnt);
-}
-
-/* Waits until each task that was preempted has slept or gone to user space. */
-__rust_helper void rust_vsock_helper_wait_for_tasks(void)
-{
-	synchronize_rcu_tasks();
 }

@@ -76,6 +76,8 @@ unsafe extern "C" fn close_timeout<T: OnCloseTimeout>(work: *mut bindings::work_
     let vsk = unsafe { work.byte_sub(offset) }.cast::<VsockSock>();
     // SAFETY: The pointer is not null; `schedule_close` left a reference for us.
     let sock = unsafe { ARef::from_raw(NonNull::new_unchecked(vsk)) };
+    // SAFETY: FFI call without preconditions.
+    unsafe { bindings::note_ran_for_socket() };
     let mut locked = sock.lock();
     locked.set_close_scheduled(false);
     T::close_timeout(&mut locked);
