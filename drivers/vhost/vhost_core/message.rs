@@ -28,11 +28,12 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    new_mutex, new_poll_condvar,
+    new_mutex,
     prelude::*,
+    static_lock_class,
     sync::{
         poll::{
-            PollCondVar,
+            PollCondVarBox,
             PollTable, //
         },
         Arc,
@@ -160,9 +161,9 @@ impl State {
 pub struct Messages {
     #[pin]
     state: Mutex<State>,
-    /// There is something to read, or there will never be.
-    #[pin]
-    changed: PollCondVar,
+    /// There is something to read, or there will never be. In a box, whose memory is given back after
+    /// a grace period: dropping one that is not waits for that.
+    changed: PollCondVarBox,
 }
 
 impl Messages {
@@ -178,10 +179,11 @@ impl Messages {
             asked: 0,
             questions: KVec::with_capacity(queues, GFP_KERNEL_ACCOUNT)?,
         };
+        let changed = PollCondVarBox::new(c"vhost_core::Messages::changed", static_lock_class!())?;
         Arc::pin_init(
             pin_init!(Self {
                 state <- new_mutex!(state, "vhost_core::Messages::state"),
-                changed <- new_poll_condvar!("vhost_core::Messages::changed"),
+                changed,
             }),
             GFP_KERNEL_ACCOUNT,
         )
