@@ -22,19 +22,21 @@ use kernel::{
     }, //
 };
 
-#[path = "rcu/list.rs"]
-mod list;
+#[path = "rcu/table.rs"]
+mod table;
 
-pub use self::list::{
+pub use self::table::{
     Entry,
-    RcuList,
-    Unlinked,
-    Writer, //
+    RcuTable,
+    Unlinked, //
 };
 
 mod private {
     /// What [`wait_for_readers`](super::wait_for_readers) tells.
     pub trait Sealed {
+        /// Says whether a reader may still be there, for all that is known.
+        fn may_have_readers(&self) -> bool;
+
         /// A grace period has passed since the object was hidden. Only [`super::wait_for_readers`] can
         /// say so.
         fn readers_left(&mut self, period: &super::GracePeriod);
@@ -50,6 +52,10 @@ pub struct GracePeriod(());
 pub trait Retire: private::Sealed {}
 
 impl<R: Retire> private::Sealed for Option<R> {
+    fn may_have_readers(&self) -> bool {
+        self.as_ref().is_some_and(R::may_have_readers)
+    }
+
     fn readers_left(&mut self, period: &GracePeriod) {
         if let Some(retired) = self {
             retired.readers_left(period);
@@ -59,12 +65,16 @@ impl<R: Retire> private::Sealed for Option<R> {
 
 impl<R: Retire> Retire for Option<R> {}
 
-/// Waits for one grace period, on behalf of all of these: releasing them waits no more.
+/// Waits for one grace period, on behalf of all of these: releasing them waits no more. If there is
+/// nothing that somebody could still use, it does not wait.
 ///
 /// They exist, hence were hidden, before it begins.
 ///
 /// Context: sleeps; not in a read section.
 pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
+    if !another.may_have_readers() && !some.iter().any(R::may_have_readers) {
+        return;
+    }
     rcu::synchronize_rcu();
     let period = GracePeriod(());
     some.iter_mut().for_each(|one| one.readers_left(&period));
@@ -101,6 +111,10 @@ impl<T: Send + Sync + 'static> Retired<T> {
 }
 
 impl<T: Send + Sync + 'static> private::Sealed for Retired<T> {
+    fn may_have_readers(&self) -> bool {
+        self.object.is_some() && !self.waited
+    }
+
     fn readers_left(&mut self, _period: &GracePeriod) {
         // INVARIANT: By the contract of the trait.
         self.waited = true;

@@ -279,11 +279,15 @@ impl VhostVsock {
         if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
         }
-        let new = Membership::new(self, cid)?;
         member.remember()?;
+        let new = Membership::new(self, cid)?;
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
-        member.now = Some(new);
+        let old = member.now.replace(new);
+        drop(member);
+        if let Some(old) = old {
+            old.end();
+        }
         Ok(())
     }
 

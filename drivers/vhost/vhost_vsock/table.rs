@@ -2,12 +2,13 @@
 
 //! Which device has which CID.
 //!
-//! Readers, on the path of each packet, take no lock: a bucket is a list that is walked under RCU.
-//! Several devices may have the same CID, in namespaces that do not reach each other.
+//! Readers, on the path of each packet, take no lock: the table is read under RCU. Several devices
+//! may have the same CID, in namespaces that do not reach each other.
 //!
 //! # Lock order
 //!
-//! The lock of a device's membership < the lock of a bucket, of which no two are held together.
+//! The lock of the table is a spinlock, and comes after that of a device's membership. Nobody waits
+//! for a grace period with either.
 
 use crate::device::VhostVsock;
 use kernel::{
@@ -20,10 +21,12 @@ use kernel::{
 use kernel_ext::{
     net::Net,
     rcu::{
+        wait_for_readers,
         Entry,
-        RcuList,
         RcuSlot,
-        Retire, //
+        RcuTable,
+        Retire,
+        Retired, //
     },
 };
 use vsock_proto::addr::{
@@ -31,11 +34,14 @@ use vsock_proto::addr::{
     GuestCid, //
 };
 
+/// Number of lists, a power of two.
+const LISTS: usize = 256;
+
+/// The devices by their CIDs.
+type Table = RcuTable<Node, LISTS>;
+
 /// The table, from the beginning to the end of the module.
 static TABLE: RcuSlot<Table> = RcuSlot::new();
-
-/// Number of buckets, a power of two.
-const BUCKETS: u32 = 256;
 
 /// A device that has a CID.
 struct Node {
@@ -44,37 +50,9 @@ struct Node {
 }
 
 impl Node {
-    fn is_for(&self, cid: Cid, net: Option<&Net>) -> bool {
-        self.cid.get() == cid && Net::reachable(net, Some(self.device.net()))
-    }
-}
-
-/// The table of all devices.
-struct Table {
-    buckets: KVec<Arc<RcuList<Node>>>,
-}
-
-impl Table {
-    fn new() -> Result<Self> {
-        let mut buckets = KVec::with_capacity(BUCKETS as usize, GFP_KERNEL)?;
-        for _ in 0..BUCKETS {
-            let bucket = RcuList::new()?;
-            buckets.push_within_capacity(bucket).map_err(|_| ENOMEM)?;
-        }
-        Ok(Self { buckets })
-    }
-
-    #[inline]
-    fn bucket(&self, cid: Cid) -> Option<&Arc<RcuList<Node>>> {
-        // CIDs are mostly given out one after the other.
-        let index = cid.get() & BUCKETS.wrapping_sub(1);
-        // CAST: Less than the number of buckets.
-        self.buckets.get(index as usize)
-    }
-
-    #[inline]
-    fn find<'g>(&self, cid: Cid, net: Option<&Net>, guard: &'g rcu::Guard) -> Option<&'g Node> {
-        self.bucket(cid)?.find(guard, |node| node.is_for(cid, net))
+    /// Says whether somebody in a namespace finds the device.
+    fn is_for(&self, net: Option<&Net>) -> bool {
+        Net::reachable(net, Some(self.device.net()))
     }
 }
 
@@ -86,7 +64,7 @@ impl Published {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        drop(TABLE.swap(Some(Arc::new(Table::new()?, GFP_KERNEL)?)));
+        drop(TABLE.swap(Some(Table::new()?)));
         Ok(Self)
     }
 }
@@ -110,14 +88,15 @@ pub(crate) fn with_device<R>(
     f: impl FnOnce(&VhostVsock) -> R,
 ) -> Option<R> {
     let guard = rcu::read_lock();
-    let node = TABLE.load(&guard)?.find(cid, net, &guard)?;
+    let table = TABLE.load(&guard)?;
+    let node = table.find(cid.get(), &guard, |node| node.is_for(net))?;
     Some(f(&node.device))
 }
 
-/// That a device has a CID; dropping it gives the CID up.
+/// That a device has a CID; dropping it gives the CID up, as [`end`](Self::end) does in less time.
 ///
-/// After the drop nobody finds the device by that CID, or is still using it because of that.
-pub(crate) struct Membership(Entry<Node>);
+/// After that nobody finds the device by that CID, or is still using it because of that.
+pub(crate) struct Membership(Entry<Node, LISTS>);
 
 /// Why a device did not get a CID.
 pub(crate) enum Refused {
@@ -126,16 +105,16 @@ pub(crate) enum Refused {
     Other(Error),
 }
 
-impl<E: Into<Error>> From<E> for Refused {
-    fn from(err: E) -> Self {
-        Self::Other(err.into())
+impl From<Error> for Refused {
+    fn from(err: Error) -> Self {
+        Self::Other(err)
     }
 }
 
 impl Membership {
     /// Gives a device a CID.
     ///
-    /// Context: sleeps.
+    /// Context: may sleep, but not for a grace period.
     ///
     /// # Errors
     ///
@@ -146,13 +125,18 @@ impl Membership {
         cid: GuestCid,
     ) -> core::result::Result<Self, Refused> {
         let table = TABLE.get().ok_or(ENODEV)?;
-        let bucket = table.bucket(cid.get()).ok_or(EINVAL)?;
-        let mut list = bucket.lock();
-        if let Some(other) = list.find(|node| node.is_for(cid.get(), Some(device.net()))) {
-            return Err(Refused::InUse(other.device.clone()));
+        let node = Node {
+            cid,
+            device: device.clone(),
+        };
+        let other = |other: &Node| {
+            let is_found = other.is_for(Some(device.net()));
+            is_found.then(|| other.device.clone())
+        };
+        match table.insert(cid.get().get(), node, other)? {
+            Ok(entry) => Ok(Self(entry)),
+            Err(other) => Err(Refused::InUse(other)),
         }
-        let device = device.clone();
-        Ok(Self(list.push_front(Node { cid, device })?))
     }
 
     /// The CID.
@@ -164,5 +148,13 @@ impl Membership {
     /// of that, until what is returned is dropped.
     pub(crate) fn hide(self) -> impl Retire {
         self.0.hide()
+    }
+
+    /// Gives the CID up, and waits for those who use the device because of it.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn end(self) {
+        let mut hidden = self.hide();
+        wait_for_readers::<Retired<()>>(&mut [], &mut hidden);
     }
 }
