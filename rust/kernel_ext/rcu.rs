@@ -8,6 +8,7 @@
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h).
 
+use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
     prelude::*,
@@ -70,12 +71,19 @@ impl<R: Retire> Retire for Option<R> {}
 ///
 /// They exist, hence were hidden, before it begins.
 ///
+/// Somebody waits for this, and may have many to release, one after the other: the grace period is one
+/// that takes microseconds, not as long as it takes all CPUs to schedule. It interrupts the CPUs that
+/// run something in the kernel, which is no right that a user gets by this: to unmount, in a user
+/// namespace of one's own, does the same. Real-time kernels make it an ordinary one.
+///
 /// Context: sleeps; not in a read section.
 pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
     if !another.may_have_readers() && !some.iter().any(R::may_have_readers) {
         return;
     }
-    rcu::synchronize_rcu();
+    // SAFETY: It may be called where one can sleep, outside of read sections: in one, a debug kernel
+    // says so, and it waits for ever, as with `synchronize_rcu()`, which the kernel crate calls safe.
+    unsafe { bindings::synchronize_rcu_expedited() };
     let period = GracePeriod(());
     some.iter_mut().for_each(|one| one.readers_left(&period));
     another.readers_left(&period);
