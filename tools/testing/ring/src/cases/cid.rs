@@ -3,7 +3,7 @@
 //! CIDs: who has one that somebody else wants, and how a free one is found.
 
 use super::{case, Case, Ctx};
-use crate::{abi, device::open_file, host::verdict, klog::KernelLog, sys, talk, Try};
+use crate::{abi, device::open_file, host::verdict, klog::KernelLog, sys, sys::process, talk, Try};
 use std::{
     fs::{self, File},
     thread,
@@ -31,6 +31,12 @@ pub const CASES: &[Case] = &[
         "EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE ok",
         |_| found_by_loop(),
     ),
+    case(
+        "CID-04/2000-that-somebody-chose",
+        "opened, renamed and closed without a grace period for each",
+        |_| many_chosen(),
+    )
+    .not_on_c("C waits for a grace period at each close"),
 ];
 
 fn set_cid(file: &File, cid: u64) -> String {
@@ -135,4 +141,48 @@ fn found_by_loop() -> Try<String> {
     }
     drop(taken);
     Ok(tries.join(" "))
+}
+
+/// How long something takes on average.
+fn mean(count: u32, mut step: impl FnMut(u32) -> Try<()>) -> Try<Duration> {
+    let begin = Instant::now();
+    (0..count).try_for_each(&mut step)?;
+    Ok(begin.elapsed() / count)
+}
+
+/// Whoever may open the device chooses CIDs with the low bits in common: no device makes others wait,
+/// and to end one, another after the other, takes less than a grace period each.
+fn many_chosen() -> Try<String> {
+    const DEVICES: u32 = 2000;
+    const GRACE_PERIODS: u32 = 50;
+    let rename = |file: &File, cid: u32| match set_cid(file, cid.into()).as_str() {
+        "ok" => Ok(()),
+        error => Err(error.to_owned().into()),
+    };
+    let (first, others) = (0x5600_0000, 0x5700_0000);
+    process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
+    let mut files = Vec::new();
+    let opened = mean(DEVICES, |n| {
+        files.push(open_file()?);
+        rename(&files[n as usize], first + (n << 8))
+    })?;
+    let grace = mean(GRACE_PERIODS, |_| {
+        sys::rcu_barrier();
+        Ok(())
+    })?;
+    let renamed = mean(DEVICES, |n| rename(&files[n as usize], others + (n << 8)))?;
+    let closed = mean(DEVICES, |_| {
+        drop(files.pop());
+        Ok(())
+    })?;
+    // On a machine that has other things to do, all of it takes longer.
+    let limit = (grace / 2).max(Duration::from_millis(2));
+    Ok(if opened.max(renamed).max(closed) < limit {
+        "opened, renamed and closed without a grace period for each".to_owned()
+    } else {
+        format!(
+            "each opened in {opened:?}, renamed in {renamed:?}, closed in {closed:?}; \
+             {grace:?} is a grace period"
+        )
+    })
 }
