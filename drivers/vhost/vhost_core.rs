@@ -7,6 +7,7 @@
 //! the owner's process then serves the rings. The parts:
 //!
 //! - [`device`]: the owner, and the ioctls that all devices have;
+//! - [`feature`]: bits of features;
 //! - [`virtqueue`]: a queue, its configuration and its life;
 //! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
@@ -42,6 +43,8 @@ use kernel::prelude::*;
 pub mod chain;
 #[path = "vhost_core/device.rs"]
 pub mod device;
+#[path = "vhost_core/feature.rs"]
+pub mod feature;
 #[path = "vhost_core/info.rs"]
 mod info;
 #[cfg(CONFIG_KUNIT = "y")]

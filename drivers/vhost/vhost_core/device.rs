@@ -4,6 +4,7 @@
 //! them.
 
 use crate::{
+    feature,
     memory::{
         MemTable,
         OwnerIotlb, //
@@ -13,10 +14,7 @@ use crate::{
         self,
         Arg, //
     },
-    virtqueue::{
-        feature,
-        Virtqueue, //
-    },
+    virtqueue::Virtqueue,
     worker::Flavour,
     workers::{
         NewWorker,

@@ -3,6 +3,7 @@
 //! What the lock of a queue protects: configuration, state, and the ring in use.
 
 use crate::{
+    feature,
     log::Log,
     memory::{
         area_ok,
@@ -13,7 +14,6 @@ use crate::{
         Untranslated, //
     },
     ring_memory::OwnerRing,
-    virtqueue::feature,
     worker::KickWork,
 };
 use kernel::{

@@ -39,11 +39,9 @@ use kernel_ext::{
 };
 use vhost_core::{
     device::Device,
+    feature,
     message::Messages,
-    virtqueue::{
-        feature,
-        Virtqueue, //
-    },
+    virtqueue::Virtqueue,
     worker::{
         WorkId,
         Works, //
