@@ -21,14 +21,10 @@
 //! # Translations
 //!
 //! The IOTLB of a queue is under its lock, and so is everything that came out of it: segments of a
-//! chain live no longer than [`Active`], which holds the lock. To take a translation back takes the
+//! chain live no longer than [`Active`](crate::chain::Active), which holds the lock. To take a translation back takes the
 //! locks of all queues, one after the other; afterwards it is used nowhere.
 
 use crate::{
-    chain::{
-        Active,
-        Broken, //
-    },
     memory::MemTable,
     message::{
         Asker,
@@ -195,39 +191,9 @@ impl Virtqueue {
         kick_work.slot.queue_under(kick_work.work, guard)
     }
 
-    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After
-    /// that the driver is signalled, if anything was completed and if it wants to be.
-    ///
-    /// Changes to the configuration that were made since the last time take effect here.
-    ///
-    /// Context: sleeps. See the lock order.
-    ///
-    /// # Errors
-    ///
-    /// The queue is not running: see [`Idle`]. It is Broken now if it broke under `work`, whatever
-    /// that returned.
-    pub fn run<R>(
-        &self,
-        mm: &InOwnerMm,
-        work: impl FnOnce(&mut Active<'_>) -> core::result::Result<R, Broken>,
-    ) -> core::result::Result<R, Idle> {
-        let mut inner = self.inner.lock();
-        if let Err(unready) = inner.prepare(mm) {
-            return Err(self.idle(&mut inner, unready));
-        }
-        // There is a ring: it was just prepared.
-        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
-        let ret = work(&mut active);
-        if let Some(why) = active.end() {
-            self.set_broken(&mut inner, why);
-            return Err(Idle::Broken);
-        }
-        ret.map_err(|Broken| Idle::Broken)
-    }
-
     /// Says what there is to do for a queue that is not ready: nothing.
     #[cold]
-    fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {
+    pub(crate) fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {
         match unready {
             Unready::Stopped => Idle::Stopped,
             Unready::Broken => Idle::Broken,
