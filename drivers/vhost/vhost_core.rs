@@ -16,7 +16,7 @@
 //! - [`memory`]: the guest's memory, and how addresses are translated;
 //! - [`ring_memory`]: the memory of a ring;
 //! - [`log`]: the dirty log;
-//! - [`message`]: what queues with an IOTLB ask user space, and its answers;
+//! - [`message`], [`answer`]: what queues with an IOTLB ask user space, and what it says;
 //! - [`params`]: parameters of the module;
 //! - [`uapi`]: numbers and structures of the ioctls.
 //!
@@ -39,6 +39,8 @@
 
 use kernel::prelude::*;
 
+#[path = "vhost_core/answer.rs"]
+mod answer;
 #[path = "vhost_core/chain.rs"]
 pub mod chain;
 #[path = "vhost_core/device.rs"]

@@ -27,8 +27,7 @@ pub const LOG_ALL: u64 = 1 << 26;
 pub const ACCESS_PLATFORM: u64 = 1 << 33;
 
 /// What changes the ring.
-pub(crate) const RING: u64 =
-    NOTIFY_ON_EMPTY | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | VERSION_1;
+pub(crate) const RING: u64 = NOTIFY_ON_EMPTY | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | VERSION_1;
 /// What any device of this core can offer.
 #[doc(alias = "VHOST_FEATURES")]
 pub const COMMON: u64 = RING | LOG_ALL;

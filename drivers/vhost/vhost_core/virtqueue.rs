@@ -231,6 +231,7 @@ impl Virtqueue {
     }
 
     /// Takes the lock of the queue, whatever its state is.
+    #[inline]
     pub(crate) fn lock_inner(&self) -> Guard<'_, Inner, MutexBackend> {
         self.inner.lock()
     }
