@@ -12,7 +12,7 @@
 //! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
 //! - [`worker`]: a thread, and the set of works that it has to do;
-//! - [`workers`]: the workers of a device, and the ioctls for them;
+//! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
 //! - [`ring_memory`]: the memory of a ring;
 //! - [`log`]: the dirty log;
@@ -72,6 +72,8 @@ pub mod uapi;
 pub mod virtqueue;
 #[path = "vhost_core/worker.rs"]
 pub mod worker;
+#[path = "vhost_core/worker_ioctl.rs"]
+mod worker_ioctl;
 #[path = "vhost_core/workers.rs"]
 pub mod workers;
 
