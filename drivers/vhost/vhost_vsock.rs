@@ -12,7 +12,7 @@
 //! - [`carrier`]: what the sockets of the host see;
 //! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
-//! - [`stats`]: what can be seen from outside.
+//! - [`stats`], [`info`]: what can be seen from outside.
 //!
 //! For the order of locks see [`device::VhostVsock`].
 
@@ -35,6 +35,8 @@ mod file;
 mod from_guest;
 #[path = "vhost_vsock/holder.rs"]
 mod holder;
+#[path = "vhost_vsock/info.rs"]
+mod info;
 #[path = "vhost_vsock/stats.rs"]
 mod stats;
 #[path = "vhost_vsock/table.rs"]
