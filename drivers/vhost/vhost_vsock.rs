@@ -5,7 +5,8 @@
 //! A VMM opens the device, gives it a CID, and hands the two rings of packets over; the third one,
 //! for events, it serves itself. The parts:
 //!
-//! - [`device`]: the state of an open file, its life and its end;
+//! - [`device`]: the state of an open file, and its life;
+//! - [`end`]: its end, or that of the guest;
 //! - [`file`]: the file operations;
 //! - [`table`]: which device has which CID;
 //! - [`holder`]: which process, for messages to people;
@@ -29,6 +30,8 @@ use virtio_transport_common::Registration;
 mod carrier;
 #[path = "vhost_vsock/device.rs"]
 mod device;
+#[path = "vhost_vsock/end.rs"]
+mod end;
 #[path = "vhost_vsock/file.rs"]
 mod file;
 #[path = "vhost_vsock/from_guest.rs"]

@@ -3,11 +3,9 @@
 //! The device: the host's end of the packets of one guest.
 
 use crate::{
-    carrier::Host,
     holder::Holder,
     stats::Stats,
     table::{
-        with_device,
         Membership,
         Refused, //
     },
@@ -34,7 +32,6 @@ use kernel_ext::{
     owner_mm::InOwnerMm,
     peek::Peek,
     ratelimit::RateLimit,
-    sock::LockedSock,
     vsock::cid_in_use, //
 };
 use vhost_core::{
@@ -48,7 +45,6 @@ use vhost_core::{
     },
 };
 use virtio_transport_common::{
-    reset_connections,
     Orphans,
     SendQueue,
     TxPacket, //
@@ -114,26 +110,26 @@ pub(crate) struct VhostVsock {
     /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
     cid: Atomic<u32>,
     #[pin]
-    member: Mutex<Member>,
+    pub(crate) member: Mutex<Member>,
     /// For messages to people. Others take the lock, so nothing that waits is done with it held.
     #[pin]
     holder: SpinLock<Holder>,
 }
 
 /// What a device is called, and was called.
-struct Member {
-    now: Option<Membership>,
+pub(crate) struct Member {
+    pub(crate) now: Option<Membership>,
     /// CIDs that the guest had before, of which there may be connections.
-    before: KVec<Cid>,
+    pub(crate) before: KVec<Cid>,
     /// There were more of them than anybody needs.
-    before_is_full: bool,
+    pub(crate) before_is_full: bool,
 }
 
 impl Member {
     /// How many CIDs of before are remembered.
     const MAX_BEFORE: usize = 64;
 
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             now: None,
             before: KVec::new(),
@@ -318,58 +314,6 @@ impl VhostVsock {
             return Err(EHOSTUNREACH);
         }
         Ok(())
-    }
-
-    /// The guest does not take part any more: forgets what it was to get, and resets its
-    /// connections.
-    ///
-    /// Context: sleeps, locks sockets.
-    pub(crate) fn cut_off(&self) {
-        self.queue.purge_all();
-        let cid = self.cid();
-        reset_connections::<Host>(Some(Cid::new(cid)), |sock| {
-            sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
-        });
-    }
-
-    /// The file was closed, by the owner or by whoever had it last.
-    ///
-    /// The order matters: first nobody finds the device any more, then sockets learn of it, at once,
-    /// before another device has the CID. Then the queues end, and those who found the device before
-    /// that, and the worker; then what they left is dropped. A connection that the worker was just about
-    /// to make is reset in the end.
-    ///
-    /// Those who found the device do so in an RCU read section, and so do those who found the worker of
-    /// a queue: one grace period, in [`Device::release`], is the end of both.
-    ///
-    /// Context: sleeps.
-    pub(crate) fn release(&self) {
-        let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
-        let mut hidden = member.now.take().map(Membership::hide);
-        let had_cid = hidden.is_some();
-        if had_cid {
-            self.reset_gone(&member);
-        }
-        self.core.release(&mut hidden);
-        drop(hidden);
-        if had_cid {
-            self.reset_gone(&member);
-        }
-        self.queue.purge_all();
-    }
-
-    /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
-    fn reset_gone(&self, member: &Member) {
-        let gone = |sock: &LockedSock<'_>| {
-            with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
-        };
-        if member.before_is_full {
-            return reset_connections::<Host>(None, gone);
-        }
-        for cid in &member.before {
-            reset_connections::<Host>(Some(*cid), gone);
-        }
-        reset_connections::<Host>(Some(Cid::new(self.cid())), gone);
     }
 }
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a device, or of its guest: connections learn of it.
+
+use crate::{
+    carrier::Host,
+    device::{
+        Member,
+        VhostVsock, //
+    },
+    table::{
+        with_device,
+        Membership, //
+    },
+};
+use kernel_ext::{
+    net::Net,
+    sock::LockedSock, //
+};
+use virtio_transport_common::reset_connections;
+use vsock_proto::addr::Cid;
+
+impl VhostVsock {
+    /// The guest does not take part any more: forgets what it was to get, and resets its
+    /// connections.
+    ///
+    /// Context: sleeps, locks sockets.
+    pub(crate) fn cut_off(&self) {
+        self.queue.purge_all();
+        let cid = self.cid();
+        reset_connections::<Host>(Some(Cid::new(cid)), |sock| {
+            sock.remote_addr().cid == cid && Net::reachable(Some(sock.net()), Some(self.net()))
+        });
+    }
+
+    /// The file was closed, by the owner or by whoever had it last.
+    ///
+    /// The order matters: first nobody finds the device any more, then sockets learn of it, at once,
+    /// before another device has the CID. Then the queues end, and those who found the device before
+    /// that, and the worker; then what they left is dropped. A connection that the worker was just about
+    /// to make is reset in the end.
+    ///
+    /// Those who found the device do so in an RCU read section, and so do those who found the worker of
+    /// a queue: one grace period, in [`Device::release`](vhost_core::device::Device::release), is the end of both.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn release(&self) {
+        let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
+        let mut hidden = member.now.take().map(Membership::hide);
+        let had_cid = hidden.is_some();
+        if had_cid {
+            self.reset_gone(&member);
+        }
+        self.core.release(&mut hidden);
+        drop(hidden);
+        if had_cid {
+            self.reset_gone(&member);
+        }
+        self.queue.purge_all();
+    }
+
+    /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
+    fn reset_gone(&self, member: &Member) {
+        let gone = |sock: &LockedSock<'_>| {
+            with_device(Cid::new(sock.remote_addr().cid), Some(sock.net()), |_| ()).is_none()
+        };
+        if member.before_is_full {
+            return reset_connections::<Host>(None, gone);
+        }
+        for cid in &member.before {
+            reset_connections::<Host>(Some(*cid), gone);
+        }
+        reset_connections::<Host>(Some(Cid::new(self.cid())), gone);
+    }
+}
