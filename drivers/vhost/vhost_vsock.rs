@@ -57,13 +57,13 @@ struct VhostVsockModule {
     misc: miscdev::Registration<device::VhostVsock>,
     #[pin]
     registration: Registration<carrier::Host>,
-    published: table::Published,
+    published: table::Published<device::VhostVsock>,
 }
 
 impl InPlaceModule for VhostVsockModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            published: table::Published::new()?,
+            published: device::publish()?,
             registration <- Registration::<carrier::Host>::new(),
             misc <- miscdev::Registration::new(),
         })

@@ -6,7 +6,10 @@ use crate::{
     holder::Holder,
     stats::Stats,
     table::{
+        CidTable,
+        InNet,
         Membership,
+        Published,
         Refused, //
     },
     throttle::Throttle,
@@ -72,6 +75,28 @@ const WORK_TX: WorkId = WorkId::new::<1>();
 /// Limits messages about CIDs that somebody cannot have: programs try one after the other.
 static IN_USE: RateLimit = RateLimit::new();
 
+/// The devices that have a CID.
+static TABLE: CidTable<VhostVsock> = CidTable::new();
+
+/// Puts the table of devices in its place; dropping what is returned takes it away.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn publish() -> Result<Published<VhostVsock>> {
+    TABLE.publish()
+}
+
+/// Does something with the device that has a CID: see [`CidTable::with`].
+#[inline]
+pub(crate) fn with_device<R>(
+    cid: Cid,
+    net: Option<&Net>,
+    f: impl FnOnce(&VhostVsock) -> R,
+) -> Option<R> {
+    TABLE.with(cid, net, f)
+}
+
 /// An open `/dev/vhost-vsock`.
 ///
 /// # Ownership
@@ -118,7 +143,7 @@ pub(crate) struct VhostVsock {
 
 /// What a device is called, and was called.
 pub(crate) struct Member {
-    pub(crate) now: Option<Membership>,
+    pub(crate) now: Option<Membership<VhostVsock>>,
     /// CIDs that the guest had before, of which there may be connections.
     pub(crate) before: KVec<Cid>,
     /// There were more of them than anybody needs.
@@ -158,6 +183,13 @@ impl Member {
             self.before = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL)?;
         }
         self.before.push_within_capacity(cid).map_err(|_| ENOMEM)
+    }
+}
+
+impl InNet for VhostVsock {
+    #[inline]
+    fn net(&self) -> &Net {
+        &self.net
     }
 }
 
@@ -268,13 +300,13 @@ impl VhostVsock {
     }
 
     /// Puts the device into the table of CIDs, or moves it there.
-    fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused> {
+    fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused<Self>> {
         let mut member = self.member.lock();
         if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
         }
         member.remember()?;
-        let new = Membership::new(self, cid)?;
+        let new = TABLE.join(self, cid)?;
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
         let old = member.now.replace(new);

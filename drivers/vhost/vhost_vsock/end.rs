@@ -5,13 +5,11 @@
 use crate::{
     carrier::Host,
     device::{
+        with_device,
         Member,
         VhostVsock, //
     },
-    table::{
-        with_device,
-        Membership, //
-    },
+    table::Membership,
 };
 use kernel_ext::{
     net::Net,
