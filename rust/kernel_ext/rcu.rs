@@ -66,6 +66,31 @@ impl<R: Retire> private::Sealed for Option<R> {
 
 impl<R: Retire> Retire for Option<R> {}
 
+impl<R: Retire> private::Sealed for KVec<R> {
+    fn may_have_readers(&self) -> bool {
+        self.iter().any(R::may_have_readers)
+    }
+
+    fn readers_left(&mut self, period: &GracePeriod) {
+        self.iter_mut().for_each(|one| one.readers_left(period));
+    }
+}
+
+impl<R: Retire> Retire for KVec<R> {}
+
+impl<A: Retire, B: Retire> private::Sealed for (A, B) {
+    fn may_have_readers(&self) -> bool {
+        self.0.may_have_readers() || self.1.may_have_readers()
+    }
+
+    fn readers_left(&mut self, period: &GracePeriod) {
+        self.0.readers_left(period);
+        self.1.readers_left(period);
+    }
+}
+
+impl<A: Retire, B: Retire> Retire for (A, B) {}
+
 /// Waits for one grace period, on behalf of all of these: releasing them waits no more. If there is
 /// nothing that somebody could still use, it does not wait.
 ///
@@ -77,16 +102,15 @@ impl<R: Retire> Retire for Option<R> {}
 /// namespace of one's own, does the same. Real-time kernels make it an ordinary one.
 ///
 /// Context: sleeps; not in a read section.
-pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
-    if !another.may_have_readers() && !some.iter().any(R::may_have_readers) {
+pub fn wait_for_readers(all: &mut dyn Retire) {
+    if !all.may_have_readers() {
         return;
     }
     // SAFETY: It may be called where one can sleep, outside of read sections: in one, a debug kernel
     // says so, and it waits for ever, as with `synchronize_rcu()`, which the kernel crate calls safe.
     unsafe { bindings::synchronize_rcu_expedited() };
     let period = GracePeriod(());
-    some.iter_mut().for_each(|one| one.readers_left(&period));
-    another.readers_left(&period);
+    all.readers_left(&period);
 }
 
 /// What was taken out of an [`RcuSlot`]. The reference is released after a grace period.

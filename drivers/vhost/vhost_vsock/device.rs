@@ -7,6 +7,7 @@ use crate::{
     stats::Stats,
     table::{
         CidTable,
+        Hidden,
         InNet,
         Membership,
         Published,
@@ -35,6 +36,7 @@ use kernel_ext::{
     owner_mm::InOwnerMm,
     peek::Peek,
     ratelimit::RateLimit,
+    rcu::wait_for_readers,
     vsock::cid_in_use, //
 };
 use vhost_core::{
@@ -148,6 +150,9 @@ pub(crate) struct Member {
     pub(crate) before: KVec<Cid>,
     /// There were more of them than anybody needs.
     pub(crate) before_is_full: bool,
+    /// By these somebody may still be using the device: nobody waits for that before the device ends, or
+    /// there are many.
+    pub(crate) hidden: KVec<Hidden<VhostVsock>>,
 }
 
 impl Member {
@@ -159,18 +164,24 @@ impl Member {
             now: None,
             before: KVec::new(),
             before_is_full: false,
+            hidden: KVec::new(),
         }
     }
 
-    /// Notes the CID that the guest has, if any, as one that it had.
+    /// Notes the CID that the guest has, if any, as one that it had, and makes room for another
+    /// [`hidden`](Self::hidden) one. If there was none left, `full` gets all of them.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn remember(&mut self) -> Result {
+    fn remember(&mut self, full: &mut KVec<Hidden<VhostVsock>>) -> Result {
         let Some(cid) = self.now.as_ref().map(|now| now.cid().get()) else {
             return Ok(());
         };
+        if self.hidden.len() >= self.hidden.capacity() {
+            let empty = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL_ACCOUNT)?;
+            *full = core::mem::replace(&mut self.hidden, empty);
+        }
         if self.before.contains(&cid) {
             return Ok(());
         }
@@ -183,6 +194,14 @@ impl Member {
             self.before = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL)?;
         }
         self.before.push_within_capacity(cid).map_err(|_| ENOMEM)
+    }
+
+    /// The device has another CID from now on.
+    fn replace(&mut self, new: Membership<VhostVsock>) {
+        if let Some(old) = self.now.replace(new) {
+            // There is room, or this waits for a grace period.
+            drop(self.hidden.push_within_capacity(old.hide()));
+        }
     }
 }
 
@@ -301,19 +320,27 @@ impl VhostVsock {
 
     /// Puts the device into the table of CIDs, or moves it there.
     fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused<Self>> {
+        let mut full = KVec::new();
+        let ret = self.join_locked(cid, &mut full);
+        // Of many changes one waits.
+        wait_for_readers(&mut full);
+        ret
+    }
+
+    fn join_locked(
+        self: &Arc<Self>,
+        cid: GuestCid,
+        full: &mut KVec<Hidden<Self>>,
+    ) -> core::result::Result<(), Refused<Self>> {
         let mut member = self.member.lock();
         if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
         }
-        member.remember()?;
+        member.remember(full)?;
         let new = TABLE.join(self, cid)?;
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
-        let old = member.now.replace(new);
-        drop(member);
-        if let Some(old) = old {
-            old.end();
-        }
+        member.replace(new);
         Ok(())
     }
 

@@ -44,13 +44,13 @@ impl VhostVsock {
     /// Context: sleeps.
     pub(crate) fn release(&self) {
         let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
-        let mut hidden = member.now.take().map(Membership::hide);
-        let had_cid = hidden.is_some();
+        let now = member.now.take().map(Membership::hide);
+        let before = core::mem::take(&mut member.hidden);
+        let had_cid = now.is_some();
         if had_cid {
             self.reset_gone(&member);
         }
-        self.core.release(&mut hidden);
-        drop(hidden);
+        self.core.release((now, before));
         if had_cid {
             self.reset_gone(&member);
         }

@@ -20,12 +20,10 @@ use kernel::{
 use kernel_ext::{
     net::Net,
     rcu::{
-        wait_for_readers,
         Entry,
         RcuSlot,
         RcuTable,
-        Retire,
-        Retired, //
+        Unlinked, //
     },
 };
 use vsock_proto::addr::{
@@ -43,7 +41,7 @@ pub(crate) trait InNet: Send + Sync + 'static {
 }
 
 /// A device that has a CID.
-struct Node<D: InNet> {
+pub(crate) struct Node<D: InNet> {
     cid: GuestCid,
     device: Arc<D>,
 }
@@ -143,7 +141,7 @@ impl<D> From<Error> for Refused<D> {
     }
 }
 
-/// That a device has a CID; dropping it gives the CID up, as [`end`](Self::end) does in less time.
+/// That a device has a CID; dropping it gives the CID up.
 ///
 /// After that nobody finds the device by that CID, or is still using it because of that.
 pub(crate) struct Membership<D: InNet>(Entry<Node<D>, LISTS>);
@@ -156,15 +154,10 @@ impl<D: InNet> Membership<D> {
 
     /// Gives the CID up: nobody finds the device by it any more, but some may still be using it because
     /// of that, until what is returned is dropped.
-    pub(crate) fn hide(self) -> impl Retire {
+    pub(crate) fn hide(self) -> Hidden<D> {
         self.0.hide()
     }
-
-    /// Gives the CID up, and waits for those who use the device because of it.
-    ///
-    /// Context: sleeps.
-    pub(crate) fn end(self) {
-        let mut hidden = self.hide();
-        wait_for_readers::<Retired<()>>(&mut [], &mut hidden);
-    }
 }
+
+/// A CID that a device had.
+pub(crate) type Hidden<D> = Unlinked<Node<D>>;

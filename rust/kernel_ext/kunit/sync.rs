@@ -15,8 +15,7 @@ mod rcu_tests {
         rcu::{
             wait_for_readers,
             RcuSlot,
-            RcuTable,
-            Retired, //
+            RcuTable, //
         },
     };
     use kernel::sync::{
@@ -92,13 +91,12 @@ mod rcu_tests {
         first
             .replace(Some(Arc::new(drops.item(), GFP_KERNEL)?))
             .wait();
-        let mut retired = [first.replace(None), second.replace(None)];
+        let mut retired = (first.replace(None), second.replace(None));
         assert!(first.get().is_none());
         assert_eq!(drops.count(), 0);
-        let mut nothing: Option<Retired<Dropped>> = None;
-        wait_for_readers(&mut retired, &mut nothing);
+        wait_for_readers(&mut retired);
         assert_eq!(drops.count(), 0);
-        let [first, second] = retired;
+        let (first, second) = retired;
         assert!(second.wait().is_none());
         assert!(first.wait().is_some());
         assert_eq!(drops.count(), 1);
@@ -139,10 +137,11 @@ mod rcu_tests {
         assert_eq!((number(8, 4), number(9, 4)), (Some(1), None));
 
         // In the middle, then at either end.
-        let mut hidden = Some(entries.remove(1)?.hide());
+        let mut hidden = KVec::with_capacity(1, GFP_KERNEL)?;
+        hidden.push(entries.remove(1)?.hide(), GFP_KERNEL)?;
         assert_eq!(numbers(), [Some(2), Some(0), Some(0), None]);
         assert_eq!(drops.count(), 1);
-        wait_for_readers::<Retired<u32>>(&mut [], &mut hidden);
+        wait_for_readers(&mut hidden);
         assert_eq!(drops.count(), 1);
         drop(hidden);
         assert_eq!(drops.count(), 2);
