@@ -7,15 +7,16 @@
 //! the owner's process then serves the rings. The parts:
 //!
 //! - [`device`]: the owner, and the ioctls that all devices have;
+//! - [`feature`]: bits of features;
 //! - [`virtqueue`]: a queue, its configuration and its life;
 //! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
 //! - [`worker`]: a thread, and the set of works that it has to do;
-//! - [`workers`]: the workers of a device, and the ioctls for them;
+//! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
 //! - [`ring_memory`]: the memory of a ring;
 //! - [`log`]: the dirty log;
-//! - [`message`]: what queues with an IOTLB ask user space, and its answers;
+//! - [`message`], [`answer`]: what queues with an IOTLB ask user space, and what it says;
 //! - [`params`]: parameters of the module;
 //! - [`uapi`]: numbers and structures of the ioctls.
 //!
@@ -38,10 +39,14 @@
 
 use kernel::prelude::*;
 
+#[path = "vhost_core/answer.rs"]
+mod answer;
 #[path = "vhost_core/chain.rs"]
 pub mod chain;
 #[path = "vhost_core/device.rs"]
 pub mod device;
+#[path = "vhost_core/feature.rs"]
+pub mod feature;
 #[path = "vhost_core/info.rs"]
 mod info;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -67,6 +72,8 @@ pub mod uapi;
 pub mod virtqueue;
 #[path = "vhost_core/worker.rs"]
 pub mod worker;
+#[path = "vhost_core/worker_ioctl.rs"]
+mod worker_ioctl;
 #[path = "vhost_core/workers.rs"]
 pub mod workers;
 

@@ -5,14 +5,15 @@
 //! A VMM opens the device, gives it a CID, and hands the two rings of packets over; the third one,
 //! for events, it serves itself. The parts:
 //!
-//! - [`device`]: the state of an open file, its life and its end;
+//! - [`device`]: the state of an open file, and its life;
+//! - [`end`]: its end, or that of the guest;
 //! - [`file`]: the file operations;
 //! - [`table`]: which device has which CID;
 //! - [`holder`]: which process, for messages to people;
 //! - [`carrier`]: what the sockets of the host see;
 //! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
-//! - [`stats`]: what can be seen from outside.
+//! - [`stats`], [`info`]: what can be seen from outside.
 //!
 //! For the order of locks see [`device::VhostVsock`].
 
@@ -29,12 +30,16 @@ use virtio_transport_common::Registration;
 mod carrier;
 #[path = "vhost_vsock/device.rs"]
 mod device;
+#[path = "vhost_vsock/end.rs"]
+mod end;
 #[path = "vhost_vsock/file.rs"]
 mod file;
 #[path = "vhost_vsock/from_guest.rs"]
 mod from_guest;
 #[path = "vhost_vsock/holder.rs"]
 mod holder;
+#[path = "vhost_vsock/info.rs"]
+mod info;
 #[path = "vhost_vsock/stats.rs"]
 mod stats;
 #[path = "vhost_vsock/table.rs"]
@@ -52,13 +57,13 @@ struct VhostVsockModule {
     misc: miscdev::Registration<device::VhostVsock>,
     #[pin]
     registration: Registration<carrier::Host>,
-    published: table::Published,
+    published: table::Published<device::VhostVsock>,
 }
 
 impl InPlaceModule for VhostVsockModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            published: table::Published::new()?,
+            published: device::publish()?,
             registration <- Registration::<carrier::Host>::new(),
             misc <- miscdev::Registration::new(),
         })

@@ -9,7 +9,14 @@
  * Reads a parameter of a module that may or may not be loaded: what its file in
  * /sys/module shows, wherever sysfs is mounted.
  *
- * A module waits for the last reference to its kobject before it goes away.
+ * There is no function for it: those that show the file are private, and to open it
+ * would depend on what the current process sees as /sys. So this does what they do.
+ *
+ * The module and its table of parameters stay: free_module(), and load_module() when
+ * it fails, call mod_sysfs_teardown() first, which waits for the last reference to
+ * the kobject. The value is there: the kobject is found after parse_args() only. It
+ * is an unsigned short, as the operations are those of one, and nobody writes
+ * to it with the parameters locked.
  */
 __rust_helper bool rust_vsock_helper_foreign_param_ushort(const char *module,
 							  const char *param,
@@ -30,7 +37,9 @@ __rust_helper bool rust_vsock_helper_foreign_param_ushort(const char *module,
 		const struct kernel_param *kp = &mod->kp[i];
 
 		if (kp->ops == &param_ops_ushort && !strcmp(kp->name, param)) {
-			*value = READ_ONCE(*(unsigned short *)kp->arg);
+			kernel_param_lock(mod);
+			*value = *(unsigned short *)kp->arg;
+			kernel_param_unlock(mod);
 			found = true;
 			break;
 		}

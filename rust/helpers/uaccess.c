@@ -25,10 +25,15 @@ __rust_helper bool rust_vsock_helper_access_ok(const void __user *addr, unsigned
 /*
  * Sets bits of an aligned word atomically, also against user space. This is the
  * operation of FUTEX_WAKE_OP; a fault in it is handled as for put_user(). Some
- * architectures give up after a while if others keep changing the word.
+ * architectures give up after a while, about 100 times, if others keep changing the
+ * word. User space may do so for ever, and a thread of the kernel gets no signal:
+ * there is an end, with -EAGAIN, and only what this user space asked for is missing.
  */
+#define OR_USER_TRIES	1000
+
 __rust_helper int rust_vsock_helper_or_user_u32(u32 mask, u32 __user *ptr)
 {
+	unsigned int tries = OR_USER_TRIES;
 	int old, ret;
 
 	might_fault();
@@ -36,7 +41,7 @@ __rust_helper int rust_vsock_helper_or_user_u32(u32 mask, u32 __user *ptr)
 		return -EFAULT;
 	for (;;) {
 		ret = arch_futex_atomic_op_inuser(FUTEX_OP_OR, mask, &old, ptr);
-		if (ret != -EAGAIN || fatal_signal_pending(current))
+		if (ret != -EAGAIN || !--tries || fatal_signal_pending(current))
 			return ret;
 		cond_resched();
 	}

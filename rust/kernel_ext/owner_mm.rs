@@ -171,7 +171,8 @@ impl InOwnerMm {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EAGAIN` if the thread is being killed.
+    /// `EFAULT`; `EAGAIN` if others change the word again and again, on some machines, or the thread is
+    /// being killed.
     #[inline]
     pub fn or_u32(&self, addr: OwnerAddr, mask: u32) -> Result {
         // SAFETY: The function checks that this is a user address, and fails for one that is not

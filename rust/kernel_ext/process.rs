@@ -7,7 +7,10 @@ use kernel::{
     fmt,
     prelude::*,
     str::BStr,
-    task::Pid, //
+    task::{
+        Pid,
+        Task, //
+    }, //
 };
 
 /// The number and the name of a process, as they were when they were looked at.
@@ -28,6 +31,17 @@ impl Process {
             comm,
         }
     }
+}
+
+/// The number of a task in the namespace of processes of the current one; 0 if it has none there, or
+/// has ended.
+///
+/// Context: any; in a process, for there to be a current one.
+#[doc(alias = "task_pid_vnr")]
+pub fn pid_for_current(task: &Task) -> Pid {
+    let none = core::ptr::null_mut();
+    // SAFETY: The task is valid, and without a namespace it is the current one's.
+    unsafe { bindings::__task_pid_nr_ns(task.as_ptr(), bindings::pid_type_PIDTYPE_PID, none) }
 }
 
 /// Prints the number, as the first namespace of processes has it, and the name, which the process

@@ -8,6 +8,7 @@
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h).
 
+use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
     prelude::*,
@@ -22,19 +23,21 @@ use kernel::{
     }, //
 };
 
-#[path = "rcu/list.rs"]
-mod list;
+#[path = "rcu/table.rs"]
+mod table;
 
-pub use self::list::{
+pub use self::table::{
     Entry,
-    RcuList,
-    Unlinked,
-    Writer, //
+    RcuTable,
+    Unlinked, //
 };
 
 mod private {
     /// What [`wait_for_readers`](super::wait_for_readers) tells.
     pub trait Sealed {
+        /// Says whether a reader may still be there, for all that is known.
+        fn may_have_readers(&self) -> bool;
+
         /// A grace period has passed since the object was hidden. Only [`super::wait_for_readers`] can
         /// say so.
         fn readers_left(&mut self, period: &super::GracePeriod);
@@ -50,6 +53,10 @@ pub struct GracePeriod(());
 pub trait Retire: private::Sealed {}
 
 impl<R: Retire> private::Sealed for Option<R> {
+    fn may_have_readers(&self) -> bool {
+        self.as_ref().is_some_and(R::may_have_readers)
+    }
+
     fn readers_left(&mut self, period: &GracePeriod) {
         if let Some(retired) = self {
             retired.readers_left(period);
@@ -59,16 +66,51 @@ impl<R: Retire> private::Sealed for Option<R> {
 
 impl<R: Retire> Retire for Option<R> {}
 
-/// Waits for one grace period, on behalf of all of these: releasing them waits no more.
+impl<R: Retire> private::Sealed for KVec<R> {
+    fn may_have_readers(&self) -> bool {
+        self.iter().any(R::may_have_readers)
+    }
+
+    fn readers_left(&mut self, period: &GracePeriod) {
+        self.iter_mut().for_each(|one| one.readers_left(period));
+    }
+}
+
+impl<R: Retire> Retire for KVec<R> {}
+
+impl<A: Retire, B: Retire> private::Sealed for (A, B) {
+    fn may_have_readers(&self) -> bool {
+        self.0.may_have_readers() || self.1.may_have_readers()
+    }
+
+    fn readers_left(&mut self, period: &GracePeriod) {
+        self.0.readers_left(period);
+        self.1.readers_left(period);
+    }
+}
+
+impl<A: Retire, B: Retire> Retire for (A, B) {}
+
+/// Waits for one grace period, on behalf of all of these: releasing them waits no more. If there is
+/// nothing that somebody could still use, it does not wait.
 ///
 /// They exist, hence were hidden, before it begins.
 ///
+/// Somebody waits for this, and may have many to release, one after the other: the grace period is one
+/// that takes microseconds, not as long as it takes all CPUs to schedule. It interrupts the CPUs that
+/// run something in the kernel, which is no right that a user gets by this: to unmount, in a user
+/// namespace of one's own, does the same. Real-time kernels make it an ordinary one.
+///
 /// Context: sleeps; not in a read section.
-pub fn wait_for_readers<R: Retire>(some: &mut [R], another: &mut dyn Retire) {
-    rcu::synchronize_rcu();
+pub fn wait_for_readers(all: &mut dyn Retire) {
+    if !all.may_have_readers() {
+        return;
+    }
+    // SAFETY: It may be called where one can sleep, outside of read sections: in one, a debug kernel
+    // says so, and it waits for ever, as with `synchronize_rcu()`, which the kernel crate calls safe.
+    unsafe { bindings::synchronize_rcu_expedited() };
     let period = GracePeriod(());
-    some.iter_mut().for_each(|one| one.readers_left(&period));
-    another.readers_left(&period);
+    all.readers_left(&period);
 }
 
 /// What was taken out of an [`RcuSlot`]. The reference is released after a grace period.
@@ -101,6 +143,10 @@ impl<T: Send + Sync + 'static> Retired<T> {
 }
 
 impl<T: Send + Sync + 'static> private::Sealed for Retired<T> {
+    fn may_have_readers(&self) -> bool {
+        self.object.is_some() && !self.waited
+    }
+
     fn readers_left(&mut self, _period: &GracePeriod) {
         // INVARIANT: By the contract of the trait.
         self.waited = true;

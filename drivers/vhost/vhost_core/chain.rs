@@ -9,7 +9,10 @@ use crate::{
         Parts,
         Why, //
     },
-    virtqueue::Virtqueue,
+    virtqueue::{
+        Idle,
+        Virtqueue, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -19,7 +22,10 @@ use kernel::{
     },
 };
 use kernel_ext::{
-    owner_mm::OwnerAddr,
+    owner_mm::{
+        InOwnerMm,
+        OwnerAddr, //
+    },
     skb::SkBuff,
     user_iov::{
         UserDest,
@@ -126,9 +132,41 @@ impl Segments for Lists<'_> {
     }
 }
 
+impl Virtqueue {
+    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After
+    /// that the driver is signalled, if anything was completed and if it wants to be.
+    ///
+    /// Changes to the configuration that were made since the last time take effect here.
+    ///
+    /// Context: sleeps. See the lock order.
+    ///
+    /// # Errors
+    ///
+    /// The queue is not running: see [`Idle`]. It is Broken now if it broke under `work`, whatever
+    /// that returned.
+    pub fn run<R>(
+        &self,
+        mm: &InOwnerMm,
+        work: impl FnOnce(&mut Active<'_>) -> core::result::Result<R, Broken>,
+    ) -> core::result::Result<R, Idle> {
+        let mut inner = self.lock_inner();
+        if let Err(unready) = inner.prepare(mm) {
+            return Err(self.idle(&mut inner, unready));
+        }
+        // There is a ring: it was just prepared.
+        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
+        let ret = work(&mut active);
+        if let Some(why) = active.end() {
+            self.set_broken(&mut inner, why);
+            return Err(Idle::Broken);
+        }
+        ret.map_err(|Broken| Idle::Broken)
+    }
+}
+
 impl<'a> Active<'a> {
     #[inline]
-    pub(crate) fn new(queue: &'a Virtqueue, parts: Parts<'a>) -> Self {
+    fn new(queue: &'a Virtqueue, parts: Parts<'a>) -> Self {
         Self {
             queue,
             parts,
@@ -140,7 +178,7 @@ impl<'a> Active<'a> {
     }
 
     /// Ends the run: signals the driver. If the queue is to be Broken, says why.
-    pub(crate) fn end(mut self) -> Option<Why> {
+    fn end(mut self) -> Option<Why> {
         // Without anybody to be signalled nothing may be noted as signalled either.
         if let Some(call) = self.parts.call.filter(|_| self.used) {
             // If the queue just broke, the driver gets what was completed before, and a signal: it may

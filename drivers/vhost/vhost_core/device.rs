@@ -4,6 +4,7 @@
 //! them.
 
 use crate::{
+    feature,
     memory::{
         MemTable,
         OwnerIotlb, //
@@ -13,10 +14,7 @@ use crate::{
         self,
         Arg, //
     },
-    virtqueue::{
-        feature,
-        Virtqueue, //
-    },
+    virtqueue::Virtqueue,
     worker::Flavour,
     workers::{
         NewWorker,
@@ -423,10 +421,10 @@ impl Device {
     /// them to do.
     ///
     /// `hidden` is what others found the device by. The grace period that the slots of the queues need
-    /// is its, too: nobody uses the device because of it when this returns.
+    /// is its, too: nobody uses the device because of it when this returns, and it is dropped.
     ///
     /// Context: sleeps.
-    pub fn release(&self, hidden: &mut dyn Retire) {
+    pub fn release(&self, hidden: impl Retire) {
         self.stop_queues();
         for queue in &self.queues {
             // Taking it away does not fail. No kick is under way when it returns.
@@ -438,8 +436,9 @@ impl Device {
         for queue in &self.queues {
             drop(workers.push_within_capacity(queue.slot().hide()));
         }
-        wait_for_readers(&mut workers, hidden);
-        drop(workers);
+        let mut all = (workers, hidden);
+        wait_for_readers(&mut all);
+        drop(all);
         let state = core::mem::replace(&mut *self.state.lock(), State::new());
         // This joins the workers, which nobody else has a reference to since the file is closed,
         // and gives back the owner's memory then.

@@ -21,10 +21,7 @@
 //!
 //! [`SET_LOG_BASE`]: crate::uapi::SET_LOG_BASE
 
-use crate::memory::{
-    area_ok,
-    MemTable, //
-};
+use crate::memory::MemTable;
 use core::cell::Cell;
 use kernel::{
     prelude::*,
@@ -75,16 +72,6 @@ impl Log {
     /// How often something could not be logged.
     pub(crate) fn errors(&self) -> u64 {
         self.errors.get()
-    }
-
-    /// Says whether the bits of an area of guest memory are in the user half of the address space,
-    /// in a log at `base`.
-    #[doc(alias = "log_access_ok")]
-    pub(crate) fn area_ok(base: UserAddr, at: Gpa, len: u64) -> bool {
-        dirty::extent(at, len).is_some_and(|(first, bytes)| {
-            base.checked_add(first)
-                .is_some_and(|start| area_ok(start.0, bytes))
-        })
     }
 
     /// Logs an area that was written, by its guest address.

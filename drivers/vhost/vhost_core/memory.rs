@@ -8,7 +8,6 @@
 //! [`OwnerRing`](crate::ring_memory::OwnerRing) know which kind it is.
 
 use crate::{
-    log::Log,
     params,
     uapi::{
         Arg,
@@ -22,6 +21,7 @@ use kernel::{
 };
 use kernel_ext::owner_mm::OwnerAddr;
 use vring::{
+    dirty,
     iotlb::{
         Miss,
         Slot, //
@@ -106,7 +106,7 @@ impl MemTable {
     pub(crate) fn access_ok(&self, log: Option<UserAddr>) -> bool {
         self.regions.iter().all(|region| {
             area_ok(region.user_addr.0, region.size)
-                && log.is_none_or(|base| Log::area_ok(base, region.gpa_start, region.size))
+                && log.is_none_or(|base| log_area_ok(base, region.gpa_start, region.size))
         })
     }
 }
@@ -117,6 +117,16 @@ pub(crate) fn area_ok(addr: u64, len: u64) -> bool {
         return false;
     };
     usize::try_from(len).is_ok_and(|len| addr.access_ok(len))
+}
+
+/// Says whether the bits of an area of guest memory are in the user half of the address space, in a
+/// dirty log at `base`.
+#[doc(alias = "log_access_ok")]
+pub(crate) fn log_area_ok(base: UserAddr, at: Gpa, len: u64) -> bool {
+    dirty::extent(at, len).is_some_and(|(first, bytes)| {
+        base.checked_add(first)
+            .is_some_and(|start| area_ok(start.0, bytes))
+    })
 }
 
 /// The translations that user space handed out, in memory of the kernel.

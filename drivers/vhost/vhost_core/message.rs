@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages of a device with an IOTLB, by `read()`, `write()` and `poll()`.
+//! What the queues of a device with an IOTLB ask user space, by `read()` and `poll()`; what it
+//! answers, by `write()`, is in [`answer`](crate::answer).
 //!
 //! There is an IOTLB while the features include `VIRTIO_F_ACCESS_PLATFORM`. A queue that needs a
 //! translation which is not there asks for it, and rests; user space reads the question, and writes
@@ -18,21 +19,15 @@
 //! the queues one after the other. The lock in here comes after both, and nothing comes after it. A
 //! reader takes no other.
 
-use crate::{
-    device::Device,
-    memory::area_ok, //
-};
 use kernel::{
     fs::File,
-    iov::{
-        IovIterDest,
-        IovIterSource, //
-    },
-    new_mutex, new_poll_condvar,
+    iov::IovIterDest,
+    new_mutex,
     prelude::*,
+    static_lock_class,
     sync::{
         poll::{
-            PollCondVar,
+            PollCondVarBox,
             PollTable, //
         },
         Arc,
@@ -41,12 +36,10 @@ use kernel::{
 };
 use vring::{
     iotlb::{
-        Mapping,
         Miss,
         Perm, //
     },
-    Gpa,
-    UserAddr, //
+    Gpa, //
 };
 use zerocopy::FromZeros as _;
 use zerocopy_derive::{
@@ -56,30 +49,23 @@ use zerocopy_derive::{
 
 /// The first and the second version of messages, which differ in their head.
 #[doc(alias = "VHOST_IOTLB_MSG")]
-const MSG_V1: u32 = 1;
+pub(crate) const MSG_V1: u32 = 1;
 #[doc(alias = "VHOST_IOTLB_MSG_V2")]
-const MSG_V2: u32 = 2;
+pub(crate) const MSG_V2: u32 = 2;
 
 /// A translation is missing.
 #[doc(alias = "VHOST_IOTLB_MISS")]
 const MISS: u8 = 1;
-/// There is a new mapping.
-#[doc(alias = "VHOST_IOTLB_UPDATE")]
-const UPDATE: u8 = 2;
-/// Mappings are taken back.
-#[doc(alias = "VHOST_IOTLB_INVALIDATE")]
-const INVALIDATE: u8 = 3;
-
 /// The common part of the messages.
 #[doc(alias = "vhost_iotlb_msg")]
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct IotlbMsg {
-    iova: u64,
-    size: u64,
-    uaddr: u64,
-    perm: u8,
-    ty: u8,
+pub(crate) struct IotlbMsg {
+    pub(crate) iova: u64,
+    pub(crate) size: u64,
+    pub(crate) uaddr: u64,
+    pub(crate) perm: u8,
+    pub(crate) ty: u8,
     padding: [u8; 6],
 }
 static_assert!(size_of::<IotlbMsg>() == 32);
@@ -89,7 +75,7 @@ static_assert!(size_of::<IotlbMsg>() == 32);
 #[doc(alias = "vhost_msg_v2")]
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct Msg {
+pub(crate) struct Msg {
     version: u32,
     /// A hole in the first version, reserved in the second one.
     reserved: u32,
@@ -160,9 +146,9 @@ impl State {
 pub struct Messages {
     #[pin]
     state: Mutex<State>,
-    /// There is something to read, or there will never be.
-    #[pin]
-    changed: PollCondVar,
+    /// There is something to read, or there will never be. In a box, whose memory is given back after
+    /// a grace period: dropping one that is not waits for that.
+    changed: PollCondVarBox,
 }
 
 impl Messages {
@@ -178,10 +164,11 @@ impl Messages {
             asked: 0,
             questions: KVec::with_capacity(queues, GFP_KERNEL_ACCOUNT)?,
         };
+        let changed = PollCondVarBox::new(c"vhost_core::Messages::changed", static_lock_class!())?;
         Arc::pin_init(
             pin_init!(Self {
                 state <- new_mutex!(state, "vhost_core::Messages::state"),
-                changed <- new_poll_condvar!("vhost_core::Messages::changed"),
+                changed,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -210,7 +197,7 @@ impl Messages {
     /// Somebody answered a question, or will not: lets the queues go on that asked for something in
     /// a range.
     #[doc(alias = "vhost_iotlb_notify_vq")]
-    fn answer(&self, start: Gpa, last: Gpa, mut resume: impl FnMut(usize)) {
+    pub(crate) fn answer(&self, start: Gpa, last: Gpa, mut resume: impl FnMut(usize)) {
         let mut state = self.state.lock();
         for (queue, slot) in state.questions.iter_mut().enumerate() {
             let Some(question) = slot else {
@@ -355,88 +342,5 @@ impl Asker {
         if let Some(slot) = state.questions.get_mut(self.queue) {
             State::withdraw(slot);
         }
-    }
-}
-
-fn take<T: FromBytes + IntoBytes>(iov: &mut IovIterSource<'_>) -> Result<T> {
-    let mut value = T::new_zeroed();
-    let bytes = value.as_mut_bytes();
-    if iov.copy_from_iter(bytes) != bytes.len() {
-        return Err(EINVAL);
-    }
-    Ok(value)
-}
-
-impl Device {
-    /// A message from user space. Returns how many bytes of it were taken: those that a message can
-    /// have, also if the end, which has no meaning, is missing.
-    ///
-    /// Anybody who has the file may write, as in C: what the message refers to is checked.
-    ///
-    /// # Errors
-    ///
-    /// - `EINVAL` if it is too short or of an unknown version, or a mapping without any bytes;
-    /// - `EFAULT` if there is no IOTLB, or the message has no meaning; `ENOMEM` is reported so, too.
-    #[doc(alias = "vhost_chr_write_iter")]
-    pub fn write_message(&self, iov: &mut IovIterSource<'_>) -> Result<usize> {
-        let taken = iov.len().min(size_of::<Msg>());
-        let version: u32 = take(iov)?;
-        if version != MSG_V1 && version != MSG_V2 {
-            return Err(EINVAL);
-        }
-        let _reserved: u32 = take(iov)?;
-        let msg: IotlbMsg = take(iov)?;
-        if msg.ty == UPDATE && msg.size == 0 {
-            return Err(EINVAL);
-        }
-        self.process(&msg).map_err(|_| EFAULT)?;
-        Ok(taken)
-    }
-
-    #[doc(alias = "vhost_process_iotlb_msg")]
-    fn process(&self, msg: &IotlbMsg) -> Result {
-        let start = Gpa(msg.iova);
-        match msg.ty {
-            UPDATE => {
-                let more = msg.size.checked_sub(1).ok_or(EINVAL)?;
-                let map = Mapping {
-                    start,
-                    last: start.checked_add(more).ok_or(EFAULT)?,
-                    user: UserAddr(msg.uaddr),
-                    perm: Perm::from_bits(msg.perm),
-                };
-                // What may not be accessed need not exist; but it must be a range.
-                map.user.checked_add(more).ok_or(EFAULT)?;
-                if !map.perm.is_none() && !area_ok(msg.uaddr, msg.size) {
-                    return Err(EFAULT);
-                }
-                self.update_iotlb(map)?;
-                self.answer(map.start, map.last);
-            }
-            INVALIDATE => {
-                let last = match msg.size.checked_sub(1) {
-                    // To take back more than there is does no harm.
-                    Some(more) => Gpa(start.0.saturating_add(more)),
-                    // 2^64 bytes: everything. C refuses that since it would be 0 bytes elsewhere.
-                    None if start.0 == 0 => Gpa(u64::MAX),
-                    None => return Err(EINVAL),
-                };
-                self.invalidate_iotlb(start, last)?;
-                // An answer that is on its way may have been given before: ask again.
-                self.answer(start, last);
-            }
-            _ => return Err(EINVAL),
-        }
-        Ok(())
-    }
-
-    /// Lets the queues go on that asked for something in a range.
-    fn answer(&self, start: Gpa, last: Gpa) {
-        self.messages.answer(start, last, |queue| {
-            if let Some(queue) = self.queues.get(queue) {
-                // Without a worker nobody waits.
-                let _ = queue.queue_work();
-            }
-        });
     }
 }

@@ -3,9 +3,11 @@
 //! What the lock of a queue protects: configuration, state, and the ring in use.
 
 use crate::{
+    feature,
     log::Log,
     memory::{
         area_ok,
+        log_area_ok,
         slots,
         MemTable,
         OwnerIotlb,
@@ -13,7 +15,6 @@ use crate::{
         Untranslated, //
     },
     ring_memory::OwnerRing,
-    virtqueue::feature,
     worker::KickWork,
 };
 use kernel::{
@@ -256,7 +257,7 @@ impl Inner {
     #[doc(alias = "vq_log_used_access_ok")]
     pub(crate) fn used_log_ok(&self, base: UserAddr, used: Option<Gpa>) -> bool {
         let bytes = layout::used_bytes(self.size, self.has(feature::EVENT_IDX));
-        self.iotlb.is_some() || used.is_none_or(|used| Log::area_ok(base, used, bytes))
+        self.iotlb.is_some() || used.is_none_or(|used| log_area_ok(base, used, bytes))
     }
 
     /// Says whether the queue can work with a memory table, and log its writes.

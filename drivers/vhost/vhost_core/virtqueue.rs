@@ -21,14 +21,10 @@
 //! # Translations
 //!
 //! The IOTLB of a queue is under its lock, and so is everything that came out of it: segments of a
-//! chain live no longer than [`Active`], which holds the lock. To take a translation back takes the
+//! chain live no longer than [`Active`](crate::chain::Active), which holds the lock. To take a translation back takes the
 //! locks of all queues, one after the other; afterwards it is used nowhere.
 
 use crate::{
-    chain::{
-        Active,
-        Broken, //
-    },
     memory::MemTable,
     message::{
         Asker,
@@ -78,40 +74,6 @@ use vring::{
     RingSize,
     UserAddr, //
 };
-
-/// Feature bits that concern the rings.
-pub mod feature {
-    /// The device signals when it has used all available buffers, whatever the driver asked for.
-    #[doc(alias = "VIRTIO_F_NOTIFY_ON_EMPTY")]
-    pub const NOTIFY_ON_EMPTY: u64 = 1 << 24;
-    /// The device makes no assumptions about how a packet is split into descriptors.
-    #[doc(alias = "VIRTIO_F_ANY_LAYOUT")]
-    pub const ANY_LAYOUT: u64 = 1 << 27;
-    /// Descriptors may refer to tables of descriptors.
-    #[doc(alias = "VIRTIO_RING_F_INDIRECT_DESC")]
-    pub const INDIRECT_DESC: u64 = 1 << 28;
-    /// The rings carry the indexes at which to notify.
-    #[doc(alias = "VIRTIO_RING_F_EVENT_IDX")]
-    pub const EVENT_IDX: u64 = 1 << 29;
-    /// The rings are little endian.
-    #[doc(alias = "VIRTIO_F_VERSION_1")]
-    pub const VERSION_1: u64 = 1 << 32;
-
-    /// All writes to buffers are logged.
-    #[doc(alias = "VHOST_F_LOG_ALL")]
-    pub const LOG_ALL: u64 = 1 << 26;
-    /// Addresses are those of an IOMMU: there is an IOTLB. A device offers it if it can do with
-    /// queues that wait.
-    #[doc(alias = "VIRTIO_F_ACCESS_PLATFORM")]
-    pub const ACCESS_PLATFORM: u64 = 1 << 33;
-
-    /// What changes the ring.
-    pub(crate) const RING: u64 =
-        NOTIFY_ON_EMPTY | ANY_LAYOUT | INDIRECT_DESC | EVENT_IDX | VERSION_1;
-    /// What any device of this core can offer.
-    #[doc(alias = "VHOST_FEATURES")]
-    pub const COMMON: u64 = RING | LOG_ALL;
-}
 
 /// Why there is nothing to do for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,39 +191,9 @@ impl Virtqueue {
         kick_work.slot.queue_under(kick_work.work, guard)
     }
 
-    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After
-    /// that the driver is signalled, if anything was completed and if it wants to be.
-    ///
-    /// Changes to the configuration that were made since the last time take effect here.
-    ///
-    /// Context: sleeps. See the lock order.
-    ///
-    /// # Errors
-    ///
-    /// The queue is not running: see [`Idle`]. It is Broken now if it broke under `work`, whatever
-    /// that returned.
-    pub fn run<R>(
-        &self,
-        mm: &InOwnerMm,
-        work: impl FnOnce(&mut Active<'_>) -> core::result::Result<R, Broken>,
-    ) -> core::result::Result<R, Idle> {
-        let mut inner = self.inner.lock();
-        if let Err(unready) = inner.prepare(mm) {
-            return Err(self.idle(&mut inner, unready));
-        }
-        // There is a ring: it was just prepared.
-        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
-        let ret = work(&mut active);
-        if let Some(why) = active.end() {
-            self.set_broken(&mut inner, why);
-            return Err(Idle::Broken);
-        }
-        ret.map_err(|Broken| Idle::Broken)
-    }
-
     /// Says what there is to do for a queue that is not ready: nothing.
     #[cold]
-    fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {
+    pub(crate) fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {
         match unready {
             Unready::Stopped => Idle::Stopped,
             Unready::Broken => Idle::Broken,
@@ -299,6 +231,7 @@ impl Virtqueue {
     }
 
     /// Takes the lock of the queue, whatever its state is.
+    #[inline]
     pub(crate) fn lock_inner(&self) -> Guard<'_, Inner, MutexBackend> {
         self.inner.lock()
     }

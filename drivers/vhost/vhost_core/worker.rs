@@ -32,17 +32,21 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
-            Full,
-            Relaxed, //
+            Full, //
         },
         rcu,
         Arc,
         CondVar,
-        Mutex, //
+        Mutex,
+        SetOnce, //
     },
-    task::Pid, //
+    task::{
+        Pid,
+        Task, //
+    }, //
 };
 use kernel_ext::{
     kick::Kick,
@@ -52,6 +56,7 @@ use kernel_ext::{
         OwnerMm, //
     },
     peek::Peek,
+    process,
     rcu::{
         RcuSlot,
         Retired, //
@@ -136,7 +141,10 @@ struct FlushState {
 struct Shared {
     pending: Atomic<u64>,
     works: Arc<dyn Works>,
-    pid: Atomic<i32>,
+    /// The thread, from its first moment on; see [`Self::is_known`].
+    task: SetOnce<ARef<Task>>,
+    /// Whether `task` is there, to be seen without a call; only the thread writes it.
+    is_known: Atomic<bool>,
     /// Taken for flushes only; inside of all locks of a device.
     #[pin]
     flush: Mutex<FlushState>,
@@ -185,9 +193,10 @@ impl Shared {
 
 impl vhost_task::Worker for Shared {
     fn has_work(&self) -> bool {
-        if self.pid.peek() == 0 {
+        if !self.is_known.peek() {
             // The first thing that the thread does.
-            self.pid.store(current!().pid(), Relaxed);
+            self.task.populate(ARef::from(&**current!()));
+            self.is_known.poke(true);
         }
         self.pending.peek() != 0
     }
@@ -281,7 +290,8 @@ impl Worker {
             pin_init!(Shared {
                 pending: Atomic::new(0),
                 works,
-                pid: Atomic::new(0),
+                task: SetOnce::new(),
+                is_known: Atomic::new(false),
                 flush <- new_mutex!(
                     FlushState {
                         life: Life::Alive,
@@ -355,9 +365,11 @@ impl Worker {
         self.thread.shared().pending.peek() & DEAD == 0
     }
 
-    /// The number of the thread, 0 if it did not run yet.
+    /// The number of the thread, as the current process knows it: 0 if its namespace of processes does
+    /// not have the thread, or this did not run yet, or has ended.
     pub fn pid(&self) -> Pid {
-        self.thread.shared().pid.peek()
+        let task = self.thread.shared().task.as_ref();
+        task.map_or(0, |task| process::pid_for_current(task))
     }
 }
 

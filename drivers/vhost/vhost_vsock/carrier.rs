@@ -2,9 +2,9 @@
 
 //! What the sockets of the host see: a carrier of packets to all guests.
 
-use crate::{
-    device::FEATURE_SEQPACKET,
-    table::with_device, //
+use crate::device::{
+    with_device,
+    FEATURE_SEQPACKET, //
 };
 use kernel::{
     prelude::*,

@@ -3,12 +3,14 @@
 //! The device: the host's end of the packets of one guest.
 
 use crate::{
-    carrier::Host,
     holder::Holder,
     stats::Stats,
     table::{
-        with_device,
+        CidTable,
+        Hidden,
+        InNet,
         Membership,
+        Published,
         Refused, //
     },
     throttle::Throttle,
@@ -34,24 +36,21 @@ use kernel_ext::{
     owner_mm::InOwnerMm,
     peek::Peek,
     ratelimit::RateLimit,
+    rcu::wait_for_readers,
     vsock::cid_in_use, //
 };
 use vhost_core::{
     device::Device,
+    feature,
     message::Messages,
-    virtqueue::{
-        feature,
-        Virtqueue, //
-    },
+    virtqueue::Virtqueue,
     worker::{
         WorkId,
         Works, //
     },
 };
 use virtio_transport_common::{
-    reset_connections,
     Orphans,
-    Peers,
     SendQueue,
     TxPacket, //
 };
@@ -77,6 +76,28 @@ const WORK_TX: WorkId = WorkId::new::<1>();
 
 /// Limits messages about CIDs that somebody cannot have: programs try one after the other.
 static IN_USE: RateLimit = RateLimit::new();
+
+/// The devices that have a CID.
+static TABLE: CidTable<VhostVsock> = CidTable::new();
+
+/// Puts the table of devices in its place; dropping what is returned takes it away.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn publish() -> Result<Published<VhostVsock>> {
+    TABLE.publish()
+}
+
+/// Does something with the device that has a CID: see [`CidTable::with`].
+#[inline]
+pub(crate) fn with_device<R>(
+    cid: Cid,
+    net: Option<&Net>,
+    f: impl FnOnce(&VhostVsock) -> R,
+) -> Option<R> {
+    TABLE.with(cid, net, f)
+}
 
 /// An open `/dev/vhost-vsock`.
 ///
@@ -116,42 +137,51 @@ pub(crate) struct VhostVsock {
     /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
     cid: Atomic<u32>,
     #[pin]
-    member: Mutex<Member>,
+    pub(crate) member: Mutex<Member>,
     /// For messages to people. Others take the lock, so nothing that waits is done with it held.
     #[pin]
     holder: SpinLock<Holder>,
 }
 
 /// What a device is called, and was called.
-struct Member {
-    now: Option<Membership>,
+pub(crate) struct Member {
+    pub(crate) now: Option<Membership<VhostVsock>>,
     /// CIDs that the guest had before, of which there may be connections.
-    before: KVec<Cid>,
+    pub(crate) before: KVec<Cid>,
     /// There were more of them than anybody needs.
-    before_is_full: bool,
+    pub(crate) before_is_full: bool,
+    /// By these somebody may still be using the device: nobody waits for that before the device ends, or
+    /// there are many.
+    pub(crate) hidden: KVec<Hidden<VhostVsock>>,
 }
 
 impl Member {
     /// How many CIDs of before are remembered.
     const MAX_BEFORE: usize = 64;
 
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             now: None,
             before: KVec::new(),
             before_is_full: false,
+            hidden: KVec::new(),
         }
     }
 
-    /// Notes the CID that the guest has, if any, as one that it had.
+    /// Notes the CID that the guest has, if any, as one that it had, and makes room for another
+    /// [`hidden`](Self::hidden) one. If there was none left, `full` gets all of them.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn remember(&mut self) -> Result {
+    fn remember(&mut self, full: &mut KVec<Hidden<VhostVsock>>) -> Result {
         let Some(cid) = self.now.as_ref().map(|now| now.cid().get()) else {
             return Ok(());
         };
+        if self.hidden.len() >= self.hidden.capacity() {
+            let empty = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL_ACCOUNT)?;
+            *full = core::mem::replace(&mut self.hidden, empty);
+        }
         if self.before.contains(&cid) {
             return Ok(());
         }
@@ -164,6 +194,21 @@ impl Member {
             self.before = KVec::with_capacity(Self::MAX_BEFORE, GFP_KERNEL)?;
         }
         self.before.push_within_capacity(cid).map_err(|_| ENOMEM)
+    }
+
+    /// The device has another CID from now on.
+    fn replace(&mut self, new: Membership<VhostVsock>) {
+        if let Some(old) = self.now.replace(new) {
+            // There is room, or this waits for a grace period.
+            drop(self.hidden.push_within_capacity(old.hide()));
+        }
+    }
+}
+
+impl InNet for VhostVsock {
+    #[inline]
+    fn net(&self) -> &Net {
+        &self.net
     }
 }
 
@@ -274,16 +319,28 @@ impl VhostVsock {
     }
 
     /// Puts the device into the table of CIDs, or moves it there.
-    fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused> {
+    fn join(self: &Arc<Self>, cid: GuestCid) -> core::result::Result<(), Refused<Self>> {
+        let mut full = KVec::new();
+        let ret = self.join_locked(cid, &mut full);
+        // Of many changes one waits.
+        wait_for_readers(&mut full);
+        ret
+    }
+
+    fn join_locked(
+        self: &Arc<Self>,
+        cid: GuestCid,
+        full: &mut KVec<Hidden<Self>>,
+    ) -> core::result::Result<(), Refused<Self>> {
         let mut member = self.member.lock();
         if member.now.as_ref().is_some_and(|now| now.cid() == cid) {
             return Ok(());
         }
-        let new = Membership::new(self, cid)?;
-        member.remember()?;
+        member.remember(full)?;
+        let new = TABLE.join(self, cid)?;
         self.cid.store(cid.get().get(), Relaxed);
         // The old one, if any, goes after the new one is there.
-        member.now = Some(new);
+        member.replace(new);
         Ok(())
     }
 
@@ -316,54 +373,6 @@ impl VhostVsock {
             return Err(EHOSTUNREACH);
         }
         Ok(())
-    }
-
-    /// The guest does not take part any more: forgets what it was to get, and resets its
-    /// connections.
-    ///
-    /// Context: sleeps, locks sockets.
-    pub(crate) fn cut_off(&self) {
-        self.queue.purge_all();
-        let peer = Peers::One(Cid::new(self.cid()), self.net());
-        reset_connections::<Host>(peer, |_, _| true);
-    }
-
-    /// The file was closed, by the owner or by whoever had it last.
-    ///
-    /// The order matters: first nobody finds the device any more, then sockets learn of it, at once,
-    /// before another device has the CID. Then the queues end, and those who found the device before
-    /// that, and the worker; then what they left is dropped. A connection that the worker was just about
-    /// to make is reset in the end.
-    ///
-    /// Those who found the device do so in an RCU read section, and so do those who found the worker of
-    /// a queue: one grace period, in [`Device::release`], is the end of both.
-    ///
-    /// Context: sleeps.
-    pub(crate) fn release(&self) {
-        let mut member = core::mem::replace(&mut *self.member.lock(), Member::new());
-        let mut hidden = member.now.take().map(Membership::hide);
-        let had_cid = hidden.is_some();
-        if had_cid {
-            self.reset_gone(&member);
-        }
-        self.core.release(&mut hidden);
-        drop(hidden);
-        if had_cid {
-            self.reset_gone(&member);
-        }
-        self.queue.purge_all();
-    }
-
-    /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
-    fn reset_gone(&self, member: &Member) {
-        let gone = |cid: Cid, net: &Net| with_device(cid, Some(net), |_| ()).is_none();
-        if member.before_is_full {
-            return reset_connections::<Host>(Peers::All, gone);
-        }
-        for cid in &member.before {
-            reset_connections::<Host>(Peers::One(*cid, self.net()), gone);
-        }
-        reset_connections::<Host>(Peers::One(Cid::new(self.cid()), self.net()), gone);
     }
 }
 

@@ -2,14 +2,14 @@
 
 //! Which device has which CID.
 //!
-//! Readers, on the path of each packet, take no lock: a bucket is a list that is walked under RCU.
-//! Several devices may have the same CID, in namespaces that do not reach each other.
+//! Readers, on the path of each packet, take no lock: the table is read under RCU. Several devices
+//! may have the same CID, in namespaces that do not reach each other.
 //!
 //! # Lock order
 //!
-//! The lock of a device's membership < the lock of a bucket, of which no two are held together.
+//! The lock of the table is a spinlock, and comes after that of a device's membership. Nobody waits
+//! for a grace period with either.
 
-use crate::device::VhostVsock;
 use kernel::{
     prelude::*,
     sync::{
@@ -21,9 +21,9 @@ use kernel_ext::{
     net::Net,
     rcu::{
         Entry,
-        RcuList,
         RcuSlot,
-        Retire, //
+        RcuTable,
+        Unlinked, //
     },
 };
 use vsock_proto::addr::{
@@ -31,130 +31,122 @@ use vsock_proto::addr::{
     GuestCid, //
 };
 
-/// The table, from the beginning to the end of the module.
-static TABLE: RcuSlot<Table> = RcuSlot::new();
+/// Number of lists, a power of two.
+const LISTS: usize = 256;
 
-/// Number of buckets, a power of two.
-const BUCKETS: u32 = 256;
+/// What may have a CID.
+pub(crate) trait InNet: Send + Sync + 'static {
+    /// The namespace that it belongs to.
+    fn net(&self) -> &Net;
+}
 
 /// A device that has a CID.
-struct Node {
+pub(crate) struct Node<D: InNet> {
     cid: GuestCid,
-    device: Arc<VhostVsock>,
+    device: Arc<D>,
 }
 
-impl Node {
-    fn is_for(&self, cid: Cid, net: Option<&Net>) -> bool {
-        self.cid.get() == cid && Net::reachable(net, Some(self.device.net()))
+impl<D: InNet> Node<D> {
+    /// Says whether somebody in a namespace finds the device.
+    fn is_for(&self, net: Option<&Net>) -> bool {
+        Net::reachable(net, Some(self.device.net()))
     }
 }
 
-/// The table of all devices.
-struct Table {
-    buckets: KVec<Arc<RcuList<Node>>>,
-}
+/// The devices by their CIDs, from the beginning to the end of the module.
+pub(crate) struct CidTable<D: InNet>(RcuSlot<RcuTable<Node<D>, LISTS>>);
 
-impl Table {
-    fn new() -> Result<Self> {
-        let mut buckets = KVec::with_capacity(BUCKETS as usize, GFP_KERNEL)?;
-        for _ in 0..BUCKETS {
-            let bucket = RcuList::new()?;
-            buckets.push_within_capacity(bucket).map_err(|_| ENOMEM)?;
-        }
-        Ok(Self { buckets })
+impl<D: InNet> CidTable<D> {
+    pub(crate) const fn new() -> Self {
+        Self(RcuSlot::new())
     }
 
-    #[inline]
-    fn bucket(&self, cid: Cid) -> Option<&Arc<RcuList<Node>>> {
-        // CIDs are mostly given out one after the other.
-        let index = cid.get() & BUCKETS.wrapping_sub(1);
-        // CAST: Less than the number of buckets.
-        self.buckets.get(index as usize)
-    }
-
-    #[inline]
-    fn find<'g>(&self, cid: Cid, net: Option<&Net>, guard: &'g rcu::Guard) -> Option<&'g Node> {
-        self.bucket(cid)?.find(guard, |node| node.is_for(cid, net))
-    }
-}
-
-/// Puts the table in its place; dropping it takes it away, when there are no more devices.
-pub(crate) struct Published;
-
-impl Published {
+    /// Puts the table in its place.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        drop(TABLE.swap(Some(Arc::new(Table::new()?, GFP_KERNEL)?)));
-        Ok(Self)
+    pub(crate) fn publish(&'static self) -> Result<Published<D>> {
+        drop(self.0.swap(Some(RcuTable::new()?)));
+        Ok(Published(self))
     }
-}
 
-impl Drop for Published {
-    fn drop(&mut self) {
-        drop(TABLE.swap(None));
+    /// Does something with the device that has a CID, as seen from a namespace.
+    ///
+    /// `None` as the namespace stands for somebody who knows of none, and counts as global.
+    ///
+    /// Context: any; `f` must not sleep.
+    #[doc(alias = "vhost_vsock_get")]
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        cid: Cid,
+        net: Option<&Net>,
+        f: impl FnOnce(&D) -> R,
+    ) -> Option<R> {
+        let guard = rcu::read_lock();
+        let table = self.0.load(&guard)?;
+        let node = table.find(cid.get(), &guard, |node| node.is_for(net))?;
+        Some(f(&node.device))
     }
-}
 
-/// Does something with the device that has a CID, as seen from a namespace.
-///
-/// `None` as the namespace stands for somebody who knows of none, and counts as global.
-///
-/// Context: any; `f` must not sleep.
-#[doc(alias = "vhost_vsock_get")]
-#[inline]
-pub(crate) fn with_device<R>(
-    cid: Cid,
-    net: Option<&Net>,
-    f: impl FnOnce(&VhostVsock) -> R,
-) -> Option<R> {
-    let guard = rcu::read_lock();
-    let node = TABLE.load(&guard)?.find(cid, net, &guard)?;
-    Some(f(&node.device))
-}
-
-/// That a device has a CID; dropping it gives the CID up.
-///
-/// After the drop nobody finds the device by that CID, or is still using it because of that.
-pub(crate) struct Membership(Entry<Node>);
-
-/// Why a device did not get a CID.
-pub(crate) enum Refused {
-    /// Another one has it.
-    InUse(Arc<VhostVsock>),
-    Other(Error),
-}
-
-impl<E: Into<Error>> From<E> for Refused {
-    fn from(err: E) -> Self {
-        Self::Other(err.into())
-    }
-}
-
-impl Membership {
     /// Gives a device a CID.
     ///
-    /// Context: sleeps.
+    /// Context: may sleep, but not for a grace period.
     ///
     /// # Errors
     ///
     /// The other device if there is one that has the CID and can be reached from the same
     /// namespaces; `ENOMEM`.
-    pub(crate) fn new(
-        device: &Arc<VhostVsock>,
+    pub(crate) fn join(
+        &self,
+        device: &Arc<D>,
         cid: GuestCid,
-    ) -> core::result::Result<Self, Refused> {
-        let table = TABLE.get().ok_or(ENODEV)?;
-        let bucket = table.bucket(cid.get()).ok_or(EINVAL)?;
-        let mut list = bucket.lock();
-        if let Some(other) = list.find(|node| node.is_for(cid.get(), Some(device.net()))) {
-            return Err(Refused::InUse(other.device.clone()));
+    ) -> core::result::Result<Membership<D>, Refused<D>> {
+        let table = self.0.get().ok_or(ENODEV)?;
+        let node = Node {
+            cid,
+            device: device.clone(),
+        };
+        let other = |other: &Node<D>| {
+            let is_found = other.is_for(Some(device.net()));
+            is_found.then(|| other.device.clone())
+        };
+        match table.insert(cid.get().get(), node, other)? {
+            Ok(entry) => Ok(Membership(entry)),
+            Err(other) => Err(Refused::InUse(other)),
         }
-        let device = device.clone();
-        Ok(Self(list.push_front(Node { cid, device })?))
     }
+}
 
+/// That the table is in its place; dropping it takes it away, when there are no more devices.
+pub(crate) struct Published<D: InNet>(&'static CidTable<D>);
+
+impl<D: InNet> Drop for Published<D> {
+    fn drop(&mut self) {
+        drop(self.0 .0.swap(None));
+    }
+}
+
+/// Why a device did not get a CID.
+pub(crate) enum Refused<D> {
+    /// Another one has it.
+    InUse(Arc<D>),
+    Other(Error),
+}
+
+impl<D> From<Error> for Refused<D> {
+    fn from(err: Error) -> Self {
+        Self::Other(err)
+    }
+}
+
+/// That a device has a CID; dropping it gives the CID up.
+///
+/// After that nobody finds the device by that CID, or is still using it because of that.
+pub(crate) struct Membership<D: InNet>(Entry<Node<D>, LISTS>);
+
+impl<D: InNet> Membership<D> {
     /// The CID.
     pub(crate) fn cid(&self) -> GuestCid {
         self.0.value().cid
@@ -162,7 +154,10 @@ impl Membership {
 
     /// Gives the CID up: nobody finds the device by it any more, but some may still be using it because
     /// of that, until what is returned is dropped.
-    pub(crate) fn hide(self) -> impl Retire {
+    pub(crate) fn hide(self) -> Hidden<D> {
         self.0.hide()
     }
 }
+
+/// A CID that a device had.
+pub(crate) type Hidden<D> = Unlinked<Node<D>>;

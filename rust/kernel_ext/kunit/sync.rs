@@ -14,9 +14,8 @@ mod rcu_tests {
         },
         rcu::{
             wait_for_readers,
-            RcuList,
             RcuSlot,
-            Retired, //
+            RcuTable, //
         },
     };
     use kernel::sync::{
@@ -92,13 +91,12 @@ mod rcu_tests {
         first
             .replace(Some(Arc::new(drops.item(), GFP_KERNEL)?))
             .wait();
-        let mut retired = [first.replace(None), second.replace(None)];
+        let mut retired = (first.replace(None), second.replace(None));
         assert!(first.get().is_none());
         assert_eq!(drops.count(), 0);
-        let mut nothing: Option<Retired<Dropped>> = None;
-        wait_for_readers(&mut retired, &mut nothing);
+        wait_for_readers(&mut retired);
         assert_eq!(drops.count(), 0);
-        let [first, second] = retired;
+        let (first, second) = retired;
         assert!(second.wait().is_none());
         assert!(first.wait().is_some());
         assert_eq!(drops.count(), 1);
@@ -106,38 +104,71 @@ mod rcu_tests {
     }
 
     #[test]
-    fn list() -> Result {
+    fn table() -> Result {
         let drops = Drops::new()?;
-        let list = RcuList::new()?;
-        let numbers = |below: u32| {
+        // All keys share the list.
+        let table = RcuTable::<(u32, Dropped), 1>::new()?;
+        let number = |key: u32, below: u32| {
             let guard = rcu::read_lock();
-            let found = list.find(&guard, |(n, _): &(u32, Dropped)| *n < below);
+            let found = table.find(key, &guard, |(n, _)| *n < below);
             found.map(|(n, _)| *n)
         };
-        assert_eq!(numbers(u32::MAX), None);
+        let put = |key: u32, n: u32| {
+            // Nothing is there twice.
+            let refusal = |other: &(u32, Dropped)| (other.0 == n).then_some(other.0);
+            table.insert(key, (n, drops.item()), refusal)
+        };
+        assert_eq!(number(7, u32::MAX), None);
 
         let mut entries = KVec::with_capacity(3, GFP_KERNEL)?;
         for n in 0..3 {
-            let entry = list.lock().push_front((n, drops.item()))?;
+            let entry = put(7, n)?.map_err(|_| EEXIST)?;
             assert_eq!(entry.value().0, n);
             entries.push(entry, GFP_KERNEL)?;
         }
         // The latest comes first.
-        assert_eq!([4, 2, 1, 0].map(numbers), [Some(2), Some(1), Some(0), None]);
-        assert!(list.lock().find(|(n, _)| *n == 1).is_some());
+        let numbers = || [4, 2, 1, 0].map(|below| number(7, below));
+        assert_eq!(numbers(), [Some(2), Some(1), Some(0), None]);
+        assert_eq!(put(7, 1)?.err(), Some(1));
+        assert_eq!(drops.count(), 1);
+        // Another key is another thing.
+        let other = put(8, 1)?.map_err(|_| EEXIST)?;
+        assert_eq!(numbers(), [Some(2), Some(1), Some(0), None]);
+        assert_eq!((number(8, 4), number(9, 4)), (Some(1), None));
 
         // In the middle, then at either end.
-        let mut hidden = Some(entries.remove(1)?.hide());
-        assert_eq!([4, 2, 1].map(numbers), [Some(2), Some(0), Some(0)]);
-        assert_eq!(drops.count(), 0);
-        wait_for_readers::<Retired<u32>>(&mut [], &mut hidden);
-        assert_eq!(drops.count(), 0);
-        drop(hidden);
+        let mut hidden = KVec::with_capacity(1, GFP_KERNEL)?;
+        hidden.push(entries.remove(1)?.hide(), GFP_KERNEL)?;
+        assert_eq!(numbers(), [Some(2), Some(0), Some(0), None]);
         assert_eq!(drops.count(), 1);
+        wait_for_readers(&mut hidden);
+        assert_eq!(drops.count(), 1);
+        drop(hidden);
+        assert_eq!(drops.count(), 2);
         drop(entries.remove(1)?);
-        assert_eq!((numbers(4), drops.count()), (Some(0), 2));
+        assert_eq!((number(7, 4), drops.count()), (Some(0), 3));
         drop(entries);
-        assert_eq!((numbers(4), drops.count()), (None, 3));
+        assert_eq!((number(7, 4), drops.count()), (None, 4));
+        assert_eq!(number(8, 4), Some(1));
+        drop(other);
+        assert_eq!((number(8, 4), drops.count()), (None, 5));
+        Ok(())
+    }
+
+    /// Of any keys, fewer than one in 100,000 seeds puts half of them into one list.
+    #[test]
+    fn keys_do_not_gather() -> Result {
+        const KEYS: u16 = 2000;
+        let table = RcuTable::<u32, 256>::new()?;
+        for step in [1, 256, 0x1_0000] {
+            let mut lists = [0_u16; 256];
+            for n in 0..KEYS {
+                let key = u32::from(n).wrapping_mul(step);
+                let list = lists.get_mut(table.index(key)).ok_or(ERANGE)?;
+                *list = list.wrapping_add(1);
+            }
+            assert!(lists.iter().all(|list| *list <= KEYS / 2));
+        }
         Ok(())
     }
 }

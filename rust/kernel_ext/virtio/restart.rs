@@ -6,6 +6,16 @@
 //! causes it by [`Adapter::restart`] when its device makes no sense any more. For the driver it is as
 //! if the machine had slept: [`Driver::freeze`], then [`Driver::restore`]. [`Adapter::halt`] is the
 //! first half of that.
+//!
+//! # Lock order
+//!
+//! 1. The lock of the device's parent. The bus has it while it resets the parent, lets it sleep, wakes
+//!    it up or removes it, and so has [`Adapter::restart`] or [`Adapter::halt`]: of all of these one
+//!    goes on at a time.
+//! 2. The lock of the device: its driver is neither bound nor unbound meanwhile. What the virtio core
+//!    calls for a reset takes it, unless `restart`, which has it, is who resets: see [`RESTARTING`].
+//! 3. What the driver takes in [`Driver::freeze`] and [`Driver::restore`], and where it is asked whether
+//!    it still wants to be restarted.
 
 use super::{
     Adapter,
@@ -95,8 +105,8 @@ impl Drop for DeviceLock {
 
 /// The device that [`Adapter::restart`] has locked while the virtio core calls its driver.
 ///
-/// The driver must not lock it again then. Whoever resets a device has its parent locked, hence all
-/// that the core calls for this one comes from there.
+/// It must not be locked again then. As its parent is locked, all that the core calls for this device
+/// comes from there.
 static RESTARTING: Atomic<*mut bindings::virtio_device> = Atomic::new(core::ptr::null_mut());
 
 /// The right to restart a device.
@@ -129,8 +139,8 @@ impl<T: Driver> Adapter<T> {
     /// Resets a device and starts it anew, if its driver is bound to it with `shared`, and `still`
     /// wants that. While `still` is called, the device is neither bound, unbound nor restored.
     ///
-    /// Context: may sleep. No lock is held that the driver takes in [`Driver::freeze`] or
-    /// [`Driver::restore`], nor one that others hold while they bind, unbind, freeze or reset devices.
+    /// Context: may sleep. None of the locks of the [order](self#lock-order) is held, nor one that others
+    /// hold when they take the first of them.
     ///
     /// # Errors
     ///
@@ -174,8 +184,7 @@ impl<T: Driver> Adapter<T> {
         })
     }
 
-    /// Locks the parent of a device: under this lock devices are frozen, restored, reset and removed
-    /// by their parents.
+    /// Locks the parent of a device.
     ///
     /// # Errors
     ///

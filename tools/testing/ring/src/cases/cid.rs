@@ -3,7 +3,7 @@
 //! CIDs: who has one that somebody else wants, and how a free one is found.
 
 use super::{case, Case, Ctx};
-use crate::{abi, device::open_file, host::verdict, klog::KernelLog, sys, talk, Try};
+use crate::{abi, device::open_file, host::verdict, klog::KernelLog, sys, sys::process, talk, Try};
 use std::{
     fs::{self, File},
     thread,
@@ -31,6 +31,12 @@ pub const CASES: &[Case] = &[
         "EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE EADDRINUSE ok",
         |_| found_by_loop(),
     ),
+    case(
+        "CID-04/many-that-somebody-chose",
+        "opened and renamed at once, closed in a grace period at most",
+        many_chosen,
+    )
+    .seconds(120),
 ];
 
 fn set_cid(file: &File, cid: u64) -> String {
@@ -135,4 +141,51 @@ fn found_by_loop() -> Try<String> {
     }
     drop(taken);
     Ok(tries.join(" "))
+}
+
+/// How long something takes on average.
+fn mean(count: u32, mut step: impl FnMut(u32) -> Try<()>) -> Try<Duration> {
+    let begin = Instant::now();
+    (0..count).try_for_each(&mut step)?;
+    Ok(begin.elapsed() / count)
+}
+
+/// Whoever may open the device chooses CIDs with the low bits in common: that makes none of them slow.
+/// A device waits for at most one grace period in its life, when it is closed.
+fn many_chosen(ctx: &mut Ctx) -> Try<String> {
+    const GRACE_PERIODS: u32 = 50;
+    let devices = ctx.rounds(500, 2000);
+    let rename = |file: &File, cid: u32| match set_cid(file, cid.into()).as_str() {
+        "ok" => Ok(()),
+        error => Err(error.to_owned().into()),
+    };
+    let (first, others) = (0x5600_0000, 0x5700_0000);
+    process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
+    let mut files = Vec::new();
+    let opened = mean(devices, |n| {
+        files.push(open_file()?);
+        rename(&files[n as usize], first + (n << 8))
+    })?;
+    let grace = mean(GRACE_PERIODS, |_| {
+        sys::rcu_barrier();
+        Ok(())
+    })?;
+    let renamed = mean(devices, |n| rename(&files[n as usize], others + (n << 8)))?;
+    let closed = mean(devices, |_| {
+        drop(files.pop());
+        Ok(())
+    })?;
+    // A machine that has other things to do takes longer for all of it.
+    let (little, one) = (grace / 4, grace + grace / 4);
+    let least = Duration::from_millis(2);
+    Ok(
+        if opened.max(renamed) < little.max(least) && closed < one.max(least) {
+            "opened and renamed at once, closed in a grace period at most".to_owned()
+        } else {
+            format!(
+                "each opened in {opened:?}, renamed in {renamed:?}, closed in {closed:?}; \
+                 {grace:?} is a grace period"
+            )
+        },
+    )
 }

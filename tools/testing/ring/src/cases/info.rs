@@ -2,17 +2,17 @@
 
 //! What `/proc/PID/fdinfo` says of a device.
 
-use super::{case, round_trips, Case};
+use super::{case, round_trips, Case, Ctx};
 use crate::{
     abi::feature,
     device::{Device, Setup, DATA, RX, TX},
     observe::NOBODY,
     packet,
     ring::Desc,
-    sys::memory::Mapping,
-    Try,
+    sys::{memory::Mapping, process},
+    talk, Try,
 };
-use std::{os::unix::fs::MetadataExt, sync::Arc};
+use std::{os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 /// Why C has none of it.
 const NONE: &str = "C has no fdinfo for a device";
@@ -43,6 +43,12 @@ pub const CASES: &[Case] = &[
         "replies 10, queued 10 packets with their memory; then replies 0, \
          queued 0 packets, 0 bytes of memory",
         |_| replies(),
+    )
+    .not_on_c(NONE),
+    case(
+        "INF-05/worker-in-a-namespace-of-processes",
+        "worker0 0, thread 2",
+        in_pid_namespace,
     )
     .not_on_c(NONE),
 ];
@@ -132,4 +138,22 @@ fn replies() -> Try<String> {
     dev.settle()?;
     let after = lines(&dev, &["replies", "queued"]);
     Ok(format!("{before}; then {after}"))
+}
+
+/// The first process of the namespace, whose second thread the worker is.
+fn in_pid_namespace(ctx: &mut Ctx) -> Try<String> {
+    let patience = Duration::from_secs(5) * ctx.scale;
+    let mut outer = talk::fork(|talk| {
+        process::unshare(libc::CLONE_NEWPID)?;
+        let mut inner = talk::fork(|talk| {
+            let dev = Setup::default().open()?;
+            dev.settle()?;
+            talk.tell(&lines(&dev, &["worker0"]))
+        })?;
+        talk.tell(&inner.talk.hear()?)?;
+        inner.finish(patience)
+    })?;
+    let said = outer.talk.hear()?;
+    outer.finish(patience)?;
+    Ok(said)
 }
