@@ -20,7 +20,7 @@
 //!
 //! The device may be hostile. Its lengths, headers and identifiers are checked ([`rx`]); no memory of
 //! ours is visible to it but what it is meant to read; a queue that it broke is given up, and with it
-//! all connections at once ([`device`]).
+//! all connections at once ([`life`]).
 //!
 //! # Contexts and locks
 //!
@@ -46,6 +46,7 @@
 //! [`Carrier::send`]: virtio_transport_common::Carrier::send
 //! [`receive`]: virtio_transport_common::receive
 //! [`SendQueue`]: virtio_transport_common::SendQueue
+//! [`DEVICE`]: device::DEVICE
 //! [`Device`]: device::Device
 //! [`Device::fail`]: device::Device::fail
 //! [`Device::rx`]: device::Device::rx
@@ -60,7 +61,6 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::{
-    rcu::RcuSlot,
     virtio::Adapter,
     work::WorkQueue, //
 };
@@ -72,8 +72,12 @@ mod carrier;
 mod device;
 #[path = "virtio_vsock/event.rs"]
 mod event;
+#[path = "virtio_vsock/life.rs"]
+mod life;
 #[path = "virtio_vsock/params.rs"]
 mod params;
+#[path = "virtio_vsock/queues.rs"]
+mod queues;
 #[path = "virtio_vsock/reap.rs"]
 mod reap;
 #[path = "virtio_vsock/rx.rs"]
@@ -81,17 +85,11 @@ mod rx;
 #[path = "virtio_vsock/tx.rs"]
 mod tx;
 
-use carrier::Guest;
 use device::{
-    Device,
-    VsockDriver, //
+    Guest,
+    WORKS, //
 };
-
-/// The device of this guest: there is at most one.
-static DEVICE: RcuSlot<Device> = RcuSlot::new();
-
-/// What runs the works of the driver, while the module is loaded.
-static WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
+use life::VsockDriver;
 
 /// Owns what is in [`WORKS`].
 struct Works;

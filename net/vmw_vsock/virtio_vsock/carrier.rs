@@ -2,7 +2,10 @@
 
 //! What the socket layer asks of the driver.
 
-use crate::DEVICE;
+use crate::device::{
+    Guest,
+    DEVICE, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -23,7 +26,6 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
-    reset_connections,
     Carrier,
     Orphans,
     TxPacket, //
@@ -34,18 +36,6 @@ use vsock_proto::addr::{
 };
 
 static SLOT: TransportSlot = TransportSlot::new();
-
-/// The transport from a guest to its host.
-pub(crate) struct Guest;
-
-impl Guest {
-    /// Resets the connections of this transport for which `gone` is true.
-    ///
-    /// Context: locks sockets, may sleep.
-    pub(crate) fn reset(gone: impl FnMut(&LockedSock<'_>) -> bool) {
-        reset_connections::<Guest>(None, gone);
-    }
-}
 
 #[vtable]
 impl Carrier for Guest {

@@ -3,21 +3,20 @@
 //! Events of the device.
 
 use crate::{
-    carrier::Guest,
     device::{
         queue_work,
+        Broken,
         Device,
+        Guest,
         EVENT_WORK,
         RESET_WORK, //
-    }, //
+    },
+    queues::LiveEvents, //
 };
 use kernel::{
     pr_err_once,
     prelude::*,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    },
+    sync::ArcBorrow,
     time::{
         delay::fsleep,
         Delta, //
@@ -25,12 +24,9 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
-    new_virtqueue,
     virtio::{
         InBox,
-        InBuffer as _,
-        LiveQueue,
-        Virtqueue, //
+        InBuffer as _, //
     }, //
 };
 use vsock_proto::header::{
@@ -46,18 +42,6 @@ const BUDGET: usize = 64;
 
 /// How long the connections are left alone after they were reset, whatever the device says.
 const RESET_INTERVAL: Delta = Delta::from_millis(10);
-
-/// The event queue.
-pub(crate) type EventQueue = Virtqueue<InBox<Event>>;
-type LiveEvents<'a> = LiveQueue<'a, InBox<Event>>;
-
-/// Makes the place for the event queue.
-pub(crate) fn new_queue() -> Result<Arc<EventQueue>> {
-    Arc::pin_init(
-        new_virtqueue!((), "virtio_vsock::Device::event"),
-        GFP_KERNEL,
-    )
-}
 
 /// What a run of the work found.
 struct Found {
@@ -83,9 +67,13 @@ impl Device {
     }
 
     /// The work that handles events.
-    pub(crate) fn handle_events(self: ArcBorrow<'_, Self>) {
+    ///
+    /// # Errors
+    ///
+    /// If the device broke the queue.
+    pub(crate) fn handle_events(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
         let Some(mut queue) = self.event.lock() else {
-            return;
+            return Ok(());
         };
         let found = take_events(&mut queue);
         if found.reset && self.update_cid(queue.device()).is_err() {
@@ -95,8 +83,10 @@ impl Device {
         drop(queue);
 
         if broken {
-            self.fail("event", epoch);
-            return;
+            return Err(Broken {
+                queue: "event",
+                epoch,
+            });
         }
         if found.reset {
             queue_work::<RESET_WORK>(self);
@@ -104,6 +94,7 @@ impl Device {
         if found.more {
             queue_work::<EVENT_WORK>(self);
         }
+        Ok(())
     }
 
     /// The work that ends all connections, after events that said so.

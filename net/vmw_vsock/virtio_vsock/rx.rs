@@ -3,14 +3,19 @@
 //! The way in: packets from the device to the sockets.
 
 use crate::{
-    carrier::Guest,
     device::{
         queue_work,
+        Broken,
         Device,
+        Guest,
         RX_WORK,
         TX_WORK, //
     },
-    params, //
+    params,
+    queues::{
+        LiveRx,
+        RxPool, //
+    }, //
 };
 use kernel::{
     pr_warn_once,
@@ -21,7 +26,6 @@ use kernel::{
             Relaxed, //
         },
         barrier::smp_mb,
-        Arc,
         ArcBorrow, //
     },
     time::{
@@ -31,16 +35,9 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
-    new_virtqueue,
     peek::Peek,
     skb::ReceiveBuffer,
-    virtio::{
-        DeviceLen,
-        InBuffer as _,
-        LiveQueue,
-        Virtqueue,
-        PAGE_BUFFER_LEN, //
-    }, //
+    virtio::DeviceLen, //
 };
 use virtio_transport_common::{
     receive,
@@ -61,63 +58,6 @@ const BUDGET: usize = 256;
 
 /// How long to wait for memory when the device has no buffer at all.
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
-
-/// The receive queue: full of empty buffers, most of the time.
-pub(crate) type RxQueue = Virtqueue<ReceiveBuffer, RxState>;
-type LiveRx<'a> = LiveQueue<'a, ReceiveBuffer, RxState>;
-
-/// What the lock of the receive queue protects, besides the queue.
-pub(crate) struct RxState {
-    pool: RxPool,
-    /// How many buffers the device had, at most.
-    full: usize,
-    /// The device was not told of all of its buffers yet.
-    untold: bool,
-    /// Whether packets are taken.
-    running: bool,
-}
-
-/// Where receive buffers come from.
-///
-/// All bytes of a buffer that the device gets are zero: it cannot read what was in that memory
-/// before, and what it did not write is no secret if it claims to have written it.
-struct RxPool;
-
-impl RxPool {
-    /// Size of a buffer, header included.
-    const LEN: usize = PAGE_BUFFER_LEN;
-
-    /// Makes a buffer.
-    fn get(&mut self) -> Result<ReceiveBuffer> {
-        ReceiveBuffer::new(
-            HEADER_LEN,
-            Self::LEN.saturating_sub(HEADER_LEN),
-            Gfp::Kernel,
-        )
-    }
-
-    /// Makes a buffer new again, to which the device claims to have written `written` bytes.
-    fn renew(&mut self, mut buf: ReceiveBuffer, written: usize) -> ReceiveBuffer {
-        buf.wipe(written);
-        buf
-    }
-}
-
-/// Makes the place for the receive queue.
-pub(crate) fn new_queue() -> Result<Arc<RxQueue>> {
-    Arc::pin_init(
-        new_virtqueue!(
-            RxState {
-                pool: RxPool,
-                full: 0,
-                untold: false,
-                running: false,
-            },
-            "virtio_vsock::Device::rx"
-        ),
-        GFP_KERNEL,
-    )
-}
 
 /// How a run of the work ended.
 enum Outcome {
@@ -192,12 +132,16 @@ impl Device {
     }
 
     /// The work that takes packets.
-    pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) {
+    ///
+    /// # Errors
+    ///
+    /// If the device broke the queue.
+    pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
         let Some(mut queue) = self.rx.lock() else {
-            return;
+            return Ok(());
         };
         if !queue.state().running {
-            return;
+            return Ok(());
         }
         let outcome = self.run_rx(&mut queue);
         if is_low(&mut queue) {
@@ -210,8 +154,12 @@ impl Device {
         self.reap_after_rx();
 
         if broken {
-            self.fail("receive", epoch);
-        } else if starved {
+            return Err(Broken {
+                queue: "receive",
+                epoch,
+            });
+        }
+        if starved {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);
             queue_work::<RX_WORK>(self);
@@ -224,6 +172,7 @@ impl Device {
                 Outcome::Idle => (),
             }
         }
+        Ok(())
     }
 
     fn run_rx(&self, queue: &mut LiveRx<'_>) -> Outcome {
