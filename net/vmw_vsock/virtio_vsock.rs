@@ -14,7 +14,8 @@
 //! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header and
 //! lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
 //!
-//! *Events*: the host was migrated or restarted, and connections with it are void ([`event`]).
+//! *Events*: the host was migrated or restarted, connections with it are void, and our address may be
+//! another ([`event`], [`address`]).
 //!
 //! # Trust
 //!
@@ -66,6 +67,8 @@ use kernel_ext::{
 };
 use virtio_transport_common::Registration;
 
+#[path = "virtio_vsock/address.rs"]
+mod address;
 #[path = "virtio_vsock/carrier.rs"]
 mod carrier;
 #[path = "virtio_vsock/device.rs"]

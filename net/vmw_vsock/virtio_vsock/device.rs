@@ -2,12 +2,15 @@
 
 //! The device: its life, from probe to removal.
 
-use crate::queues::{
-    self,
-    EventQueue,
-    Hints,
-    RxQueue,
-    TxQueue, //
+use crate::{
+    address::Address,
+    queues::{
+        self,
+        EventQueue,
+        Hints,
+        RxQueue,
+        TxQueue, //
+    }, //
 };
 use kernel::{
     device::Bound,
@@ -44,14 +47,8 @@ use virtio_transport_common::{
     SendQueue, //
 };
 use vsock_proto::{
-    addr::{
-        Cid,
-        GuestCid, //
-    },
-    header::{
-        Config,
-        F_SEQPACKET, //
-    }, //
+    addr::Cid,
+    header::F_SEQPACKET, //
 };
 
 /// The device of this guest: there is at most one.
@@ -121,8 +118,10 @@ pub(crate) struct Device {
     pub(crate) send_queue: SendQueue,
     /// What closed sockets leave behind for the host.
     pub(crate) orphans: Arc<Orphans>,
-    /// Our address: the number of a [`GuestCid`].
-    cid: Atomic<u32>,
+    /// See [`address`](crate::address).
+    pub(crate) address: Address,
+    /// All connections are void, and not those of former addresses only: for the work that ends them.
+    pub(crate) void: Atomic<bool>,
     pub(crate) seqpacket: Atomic<bool>,
     /// Descriptors of the receive queue: more replies than these are not queued.
     pub(crate) max_replies: Atomic<usize>,
@@ -175,16 +174,10 @@ where
     }
 }
 
-/// Reads our address from the configuration space.
-fn read_cid(dev: &virtio::Device<Bound>) -> Result<GuestCid> {
-    let config: Config = dev.read_config(0)?;
-    config.guest_cid().map_err(|_| EINVAL)
-}
-
 impl Device {
     pub(crate) fn new(dev: &virtio::Device<Bound>) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
-            let cid = read_cid(dev)
+            let address = Address::new(dev)
                 .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
             Ok(try_pin_init!(Self {
                 rx: queues::new_rx()?,
@@ -192,7 +185,8 @@ impl Device {
                 event: queues::new_event()?,
                 send_queue <- SendQueue::new(),
                 orphans: Orphans::new()?,
-                cid: Atomic::new(Cid::from(cid).get()),
+                address,
+                void: Atomic::new(false),
                 seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
                 max_replies: Atomic::new(0),
                 max_parts: Atomic::new(0),
@@ -215,7 +209,7 @@ impl Device {
     /// Our address.
     #[inline]
     pub(crate) fn cid(&self) -> Cid {
-        Cid::new(self.cid.peek())
+        self.address.cid()
     }
 
     /// Whether `SOCK_SEQPACKET` was negotiated.
@@ -247,12 +241,5 @@ impl Device {
         DEVICE
             .load(&guard)
             .is_some_and(|dev| core::ptr::eq::<Self>(&*dev, self))
-    }
-
-    /// Takes our address from the configuration space again; a bad one is not taken.
-    pub(crate) fn update_cid(&self, dev: &virtio::Device<Bound>) -> Result {
-        let cid = read_cid(dev)?;
-        self.cid.store(Cid::from(cid).get(), Relaxed);
-        Ok(())
     }
 }

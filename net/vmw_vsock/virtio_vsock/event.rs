@@ -3,6 +3,7 @@
 //! Events of the device.
 
 use crate::{
+    address::Void,
     device::{
         queue_work,
         Broken,
@@ -16,7 +17,13 @@ use crate::{
 use kernel::{
     pr_err_once,
     prelude::*,
-    sync::ArcBorrow,
+    sync::{
+        atomic::{
+            Full,
+            Relaxed, //
+        },
+        ArcBorrow, //
+    },
     time::{
         delay::fsleep,
         Delta, //
@@ -76,8 +83,14 @@ impl Device {
             return Ok(());
         };
         let found = take_events(&mut queue);
-        if found.reset && self.update_cid(queue.device()).is_err() {
-            pr_err_once!("the device has no valid CID for us, the old one is kept\n");
+        if found.reset {
+            let void = self.address.take(queue.device()).unwrap_or_else(|_| {
+                pr_err_once!("the device has no valid CID for us, the old one is kept\n");
+                Void::All
+            });
+            if void == Void::All {
+                self.void.store(true, Relaxed);
+            }
         }
         let (broken, epoch) = (queue.is_broken(), self.epoch());
         drop(queue);
@@ -97,12 +110,15 @@ impl Device {
         Ok(())
     }
 
-    /// The work that ends all connections, after events that said so.
+    /// The work that ends connections: all of them after events that said so, or those of a former
+    /// address after a packet for another one.
     ///
     /// An event that comes while it runs queues it again, for when it is done: the first of many is
     /// obeyed at once, and the last one within an interval.
     pub(crate) fn reset_transport(&self) {
-        Guest::reset(|_| self.is_current());
+        let all = self.void.xchg(false, Full);
+        let own = self.cid().get();
+        Guest::reset(|sock| self.is_current() && (all || sock.local_addr().cid != own));
         fsleep(RESET_INTERVAL);
     }
 }

@@ -3,6 +3,7 @@
 //! The life of the device, from probe to removal, and what its works do.
 
 use crate::{
+    address::Void,
     device::{
         queue_work,
         Broken,
@@ -277,8 +278,10 @@ impl virtio::Driver for VsockDriver {
         shared.rx_paused.store(false, Relaxed);
         // What a work put back while the queue was taken from it.
         shared.send_queue.purge_all();
-        shared
-            .update_cid(dev)
+        // Nothing is left of before.
+        let _: Void = shared
+            .address
+            .take(dev)
             .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
         shared.as_arc_borrow().start()
     }

@@ -43,6 +43,8 @@ pub(crate) struct RxState {
     pub(crate) untold: bool,
     /// Whether packets are taken.
     pub(crate) running: bool,
+    /// This run of the work has read our address again.
+    pub(crate) asked: bool,
 }
 
 /// Where receive buffers come from.
@@ -80,6 +82,7 @@ pub(crate) fn new_rx() -> Result<Arc<RxQueue>> {
                 full: 0,
                 untold: false,
                 running: false,
+                asked: false,
             },
             "virtio_vsock::Device::rx"
         ),

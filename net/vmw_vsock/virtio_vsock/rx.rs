@@ -8,6 +8,7 @@ use crate::{
         Broken,
         Device,
         Guest,
+        RESET_WORK,
         RX_WORK,
         TX_WORK, //
     },
@@ -89,24 +90,41 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
     }
 }
 
-/// Says whether a packet is for the machine with the address `own`, and from a machine that may send
-/// it.
+/// Why a packet is not for the machine with the address `own`, or not from one that may send it; `None`
+/// if it is taken.
 ///
 /// That is the host, and with the parameter `siblings` any other machine. A connection is looked up by
 /// all four parts of its addresses, hence without the parameter only requests are refused: whom a user
 /// of this machine connected to may answer.
-fn is_acceptable(header: &Header, own: Cid) -> bool {
+fn refusal(header: &Header, own: Cid) -> Option<&'static str> {
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
-        return false;
+        return Some("with an address that is none");
     };
-    if dst.cid != own || src.cid == own {
-        return false;
+    if dst.cid != own {
+        return Some("for another machine");
     }
     match src.cid {
-        Cid::HOST => true,
-        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => false,
-        _ => params::siblings() || header.op() != Op::Request,
+        Cid::HOST => None,
+        cid if cid == own => Some("in our name"),
+        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => Some("from an address that nobody has"),
+        _ if params::siblings() || header.op() != Op::Request => None,
+        _ => Some("from a machine that may not connect"),
     }
+}
+
+/// Says once what a packet was that is dropped, for who looks for one that is missing. (Device models
+/// are known that hand out a header of zeroes when their connection is gone.)
+#[cold]
+fn say_refused(header: &Header, why: &str) {
+    pr_warn_once!(
+        "dropped a packet {}: {}:{} to {}:{}, operation {}; no connection lost anything\n",
+        why,
+        header.src_cid_raw(),
+        header.src_port().get(),
+        header.dst_cid_raw(),
+        header.dst_port().get(),
+        header.op().raw(),
+    );
 }
 
 impl Device {
@@ -175,8 +193,9 @@ impl Device {
         Ok(())
     }
 
-    fn run_rx(&self, queue: &mut LiveRx<'_>) -> Outcome {
+    fn run_rx(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>) -> Outcome {
         let mut left = BUDGET;
+        queue.state().asked = false;
         loop {
             queue.disable_cb();
             loop {
@@ -201,7 +220,7 @@ impl Device {
     }
 
     /// Takes up to `max` packets, and says whether there were as many.
-    fn take_packets(&self, queue: &mut LiveRx<'_>, max: usize) -> bool {
+    fn take_packets(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, max: usize) -> bool {
         for _ in 0..max {
             let Some((buf, written)) = queue.pop() else {
                 return false;
@@ -215,14 +234,19 @@ impl Device {
         true
     }
 
-    fn take_packet(&self, queue: &mut LiveRx<'_>, buf: ReceiveBuffer, written: DeviceLen) {
+    fn take_packet(
+        self: ArcBorrow<'_, Self>,
+        queue: &mut LiveRx<'_>,
+        buf: ReceiveBuffer,
+        written: DeviceLen,
+    ) {
         let Ok(Checked { header, payload }) = check(&buf, written) else {
             pr_warn_once!("dropped a packet with a bad length\n");
             // The device does not say the truth about what it wrote.
             return give_back(queue, buf, RxPool::LEN);
         };
-        if !is_acceptable(&header, self.cid()) {
-            pr_warn_once!("dropped a packet with a bad address\n");
+        if let Some(why) = refusal(&header, self.cid_for(queue, &header)) {
+            say_refused(&header, why);
             return give_back(queue, buf, HEADER_LEN.saturating_add(payload));
         }
 
@@ -241,6 +265,23 @@ impl Device {
         packet.deliver_tap();
         // The device knows nothing of namespaces: it is that of the whole machine.
         receive::<Guest>(packet, None);
+    }
+
+    /// Our address, which is read again if it is not where a packet goes, but only once in a run of the
+    /// work: a device may send any number of such packets.
+    #[inline]
+    fn cid_for(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, header: &Header) -> Cid {
+        let own = self.cid();
+        if header.dst_cid_raw() == u64::from(own.get())
+            || core::mem::replace(&mut queue.state().asked, true)
+        {
+            return own;
+        }
+        // The lock of the queue is held: nobody else does this.
+        if self.address.take_early(queue.device()) {
+            queue_work::<RESET_WORK>(self);
+        }
+        self.cid()
     }
 
     /// How many more replies may be queued.
