@@ -3,7 +3,7 @@
 
 import unittest
 
-from . import usegraph
+from . import build, checks, usegraph
 
 
 def crates(files):
@@ -117,6 +117,11 @@ def failures():
 
 
 def check(report):
+    """No two files of a crate use each other, whatever the way; there is no list of exceptions."""
+    if report.wanted("T0/tree/use-graph"):
+        bad = usegraph.problems(build.tree_files(), checks.read)
+        report.add("T0/tree/use-graph", "not ok" if bad else "ok",
+                   f"{len(bad)} circles, see `tools/lab/lab use-graph`" if bad else "", bad)
     if report.wanted("T0/tree/use-graph-sees-circles"):
         bad = failures()
         report.add("T0/tree/use-graph-sees-circles", "not ok" if bad else "ok",
