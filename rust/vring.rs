@@ -50,6 +50,8 @@ pub mod addr;
 mod ahead;
 #[path = "vring/chain.rs"]
 pub mod chain;
+#[path = "vring/config.rs"]
+pub mod config;
 #[path = "vring/dirty.rs"]
 pub mod dirty;
 #[path = "vring/event.rs"]
@@ -82,6 +84,7 @@ pub use self::{
         Segments,
         SliceSegments, //
     },
+    config::Config,
     iotlb::{
         Iotlb,
         IotlbError, //
@@ -90,10 +93,7 @@ pub use self::{
         Endian,
         RingMemory, //
     },
-    split::{
-        Config,
-        SplitRing, //
-    },
+    split::SplitRing,
     translate::{
         Access,
         LastRegion,

@@ -72,6 +72,7 @@ pub use carrier::{
 pub use close::{
     abort_connection,
     reset_connections,
+    Candidate,
     Peers, //
 };
 pub use conn::Conn;

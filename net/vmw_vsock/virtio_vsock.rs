@@ -14,13 +14,14 @@
 //! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header and
 //! lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
 //!
-//! *Events*: the host was migrated or restarted, and connections with it are void ([`event`]).
+//! *Events*: the host was migrated or restarted, connections with it are void, and our address may be
+//! another ([`event`], [`address`]).
 //!
 //! # Trust
 //!
 //! The device may be hostile. Its lengths, headers and identifiers are checked ([`rx`]); no memory of
 //! ours is visible to it but what it is meant to read; a queue that it broke is given up, and with it
-//! all connections at once ([`device`]).
+//! all connections at once ([`life`]).
 //!
 //! # Contexts and locks
 //!
@@ -46,6 +47,7 @@
 //! [`Carrier::send`]: virtio_transport_common::Carrier::send
 //! [`receive`]: virtio_transport_common::receive
 //! [`SendQueue`]: virtio_transport_common::SendQueue
+//! [`DEVICE`]: device::DEVICE
 //! [`Device`]: device::Device
 //! [`Device::fail`]: device::Device::fail
 //! [`Device::rx`]: device::Device::rx
@@ -60,20 +62,25 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::{
-    rcu::RcuSlot,
     virtio::Adapter,
     work::WorkQueue, //
 };
 use virtio_transport_common::Registration;
 
+#[path = "virtio_vsock/address.rs"]
+mod address;
 #[path = "virtio_vsock/carrier.rs"]
 mod carrier;
 #[path = "virtio_vsock/device.rs"]
 mod device;
 #[path = "virtio_vsock/event.rs"]
 mod event;
+#[path = "virtio_vsock/life.rs"]
+mod life;
 #[path = "virtio_vsock/params.rs"]
 mod params;
+#[path = "virtio_vsock/queues.rs"]
+mod queues;
 #[path = "virtio_vsock/reap.rs"]
 mod reap;
 #[path = "virtio_vsock/rx.rs"]
@@ -81,17 +88,11 @@ mod rx;
 #[path = "virtio_vsock/tx.rs"]
 mod tx;
 
-use carrier::Guest;
 use device::{
-    Device,
-    VsockDriver, //
+    Guest,
+    WORKS, //
 };
-
-/// The device of this guest: there is at most one.
-static DEVICE: RcuSlot<Device> = RcuSlot::new();
-
-/// What runs the works of the driver, while the module is loaded.
-static WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
+use life::VsockDriver;
 
 /// Owns what is in [`WORKS`].
 struct Works;

@@ -7,9 +7,7 @@
 use crate::{
     bindings,
     gfp::Gfp,
-    net::Net,
     owner_mm::InOwnerMm,
-    sock::VsockSock,
     user_iov::UserIov, //
 };
 use core::{
@@ -23,9 +21,15 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
+
+#[path = "skb/owner.rs"]
+mod owner;
+#[path = "skb/receive.rs"]
+mod receive;
+
+pub use self::receive::ReceiveBuffer;
 
 /// The most bytes that one linear allocation should have: more presses the page allocator.
 pub const MAX_CHEAP_LINEAR: usize = bindings::SKB_MAX_LINEAR as usize;
@@ -99,10 +103,16 @@ impl<C> SkBuff<C> {
         cb: C,
     ) -> Result<Self> {
         let () = Self::CB_FITS;
-        let frags = c_int::try_from(frags)?;
-        let skb = Self::alloc_raw(linear, frags as usize, gfp)?;
+        // Before there is a buffer that a failure would leave behind. The C side takes the size of the
+        // linear part modulo 2^32: a larger one would be a buffer that is too small.
+        if linear > c_int::MAX as usize || frags > c_int::MAX as usize || headroom > linear {
+            return Err(EINVAL);
+        }
+        let skb = Self::alloc_raw(linear, frags, gfp)?;
+        // CAST: Not more than `linear`, which was checked.
         // SAFETY: `skb` was just allocated and is empty, with at least `headroom` linear bytes.
-        unsafe { bindings::skb_reserve(skb.as_ptr(), c_int::try_from(headroom)?) };
+        unsafe { bindings::skb_reserve(skb.as_ptr(), headroom as c_int) };
+        // CAST: Checked above.
         // SAFETY: As above: nobody else refers to it.
         unsafe { (*skb.as_ptr()).data_len = frags as c_uint };
         // SAFETY: As above.
@@ -518,89 +528,6 @@ impl<C> SkBuff<C> {
         }
         Ok(())
     }
-
-    /// Charges the buffer to a socket, as something that it sends.
-    #[doc(alias = "skb_set_owner_w")]
-    pub fn set_owner(&mut self, sock: &VsockSock) {
-        // INVARIANT: The owner is a vsock socket.
-        // SAFETY: By the type invariants of both, the buffer and the socket are valid, and a caller
-        // that has a `&VsockSock` has a reference to it.
-        unsafe { bindings::skb_set_owner_w(self.as_raw(), sock.as_sock()) };
-    }
-
-    /// Makes a socket the owner of the buffer without charging it, as something that it received.
-    #[doc(alias = "skb_set_owner_sk_safe")]
-    pub fn set_receiver(&mut self, sock: &VsockSock) {
-        // INVARIANT: The owner is a vsock socket, to which the buffer gets a reference.
-        // SAFETY: By the type invariants of both, the buffer and the socket are valid.
-        unsafe { bindings::skb_set_owner_sk(self.as_raw(), sock.as_sock()) };
-    }
-
-    /// Charges the buffer to the owner of another one, if that has one.
-    pub fn set_owner_of<D>(&mut self, other: &SkBuff<D>) {
-        // SAFETY: Both buffers are valid; the owner of `other` is alive for as long as `other` is.
-        //
-        // INVARIANT: An owner of `other` is a vsock socket.
-        unsafe { bindings::skb_copy_owner_w(self.as_raw(), other.as_raw()) };
-    }
-
-    /// Takes the charge from the owner.
-    #[doc(alias = "skb_orphan")]
-    #[inline]
-    pub fn orphan(&mut self) {
-        // SAFETY: By the type invariants, the buffer is valid and ours.
-        unsafe { bindings::skb_orphan(self.as_raw()) };
-    }
-
-    /// Says whether anybody is charged for the buffer.
-    #[inline]
-    pub fn has_owner(&self) -> bool {
-        !self.owner_raw().is_null()
-    }
-
-    /// Says whether `sock` is charged for the buffer.
-    #[inline]
-    pub fn is_owned_by(&self, sock: &VsockSock) -> bool {
-        core::ptr::eq(self.owner_raw(), sock.as_sock())
-    }
-
-    /// The owner, unless it is being freed.
-    pub fn owner(&self) -> Option<ARef<VsockSock>> {
-        let sk = NonNull::new(self.owner_raw())?;
-        // SAFETY: The owner is allocated for as long as the buffer refers to it.
-        if !unsafe { bindings::sk_get_unless_zero(sk.as_ptr()) } {
-            return None;
-        }
-        // SAFETY: The reference is ours, and by the type invariants the owner is a vsock socket, whose
-        // first field is a `struct sock`.
-        Some(unsafe { ARef::from_raw(sk.cast()) })
-    }
-
-    /// The namespace of the owner.
-    #[inline]
-    pub fn owner_net(&self) -> Option<ARef<Net>> {
-        let sk = NonNull::new(self.owner_raw())?;
-        // SAFETY: The owner is allocated for as long as the buffer refers to it.
-        let net = unsafe { crate::sock::net_of(sk.as_ptr()) };
-        // SAFETY: A socket has a reference to its namespace until it is destroyed.
-        Some(unsafe { Net::from_raw(net) }.into())
-    }
-
-    /// Says whether the owner is in a namespace; `None`: whether there is no owner.
-    #[inline]
-    pub fn is_owned_in(&self, net: Option<&Net>) -> bool {
-        match (NonNull::new(self.owner_raw()), net) {
-            // SAFETY: The owner is allocated for as long as the buffer refers to it.
-            (Some(sk), Some(net)) => (unsafe { crate::sock::net_of(sk.as_ptr()) }) == net.as_raw(),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-
-    #[inline]
-    fn owner_raw(&self) -> *mut bindings::sock {
-        self.skb().sk.cast()
-    }
 }
 
 impl SkBuff<()> {
@@ -620,108 +547,5 @@ impl<C> Drop for SkBuff<C> {
         unsafe { (&raw mut (*self.as_raw()).cb).cast::<C>().drop_in_place() };
         // SAFETY: By the type invariants, we own the reference.
         unsafe { bindings::consume_skb(self.as_raw()) };
-    }
-}
-
-/// A linear buffer for a device to write to, head and payload.
-///
-/// A device that lies about what it wrote makes us see zeroes, and one that looks into the buffer
-/// sees them, too.
-///
-/// # Invariants
-///
-/// The buffer is linear, and all bytes of the linear part are initialized.
-#[repr(transparent)]
-pub struct ReceiveBuffer(SkBuff<()>);
-
-impl ReceiveBuffer {
-    /// Allocates a buffer with a head of `headroom` bytes and room for `payload` bytes, all zero.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, `EINVAL` for sizes that no linear buffer has.
-    pub fn new(headroom: usize, payload: usize, gfp: Gfp) -> Result<Self> {
-        let total = headroom.checked_add(payload).ok_or(EINVAL)?;
-        if total > MAX_CHEAP_LINEAR {
-            return Err(EINVAL);
-        }
-        // By the allocator, so that it is done once: kernels with `init_on_alloc` do it anyway.
-        let skb = SkBuff::alloc_parts(headroom, total, 0, gfp.as_raw_zero(), ())?;
-        // INVARIANT: `__alloc_skb()` passes the flags on to the allocation of the linear part, which is
-        // all zero then.
-        Ok(Self(skb))
-    }
-
-    /// The C object.
-    pub(crate) fn skb(&self) -> &SkBuff<()> {
-        &self.0
-    }
-
-    /// Gives the buffer up.
-    pub(crate) fn into_raw(self) -> NonNull<bindings::sk_buff> {
-        self.0.into_raw()
-    }
-
-    /// Takes a buffer back.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` came from [`into_raw`](Self::into_raw) and was not taken back yet.
-    pub(crate) unsafe fn from_raw(ptr: NonNull<bindings::sk_buff>) -> Self {
-        // INVARIANT: `into_raw` was given an object for which the invariants hold.
-        // SAFETY: By the safety requirements.
-        Self(unsafe { SkBuff::from_raw(ptr) })
-    }
-
-    /// How many bytes a device may write, head included.
-    #[inline]
-    pub fn capacity(&self) -> usize {
-        self.0.capacity()
-    }
-
-    /// A copy of the first `N` bytes, a number of words, as the device wrote them.
-    ///
-    /// A hostile device may still write: copy once what is needed.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there are not so many.
-    #[inline]
-    pub fn copy_head<const N: usize>(&self) -> Result<[u8; N]> {
-        const { assert!(N % size_of::<u32>() == 0) };
-
-        let (head, size) = self.0.linear_raw();
-        let head = head.cast::<u32>();
-        // The kernel aligns it to more than that.
-        if N > size || !head.is_aligned() {
-            return Err(EINVAL);
-        }
-        let mut copy = [0; N];
-        for (n, bytes) in copy.chunks_exact_mut(size_of::<u32>()).enumerate() {
-            // SAFETY: The linear part has `N` bytes or more.
-            let word = unsafe { head.add(n) };
-            // SAFETY: The word is aligned, in the linear part, and initialized by the type invariants.
-            // There is no reference to it, and the read is volatile: the device may write it.
-            let word = unsafe { word.read_volatile() };
-            for (to, from) in bytes.iter_mut().zip(word.to_ne_bytes()) {
-                *to = from;
-            }
-        }
-        Ok(copy)
-    }
-
-    /// Makes the first `len` bytes behind the head the payload.
-    ///
-    /// # Errors
-    ///
-    /// Gives the buffer back if it has not so many bytes.
-    #[inline]
-    pub fn received(mut self, len: usize) -> Result<SkBuff<()>, Self> {
-        if len > self.0.tailroom() {
-            return Err(self);
-        }
-        self.0.set_len(len);
-        // INVARIANT: The payload is initialized since all of the linear part is.
-        Ok(self.0)
     }
 }

@@ -417,6 +417,16 @@ impl Header {
         ))
     }
 
+    /// Whether both ends have a port that a socket can have. [`Port::ANY`] is none: nobody could say
+    /// to whom the connection is, and `send()` of a socket that accepted one would have no address.
+    ///
+    /// A packet for which this is false belongs to no connection, and is answered as such, with
+    /// [`Header::reply_rst`].
+    #[inline]
+    pub fn has_ports(&self) -> bool {
+        self.src_port() != Port::ANY && self.dst_port() != Port::ANY
+    }
+
     /// Returns how many bytes of payload there should be.
     #[expect(clippy::len_without_is_empty, reason = "a field, not a container")]
     #[inline]

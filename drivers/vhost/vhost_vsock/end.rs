@@ -11,9 +11,9 @@ use crate::{
     },
     table::Membership,
 };
-use kernel_ext::net::Net;
 use virtio_transport_common::{
     reset_connections,
+    Candidate,
     Peers, //
 };
 use vsock_proto::addr::Cid;
@@ -26,7 +26,7 @@ impl VhostVsock {
     pub(crate) fn cut_off(&self) {
         self.queue.purge_all();
         let peer = Peers::One(Cid::new(self.cid()), self.net());
-        reset_connections::<Host>(peer, |_, _| true);
+        reset_connections::<Host>(peer, |_| true);
     }
 
     /// The file was closed, by the owner or by whoever had it last.
@@ -57,7 +57,7 @@ impl VhostVsock {
 
     /// Resets connections with the CIDs that the guest had, unless somebody else has them now.
     fn reset_gone(&self, member: &Member) {
-        let gone = |cid: Cid, net: &Net| with_device(cid, Some(net), |_| ()).is_none();
+        let gone = |one: &Candidate<'_>| with_device(one.peer, Some(one.net), |_| ()).is_none();
         if member.before_is_full {
             return reset_connections::<Host>(Peers::All, gone);
         }

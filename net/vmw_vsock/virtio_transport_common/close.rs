@@ -201,22 +201,39 @@ pub enum Peers<'a> {
     All,
 }
 
-/// Resets the connections of carrier `C` for which `gone` is true: it is asked with the CID of the peer and
-/// the namespace of the socket. Their users get `ECONNRESET`, and so do those that still try to connect.
+/// What [`reset_connections`] tells of a connection.
+pub struct Candidate<'a> {
+    /// The CID of the peer.
+    pub peer: Cid,
+    /// The CID by which the socket knows this side, maybe [`Cid::ANY`].
+    pub local: Cid,
+    /// The namespace of the socket.
+    pub net: &'a Net,
+}
+
+/// Resets the connections of carrier `C` for which `gone` is true. Their users get `ECONNRESET`, and so do those that still try to connect.
 ///
 /// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are
 /// not touched.
 ///
 /// Context: may sleep, but waits for no user: it ends in a time that depends on how many connections
 /// there are only.
-pub fn reset_connections<C: Carrier>(peers: Peers<'_>, mut gone: impl FnMut(Cid, &Net) -> bool) {
+pub fn reset_connections<C: Carrier>(
+    peers: Peers<'_>,
+    mut gone: impl FnMut(&Candidate<'_>) -> bool,
+) {
     let peer = match peers {
         Peers::One(cid, net) => Some((cid.get(), Scope::of(net))),
         Peers::All => None,
     };
     for (sock, conn) in vsock::connections::<Over<C>>(peer) {
-        let cid = conn.gate().ends.peer.cid;
-        if gone(cid, sock.net()) {
+        let ends = conn.gate().ends;
+        let candidate = Candidate {
+            peer: ends.peer.cid,
+            local: ends.local_cid,
+            net: sock.net(),
+        };
+        if gone(&candidate) {
             end::<C>(&sock, &conn, ECONNRESET, false);
         }
     }

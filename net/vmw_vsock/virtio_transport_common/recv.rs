@@ -111,6 +111,10 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
         control::refuse::<C>(&packet, net);
         return;
     };
+    if !header.has_ports() {
+        control::refuse::<C>(&packet, net);
+        return;
+    }
     let (src, dst) = (sock_addr(src), sock_addr(dst));
     let payload = packet.payload();
     let found = tables::with_connection::<C, _>(src, dst, net, |found| {

@@ -2,7 +2,10 @@
 
 //! What the socket layer asks of the driver.
 
-use crate::DEVICE;
+use crate::device::{
+    Guest,
+    DEVICE, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -23,11 +26,9 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
-    reset_connections,
     Carrier,
     Conn,
     Orphans,
-    Peers,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -36,18 +37,6 @@ use vsock_proto::addr::{
 };
 
 static SLOT: TransportSlot<Conn> = TransportSlot::new();
-
-/// The transport from a guest to its host.
-pub(crate) struct Guest;
-
-impl Guest {
-    /// Resets the connections of this transport for which `gone` is true.
-    ///
-    /// Context: may sleep, but waits for no user.
-    pub(crate) fn reset(mut gone: impl FnMut() -> bool) {
-        reset_connections::<Guest>(Peers::All, |_, _| gone());
-    }
-}
 
 #[vtable]
 impl Carrier for Guest {

@@ -3,35 +3,23 @@
 //! The device: its life, from probe to removal.
 
 use crate::{
-    carrier::Guest,
-    event::{
+    address::Address,
+    queues::{
         self,
-        EventQueue, //
-    },
-    reap::Hints,
-    rx::{
-        self,
-        RxQueue, //
-    },
-    tx::{
-        self,
+        EventQueue,
+        Hints,
+        RxQueue,
         TxQueue, //
-    },
-    DEVICE,
-    WORKS, //
+    }, //
 };
 use kernel::{
-    device::{
-        Bound,
-        Core, //
-    },
+    device::Bound,
     new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{
             Atomic,
-            Full,
             Relaxed, //
         },
         rcu,
@@ -43,49 +31,69 @@ use kernel::{
         impl_has_work,
         new_work,
         RawWorkItem,
-        Work,
-        WorkItem, //
+        Work, //
     }, //
 };
 use kernel_ext::{
-    clock::monotonic_nanos,
     peek::Peek,
-    virtio::{
-        self,
-        Adapter,
-        QueueList, //
-    }, //
+    rcu::RcuSlot,
+    virtio,
+    work::WorkQueue, //
 };
 use virtio_transport_common::{
+    reset_connections,
+    Candidate,
     Orphans,
+    Peers,
     SendQueue, //
 };
 use vsock_proto::{
-    addr::{
-        Cid,
-        GuestCid, //
-    },
-    header::{
-        Config,
-        F_SEQPACKET,
-        QUEUE_EVENT,
-        QUEUE_RX,
-        QUEUE_TX, //
-    }, //
+    addr::Cid,
+    header::F_SEQPACKET, //
 };
 
-/// `VIRTIO_ID_VSOCK`.
-const DEVICE_ID: u32 = 19;
+/// The device of this guest: there is at most one.
+pub(crate) static DEVICE: RcuSlot<Device> = RcuSlot::new();
 
-/// A device that breaks a queue again within this time is not used any more, until its driver is
-/// bound again, the machine has slept, or its parent is reset.
-const RESTART_INTERVAL_NANOS: i64 = 1_000_000_000;
+/// What runs the works of the driver, while the module is loaded.
+pub(crate) static WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
+
+/// The transport from a guest to its host. What the socket layer asks of it is in
+/// [`carrier`](crate::carrier).
+pub(crate) struct Guest;
+
+impl Guest {
+    /// Resets the connections of this transport for which `gone` is true.
+    ///
+    /// Context: may sleep, but waits for no user.
+    pub(crate) fn reset(gone: impl FnMut(&Candidate<'_>) -> bool) {
+        reset_connections::<Guest>(Peers::All, gone);
+    }
+}
 
 /// Which start of the device something belongs to.
 ///
-/// Who finds a queue broken takes it with the queue locked, and says it in [`Device::fail`].
+/// Who finds a queue broken takes it with the queue locked, and says it in [`Broken`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Epoch(u64);
+
+impl Epoch {
+    /// The start after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// The device broke a queue.
+///
+/// Whoever finds that returns it, so that [`Device::fail`] is called when no lock is held any more.
+#[must_use]
+pub(crate) struct Broken {
+    /// The name of the queue.
+    pub(crate) queue: &'static str,
+    /// When it was found.
+    pub(crate) epoch: Epoch,
+}
 
 /// Work items of [`Device`], by id.
 pub(crate) const RX_WORK: u64 = 0;
@@ -111,9 +119,11 @@ pub(crate) struct Device {
     pub(crate) send_queue: SendQueue,
     /// What closed sockets leave behind for the host.
     pub(crate) orphans: Arc<Orphans>,
-    /// Our address: the number of a [`GuestCid`].
-    cid: Atomic<u32>,
-    seqpacket: Atomic<bool>,
+    /// See [`address`](crate::address).
+    pub(crate) address: Address,
+    /// All connections are void, and not those of former addresses only: for the work that ends them.
+    pub(crate) void: Atomic<bool>,
+    pub(crate) seqpacket: Atomic<bool>,
     /// Descriptors of the receive queue: more replies than these are not queued.
     pub(crate) max_replies: Atomic<usize>,
     /// Descriptors of the send queue: a packet in more parts than these is never sent.
@@ -123,13 +133,13 @@ pub(crate) struct Device {
     /// Packets that the receive queue has are left there until replies went out.
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
-    broken: Atomic<bool>,
+    pub(crate) broken: Atomic<bool>,
     /// How often it was started. Changes only with `started` locked.
     epoch: Atomic<u64>,
     /// When it was started, by [`monotonic_nanos`]. It is not started again while this is locked.
     #[pin]
-    started: Mutex<Option<i64>>,
-    dev: ARef<virtio::Device>,
+    pub(crate) started: Mutex<Option<i64>>,
+    pub(crate) dev: ARef<virtio::Device>,
     #[pin]
     rx_work: Work<Device, RX_WORK>,
     #[pin]
@@ -153,54 +163,6 @@ impl_has_work! {
     impl HasWork<Device, REAP_WORK> for Device { self.reap_work }
 }
 
-impl WorkItem<RX_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.as_arc_borrow().receive_packets();
-    }
-}
-
-impl WorkItem<TX_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.as_arc_borrow().reap_and_send();
-    }
-}
-
-impl WorkItem<SEND_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.as_arc_borrow().send_queued();
-    }
-}
-
-impl WorkItem<EVENT_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.as_arc_borrow().handle_events();
-    }
-}
-
-impl WorkItem<RESET_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.reset_transport();
-    }
-}
-
-impl WorkItem<REAP_WORK> for Device {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.as_arc_borrow().reap_at_last();
-    }
-}
-
 /// Runs a work of a device soon; in any context.
 pub(crate) fn queue_work<const ID: u64>(dev: ArcBorrow<'_, Device>)
 where
@@ -213,24 +175,19 @@ where
     }
 }
 
-/// Reads our address from the configuration space.
-fn read_cid(dev: &virtio::Device<Bound>) -> Result<GuestCid> {
-    let config: Config = dev.read_config(0)?;
-    config.guest_cid().map_err(|_| EINVAL)
-}
-
 impl Device {
-    fn new(dev: &virtio::Device<Bound>) -> impl PinInit<Self, Error> + '_ {
+    pub(crate) fn new(dev: &virtio::Device<Bound>) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
-            let cid = read_cid(dev)
+            let address = Address::new(dev)
                 .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
             Ok(try_pin_init!(Self {
-                rx: rx::new_queue()?,
-                tx: tx::new_queue()?,
-                event: event::new_queue()?,
+                rx: queues::new_rx()?,
+                tx: queues::new_tx()?,
+                event: queues::new_event()?,
                 send_queue <- SendQueue::new(),
                 orphans: Orphans::new()?,
-                cid: Atomic::new(Cid::from(cid).get()),
+                address,
+                void: Atomic::new(false),
                 seqpacket: Atomic::new(dev.has_feature(F_SEQPACKET)),
                 max_replies: Atomic::new(0),
                 max_parts: Atomic::new(0),
@@ -253,7 +210,7 @@ impl Device {
     /// Our address.
     #[inline]
     pub(crate) fn cid(&self) -> Cid {
-        Cid::new(self.cid.peek())
+        self.address.cid()
     }
 
     /// Whether `SOCK_SEQPACKET` was negotiated.
@@ -274,184 +231,16 @@ impl Device {
         Epoch(self.epoch.peek())
     }
 
+    /// It is another start from here on; with `started` locked.
+    pub(crate) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Relaxed);
+    }
+
     /// Whether senders find this device, and no other one.
     pub(crate) fn is_current(&self) -> bool {
         let guard = rcu::read_lock();
         DEVICE
             .load(&guard)
             .is_some_and(|dev| core::ptr::eq::<Self>(&*dev, self))
-    }
-
-    /// Takes our address from the configuration space again; a bad one is not taken.
-    pub(crate) fn update_cid(&self, dev: &virtio::Device<Bound>) -> Result {
-        let cid = read_cid(dev)?;
-        self.cid.store(Cid::from(cid).get(), Relaxed);
-        Ok(())
-    }
-
-    /// The device broke a queue in `epoch`: ends all connections, and starts the device anew, unless
-    /// that was done a moment ago. Nothing is done if the device was started again since.
-    ///
-    /// Context: may sleep. No lock of a queue, a device or a socket is held.
-    pub(crate) fn fail(self: ArcBorrow<'_, Self>, queue: &str, epoch: Epoch) {
-        let Some(again) = self.disconnect(queue, epoch) else {
-            return;
-        };
-        let this = Arc::from(self);
-        let still = |dev: &Self| dev.epoch() == epoch;
-        if !again {
-            // Without a device to start there is nothing to tell.
-            match Adapter::<VsockDriver>::restart(&self.dev, &this, still) {
-                Ok(()) | Err(ENODEV) => return,
-                Err(e) => pr_err!("the device does not start again ({:?})\n", e),
-            }
-        }
-        // What the device has been given is taken from it, unless that was done: it would have access
-        // to it forever, and sockets wait for what they sent.
-        if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
-            // What a work put back while the queue was taken from it.
-            self.send_queue.purge_all();
-        }
-    }
-
-    /// Ends all connections, unless somebody else did, since a queue was broken in `epoch`. Returns
-    /// whether the device had only just been started.
-    fn disconnect(&self, queue: &str, epoch: Epoch) -> Option<bool> {
-        // A device that starts meanwhile waits, and what is ended here belongs to `epoch`.
-        let started = self.started.lock();
-        if self.epoch() != epoch {
-            return None;
-        }
-        if self.broken.xchg(true, Full) {
-            self.send_queue.purge_all();
-            return None;
-        }
-        let again = started.is_some_and(|started| {
-            monotonic_nanos().wrapping_sub(started) < RESTART_INTERVAL_NANOS
-        });
-        pr_err!(
-            "the device broke its {} queue, {} it\n",
-            queue,
-            if again { "giving up" } else { "restarting" }
-        );
-        self.stop_rx();
-        Guest::reset(|| self.is_current());
-        self.send_queue.purge_all();
-        Some(again)
-    }
-
-    /// Lets senders find the device, and fills the queues.
-    fn start(self: ArcBorrow<'_, Self>) -> Result {
-        let mut started = self.started.lock();
-        *started = Some(monotonic_nanos());
-        let epoch = self.epoch.peek().wrapping_add(1);
-        self.epoch.store(epoch, Relaxed);
-        self.broken.store(false, Relaxed);
-        drop(started);
-
-        let mut queue = self.tx.lock().ok_or(ENODEV)?;
-        // Who breaks it from here on knows the new epoch.
-        if queue.is_broken() {
-            return Err(EIO);
-        }
-        self.max_parts.store(queue.size(), Relaxed);
-        tx::start(&mut queue);
-        self.start_reaping(&mut queue);
-        drop(queue);
-        DEVICE
-            .compare_swap(None, Some(self.into()))
-            .map_err(|_| EBUSY)?;
-        // Only now, since packets that arrive may have answers.
-        self.start_rx()
-            .and_then(|()| self.start_event())
-            .inspect_err(|_| self.stop())
-    }
-
-    /// Lets no sender find the device any more, takes no more packets from it, and ends the
-    /// connections.
-    fn stop(self: ArcBorrow<'_, Self>) {
-        let this = Arc::from(self);
-        if DEVICE.compare_swap(Some(&this), None).is_ok() {
-            // Before the connections are ended, or there might be new ones meanwhile.
-            self.stop_rx();
-            Guest::reset(|| true);
-        }
-        self.send_queue.purge_all();
-    }
-}
-
-/// The driver, for the bus.
-pub(crate) struct VsockDriver;
-
-kernel_ext::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(DEVICE_ID)]);
-
-#[vtable]
-impl virtio::Driver for VsockDriver {
-    type Shared = Device;
-    type Data<'bound> = ();
-
-    const ID_TABLE: virtio::IdTable = &ID_TABLE;
-    const FEATURES: &'static [u32] = &[F_SEQPACKET];
-
-    fn shared(dev: &virtio::Device<Core<'_>>) -> impl PinInit<Device, Error> {
-        Device::new(dev)
-    }
-
-    fn queues(shared: &Device, list: &mut QueueList) -> Result {
-        // In the order of `QUEUE_RX`, `QUEUE_TX` and `QUEUE_EVENT`.
-        list.push(c"rx", shared.rx.clone())?;
-        list.push(c"tx", shared.tx.clone())?;
-        list.push(c"event", shared.event.clone())
-    }
-
-    fn queue_used(shared: ArcBorrow<'_, Device>, index: u32) {
-        const RX: u32 = QUEUE_RX as u32;
-        const TX: u32 = QUEUE_TX as u32;
-        const EVENT: u32 = QUEUE_EVENT as u32;
-
-        match index {
-            RX => queue_work::<RX_WORK>(shared),
-            TX => shared.sent(),
-            EVENT => queue_work::<EVENT_WORK>(shared),
-            _ => {}
-        }
-    }
-
-    fn probe<'bound>(
-        dev: &'bound virtio::Device<Core<'_>>,
-        shared: Arc<Device>,
-    ) -> impl PinInit<(), Error> + 'bound {
-        pin_init::pin_init_scope(move || {
-            Ok(shared.as_arc_borrow().start().inspect_err(|&e| {
-                if e == EBUSY {
-                    dev_err!(dev, "this guest has a vsock device already\n");
-                }
-            }))
-        })
-    }
-
-    fn unbind<'bound>(
-        _dev: &'bound virtio::Device<Core<'_>>,
-        _data: Pin<&()>,
-        shared: ArcBorrow<'_, Device>,
-    ) {
-        shared.stop();
-    }
-
-    fn freeze(_dev: &virtio::Device<Core<'_>>, shared: ArcBorrow<'_, Device>) {
-        shared.stop();
-    }
-
-    fn restore(dev: &virtio::Device<Core<'_>>, shared: Arc<Device>) -> Result {
-        shared
-            .seqpacket
-            .store(dev.has_feature(F_SEQPACKET), Relaxed);
-        shared.rx_paused.store(false, Relaxed);
-        // What a work put back while the queue was taken from it.
-        shared.send_queue.purge_all();
-        shared
-            .update_cid(dev)
-            .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
-        shared.as_arc_borrow().start()
     }
 }

@@ -3,19 +3,25 @@
 //! Events of the device.
 
 use crate::{
-    carrier::Guest,
+    address::Void,
     device::{
         queue_work,
+        Broken,
         Device,
+        Guest,
         EVENT_WORK,
         RESET_WORK, //
-    }, //
+    },
+    queues::LiveEvents, //
 };
 use kernel::{
     pr_err_once,
     prelude::*,
     sync::{
-        Arc,
+        atomic::{
+            Full,
+            Relaxed, //
+        },
         ArcBorrow, //
     },
     time::{
@@ -25,12 +31,9 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
-    new_virtqueue,
     virtio::{
         InBox,
-        InBuffer as _,
-        LiveQueue,
-        Virtqueue, //
+        InBuffer as _, //
     }, //
 };
 use vsock_proto::header::{
@@ -46,18 +49,6 @@ const BUDGET: usize = 64;
 
 /// How long the connections are left alone after they were reset, whatever the device says.
 const RESET_INTERVAL: Delta = Delta::from_millis(10);
-
-/// The event queue.
-pub(crate) type EventQueue = Virtqueue<InBox<Event>>;
-type LiveEvents<'a> = LiveQueue<'a, InBox<Event>>;
-
-/// Makes the place for the event queue.
-pub(crate) fn new_queue() -> Result<Arc<EventQueue>> {
-    Arc::pin_init(
-        new_virtqueue!((), "virtio_vsock::Device::event"),
-        GFP_KERNEL,
-    )
-}
 
 /// What a run of the work found.
 struct Found {
@@ -83,20 +74,32 @@ impl Device {
     }
 
     /// The work that handles events.
-    pub(crate) fn handle_events(self: ArcBorrow<'_, Self>) {
+    ///
+    /// # Errors
+    ///
+    /// If the device broke the queue.
+    pub(crate) fn handle_events(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
         let Some(mut queue) = self.event.lock() else {
-            return;
+            return Ok(());
         };
         let found = take_events(&mut queue);
-        if found.reset && self.update_cid(queue.device()).is_err() {
-            pr_err_once!("the device has no valid CID for us, the old one is kept\n");
+        if found.reset {
+            let void = self.address.take(queue.device()).unwrap_or_else(|_| {
+                pr_err_once!("the device has no valid CID for us, the old one is kept\n");
+                Void::All
+            });
+            if void == Void::All {
+                self.void.store(true, Relaxed);
+            }
         }
         let (broken, epoch) = (queue.is_broken(), self.epoch());
         drop(queue);
 
         if broken {
-            self.fail("event", epoch);
-            return;
+            return Err(Broken {
+                queue: "event",
+                epoch,
+            });
         }
         if found.reset {
             queue_work::<RESET_WORK>(self);
@@ -104,14 +107,18 @@ impl Device {
         if found.more {
             queue_work::<EVENT_WORK>(self);
         }
+        Ok(())
     }
 
-    /// The work that ends all connections, after events that said so.
+    /// The work that ends connections: all of them after events that said so, or those of a former
+    /// address after a packet for another one.
     ///
     /// An event that comes while it runs queues it again, for when it is done: the first of many is
     /// obeyed at once, and the last one within an interval.
     pub(crate) fn reset_transport(&self) {
-        Guest::reset(|| self.is_current());
+        let all = self.void.xchg(false, Full);
+        let own = self.cid();
+        Guest::reset(|one| self.is_current() && (all || one.local != own));
         fsleep(RESET_INTERVAL);
     }
 }

@@ -35,14 +35,14 @@ use crate::{
         SEND_WORK,
         TX_WORK, //
     },
-    tx::LiveTx, //
+    queues::{
+        LiveTx,
+        Sent, //
+    }, //
 };
 use kernel::{
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
+        atomic::Relaxed,
         ArcBorrow, //
     },
     time::{
@@ -59,58 +59,6 @@ const BATCH: usize = 16;
 /// How long the last resort waits. A packet that is sent right before it looks, and is used right after
 /// that, is found by the next look: twice as much is less than 20 ms, whatever the clock's ticks are.
 const LAST_RESORT: Delta = Delta::from_millis(8);
-
-/// What is known of the packets that the device has; protected by the lock of the send queue.
-#[derive(Default)]
-pub(crate) struct Sent {
-    /// How many were given to the device since it was started.
-    posted: u64,
-    /// How many of them it used.
-    used: u64,
-    /// Somebody waits for so many to be used.
-    wanted: u64,
-    /// When the device has so many, those that it used are looked for.
-    reap_at: usize,
-    /// Packets wait for room.
-    pub(crate) blocked: bool,
-}
-
-impl Sent {
-    /// The device has another packet, which somebody waits for if it is `awaited`.
-    #[inline]
-    pub(crate) fn add(&mut self, awaited: bool) {
-        self.posted = self.posted.wrapping_add(1);
-        if awaited {
-            self.wanted = self.posted;
-        }
-    }
-
-    /// Whether an interrupt is wanted.
-    #[inline]
-    fn is_wanted(&self) -> bool {
-        self.blocked || self.used < self.wanted
-    }
-}
-
-/// What those see of [`Sent`] who do not have the lock.
-pub(crate) struct Hints {
-    /// The device was asked for interrupts. Only changes with the lock held.
-    armed: Atomic<bool>,
-    /// Somebody waits for what is sent now.
-    wanted: Atomic<bool>,
-    /// The last resort is on its way.
-    watched: Atomic<bool>,
-}
-
-impl Hints {
-    pub(crate) const fn new() -> Self {
-        Self {
-            armed: Atomic::new(false),
-            wanted: Atomic::new(false),
-            watched: Atomic::new(false),
-        }
-    }
-}
 
 impl Device {
     /// Begins anew with a queue that is empty.
@@ -146,11 +94,12 @@ impl Device {
         }
     }
 
-    /// The work that is the last resort.
-    pub(crate) fn reap_at_last(self: ArcBorrow<'_, Self>) {
+    /// Waits until the work that is the last resort has to look.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn await_last_resort(&self) {
         fsleep(LAST_RESORT);
         self.sending.watched.store(false, Relaxed);
-        self.reap_and_send();
     }
 
     /// Drops what the device used, if it is time to look, and says whether there was something.

@@ -3,14 +3,20 @@
 //! The way in: packets from the device to the sockets.
 
 use crate::{
-    carrier::Guest,
     device::{
         queue_work,
+        Broken,
         Device,
+        Guest,
+        RESET_WORK,
         RX_WORK,
         TX_WORK, //
     },
-    params, //
+    params,
+    queues::{
+        LiveRx,
+        RxPool, //
+    }, //
 };
 use kernel::{
     pr_warn_once,
@@ -21,7 +27,6 @@ use kernel::{
             Relaxed, //
         },
         barrier::smp_mb,
-        Arc,
         ArcBorrow, //
     },
     time::{
@@ -31,16 +36,9 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
-    new_virtqueue,
     peek::Peek,
     skb::ReceiveBuffer,
-    virtio::{
-        DeviceLen,
-        InBuffer as _,
-        LiveQueue,
-        Virtqueue,
-        PAGE_BUFFER_LEN, //
-    }, //
+    virtio::DeviceLen, //
 };
 use virtio_transport_common::{
     receive,
@@ -61,63 +59,6 @@ const BUDGET: usize = 256;
 
 /// How long to wait for memory when the device has no buffer at all.
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
-
-/// The receive queue: full of empty buffers, most of the time.
-pub(crate) type RxQueue = Virtqueue<ReceiveBuffer, RxState>;
-type LiveRx<'a> = LiveQueue<'a, ReceiveBuffer, RxState>;
-
-/// What the lock of the receive queue protects, besides the queue.
-pub(crate) struct RxState {
-    pool: RxPool,
-    /// How many buffers the device had, at most.
-    full: usize,
-    /// The device was not told of all of its buffers yet.
-    untold: bool,
-    /// Whether packets are taken.
-    running: bool,
-}
-
-/// Where receive buffers come from.
-///
-/// All bytes of a buffer that the device gets are zero: it cannot read what was in that memory
-/// before, and what it did not write is no secret if it claims to have written it.
-struct RxPool;
-
-impl RxPool {
-    /// Size of a buffer, header included.
-    const LEN: usize = PAGE_BUFFER_LEN;
-
-    /// Makes a buffer.
-    fn get(&mut self) -> Result<ReceiveBuffer> {
-        ReceiveBuffer::new(
-            HEADER_LEN,
-            Self::LEN.saturating_sub(HEADER_LEN),
-            Gfp::Kernel,
-        )
-    }
-
-    /// Makes a buffer new again, to which the device claims to have written `written` bytes.
-    fn renew(&mut self, mut buf: ReceiveBuffer, written: usize) -> ReceiveBuffer {
-        buf.wipe(written);
-        buf
-    }
-}
-
-/// Makes the place for the receive queue.
-pub(crate) fn new_queue() -> Result<Arc<RxQueue>> {
-    Arc::pin_init(
-        new_virtqueue!(
-            RxState {
-                pool: RxPool,
-                full: 0,
-                untold: false,
-                running: false,
-            },
-            "virtio_vsock::Device::rx"
-        ),
-        GFP_KERNEL,
-    )
-}
 
 /// How a run of the work ended.
 enum Outcome {
@@ -149,24 +90,41 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
     }
 }
 
-/// Says whether a packet is for the machine with the address `own`, and from a machine that may send
-/// it.
+/// Why a packet is not for the machine with the address `own`, or not from one that may send it; `None`
+/// if it is taken.
 ///
 /// That is the host, and with the parameter `siblings` any other machine. A connection is looked up by
 /// all four parts of its addresses, hence without the parameter only requests are refused: whom a user
 /// of this machine connected to may answer.
-fn is_acceptable(header: &Header, own: Cid) -> bool {
+fn refusal(header: &Header, own: Cid) -> Option<&'static str> {
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
-        return false;
+        return Some("with an address that is none");
     };
-    if dst.cid != own || src.cid == own {
-        return false;
+    if dst.cid != own {
+        return Some("for another machine");
     }
     match src.cid {
-        Cid::HOST => true,
-        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => false,
-        _ => params::siblings() || header.op() != Op::Request,
+        Cid::HOST => None,
+        cid if cid == own => Some("in our name"),
+        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => Some("from an address that nobody has"),
+        _ if params::siblings() || header.op() != Op::Request => None,
+        _ => Some("from a machine that may not connect"),
     }
+}
+
+/// Says once what a packet was that is dropped, for who looks for one that is missing. (Device models
+/// are known that hand out a header of zeroes when their connection is gone.)
+#[cold]
+fn say_refused(header: &Header, why: &str) {
+    pr_warn_once!(
+        "dropped a packet {}: {}:{} to {}:{}, operation {}; no connection lost anything\n",
+        why,
+        header.src_cid_raw(),
+        header.src_port().get(),
+        header.dst_cid_raw(),
+        header.dst_port().get(),
+        header.op().raw(),
+    );
 }
 
 impl Device {
@@ -192,12 +150,16 @@ impl Device {
     }
 
     /// The work that takes packets.
-    pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) {
+    ///
+    /// # Errors
+    ///
+    /// If the device broke the queue.
+    pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
         let Some(mut queue) = self.rx.lock() else {
-            return;
+            return Ok(());
         };
         if !queue.state().running {
-            return;
+            return Ok(());
         }
         let outcome = self.run_rx(&mut queue);
         if is_low(&mut queue) {
@@ -210,8 +172,12 @@ impl Device {
         self.reap_after_rx();
 
         if broken {
-            self.fail("receive", epoch);
-        } else if starved {
+            return Err(Broken {
+                queue: "receive",
+                epoch,
+            });
+        }
+        if starved {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);
             queue_work::<RX_WORK>(self);
@@ -224,10 +190,12 @@ impl Device {
                 Outcome::Idle => (),
             }
         }
+        Ok(())
     }
 
-    fn run_rx(&self, queue: &mut LiveRx<'_>) -> Outcome {
+    fn run_rx(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>) -> Outcome {
         let mut left = BUDGET;
+        queue.state().asked = false;
         loop {
             queue.disable_cb();
             loop {
@@ -252,7 +220,7 @@ impl Device {
     }
 
     /// Takes up to `max` packets, and says whether there were as many.
-    fn take_packets(&self, queue: &mut LiveRx<'_>, max: usize) -> bool {
+    fn take_packets(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, max: usize) -> bool {
         for _ in 0..max {
             let Some((buf, written)) = queue.pop() else {
                 return false;
@@ -266,14 +234,19 @@ impl Device {
         true
     }
 
-    fn take_packet(&self, queue: &mut LiveRx<'_>, buf: ReceiveBuffer, written: DeviceLen) {
+    fn take_packet(
+        self: ArcBorrow<'_, Self>,
+        queue: &mut LiveRx<'_>,
+        buf: ReceiveBuffer,
+        written: DeviceLen,
+    ) {
         let Ok(Checked { header, payload }) = check(&buf, written) else {
             pr_warn_once!("dropped a packet with a bad length\n");
             // The device does not say the truth about what it wrote.
             return give_back(queue, buf, RxPool::LEN);
         };
-        if !is_acceptable(&header, self.cid()) {
-            pr_warn_once!("dropped a packet with a bad address\n");
+        if let Some(why) = refusal(&header, self.cid_for(queue, &header)) {
+            say_refused(&header, why);
             return give_back(queue, buf, HEADER_LEN.saturating_add(payload));
         }
 
@@ -292,6 +265,23 @@ impl Device {
         packet.deliver_tap();
         // The device knows nothing of namespaces: it is that of the whole machine.
         receive::<Guest>(packet, None);
+    }
+
+    /// Our address, which is read again if it is not where a packet goes, but only once in a run of the
+    /// work: a device may send any number of such packets.
+    #[inline]
+    fn cid_for(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, header: &Header) -> Cid {
+        let own = self.cid();
+        if header.dst_cid_raw() == u64::from(own.get())
+            || core::mem::replace(&mut queue.state().asked, true)
+        {
+            return own;
+        }
+        // The lock of the queue is held: nobody else does this.
+        if self.address.take_early(queue.device()) {
+            queue_work::<RESET_WORK>(self);
+        }
+        self.cid()
     }
 
     /// How many more replies may be queued.

@@ -3,57 +3,33 @@
 //! The way out: packets from the sockets to the device.
 
 use crate::{
-    carrier::Guest,
     device::{
         queue_work,
+        Broken,
         Device,
-        Epoch,
+        Guest,
         SEND_WORK, //
     },
     params,
-    reap::Sent, //
+    queues::LiveTx, //
 };
 use kernel::{
     pr_warn_once,
     prelude::*,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    },
+    sync::ArcBorrow,
     time::{
         delay::fsleep,
         Delta, //
     }, //
 };
-use kernel_ext::{
-    gfp::Gfp,
-    new_virtqueue,
-    skb::SkBuff,
-    virtio::{
-        LiveQueue,
-        Virtqueue, //
-    }, //
-};
+use kernel_ext::gfp::Gfp;
 use virtio_transport_common::{
     abort_connection,
-    TxControl,
     TxPacket, //
 };
 
 /// How long to wait for memory when the device has nothing to complete.
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
-
-/// The send queue: packets that the device reads.
-pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>, Sent>;
-pub(crate) type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>, Sent>;
-
-/// Makes the place for the send queue.
-pub(crate) fn new_queue() -> Result<Arc<TxQueue>> {
-    Arc::pin_init(
-        new_virtqueue!(Sent::default(), "virtio_vsock::Device::tx"),
-        GFP_KERNEL,
-    )
-}
 
 /// `VIRTIO_F_ANY_LAYOUT`: a device of before virtio 1 that does not care how a buffer is split.
 const F_ANY_LAYOUT: u32 = 27;
@@ -67,7 +43,7 @@ enum Outcome {
     /// Memory is short, or what a device needs to get at it is.
     Retry,
     /// The device broke the queue.
-    Broken(Epoch),
+    Broken(Broken),
     /// The packet has more parts than the queue has descriptors. It was cut.
     Unfit(TxPacket),
 }
@@ -145,15 +121,17 @@ impl Device {
         ret
     }
 
-    /// The work that sends what was queued.
-    pub(crate) fn send_queued(self: ArcBorrow<'_, Self>) {
-        self.reap_and_send();
-    }
-
-    /// The work that drops what the device has sent, and sends what was queued meanwhile.
-    pub(crate) fn reap_and_send(self: ArcBorrow<'_, Self>) {
+    /// Drops what the device has sent, and sends what was queued meanwhile. Packets may be received
+    /// again after this, see [`resume_rx`](Self::resume_rx).
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// If the device broke the queue.
+    pub(crate) fn reap_and_send(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
         let Some(mut queue) = self.tx.lock() else {
-            return;
+            return Ok(());
         };
         let outcome = loop {
             self.reap(&mut queue);
@@ -167,7 +145,7 @@ impl Device {
             self.watch();
         }
         drop(queue);
-        self.finish(outcome);
+        self.finish(outcome)
     }
 
     /// Gives queued packets to the device, until there are no more or it has no room.
@@ -186,7 +164,7 @@ impl Device {
                 Err(failure) => failure,
             };
             if queue.is_broken() {
-                break Outcome::Broken(self.epoch());
+                break Outcome::Broken(self.broken_tx());
             }
             if e == EMSGSIZE {
                 // Now, as long as nobody else can send what comes after it.
@@ -206,19 +184,27 @@ impl Device {
             queue.kick();
         }
         if queue.is_broken() {
-            return Outcome::Broken(self.epoch());
+            return Outcome::Broken(self.broken_tx());
         }
         outcome
     }
 
-    fn finish(self: ArcBorrow<'_, Self>, outcome: Outcome) {
+    /// With the lock of the queue, which is broken.
+    fn broken_tx(&self) -> Broken {
+        Broken {
+            queue: "send",
+            epoch: self.epoch(),
+        }
+    }
+
+    fn finish(self: ArcBorrow<'_, Self>, outcome: Outcome) -> Result<(), Broken> {
         match outcome {
             Outcome::Done => {}
             Outcome::Retry => {
                 fsleep(NO_MEMORY_DELAY);
                 queue_work::<SEND_WORK>(self);
             }
-            Outcome::Broken(epoch) => self.fail("send", epoch),
+            Outcome::Broken(broken) => return Err(broken),
             Outcome::Unfit(packet) => {
                 pr_warn_once!("a packet does not fit the device's queue\n");
                 // Its bytes are lost, hence its connection is.
@@ -226,6 +212,6 @@ impl Device {
                 queue_work::<SEND_WORK>(self);
             }
         }
-        self.resume_rx();
+        Ok(())
     }
 }

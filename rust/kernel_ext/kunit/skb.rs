@@ -68,6 +68,11 @@ mod tests {
     fn sizes_that_no_buffer_has() {
         assert!(SkBuff::alloc(usize::MAX, 1, Gfp::Kernel, ()).is_err());
         assert!(SkBuff::alloc(HEAD, usize::MAX - HEAD, Gfp::Kernel, ()).is_err());
+        // Modulo 2^32 these are small, and buffers of that size would be there.
+        const WRAP: usize = 1 << 32;
+        assert!(SkBuff::alloc_linear(HEAD, WRAP, Gfp::Kernel, ()).is_err());
+        assert!(SkBuff::alloc_linear(WRAP, HEAD, Gfp::Kernel, ()).is_err());
+        assert!(SkBuff::alloc(HEAD, WRAP, Gfp::Kernel, ()).is_err());
         assert!(ReceiveBuffer::new(usize::MAX, 1, Gfp::Kernel).is_err());
         assert!(ReceiveBuffer::new(HEAD, MAX_CHEAP_LINEAR, Gfp::Kernel).is_err());
     }

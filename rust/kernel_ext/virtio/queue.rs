@@ -5,11 +5,13 @@
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h).
 
 use super::{
-    buffer::SgList,
-    Buffer,
-    Device,
-    InBuffer,
-    OutBuffer, //
+    buffer::{
+        Buffer,
+        InBuffer,
+        OutBuffer,
+        SgList, //
+    },
+    vdev::Device, //
 };
 use crate::{
     bindings,

@@ -2,7 +2,7 @@
 
 //! Which module has the place of a transport.
 
-use super::Kind;
+use super::transport::Kind;
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{

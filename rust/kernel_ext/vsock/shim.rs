@@ -2,7 +2,7 @@
 
 //! The C callbacks of a transport, which find the socket locked and call a [`Transport`].
 
-use super::Transport;
+use super::transport::Transport;
 use crate::{
     bindings,
     iov::{

@@ -6,7 +6,7 @@
 //! is in neither is free. Links are numbers of slots, so that moving all slots to a larger array
 //! is a copy.
 
-use super::Mapping;
+use super::mapping::Mapping;
 use core::ops::DerefMut;
 
 /// No slot.

@@ -47,6 +47,24 @@ fn bytes_to_fields() {
 }
 
 #[test]
+fn a_port_of_nobody_is_no_connection() {
+    const NOBODY: u32 = u32::MAX;
+    let at = |port| Addr::new(Cid::HOST, Port::new(port));
+    for (src, dst, has) in [
+        (NOBODY, 1234, false),
+        (1234, NOBODY, false),
+        (NOBODY, NOBODY, false),
+        (NOBODY - 1, 0, true),
+        (0, NOBODY - 1, true),
+    ] {
+        let request = Header::new(Op::Request, SocketType::Stream, at(src), at(dst), 0, 0);
+        assert_eq!(request.has_ports(), has, "{src} to {dst}");
+        // It can be answered all the same.
+        assert_eq!(request.reply_rst().map(|rst| rst.has_ports()), Some(has));
+    }
+}
+
+#[test]
 fn fields_to_bytes() {
     let mut hdr = Header::new(
         Op::Rw,

@@ -30,6 +30,7 @@ tools/lab/lab COMMAND: what the top-level Makefile calls.
   kdir | release          print the path of the kernel tree | the kernel's release
   kernel-files            print the directory with vmlinuz and modules
   fmt | fmt-check | clippy | rust-analyzer
+  use-graph [PART]        which file uses which, level by level, of each crate whose path has PART
   prepare                 make everything in the cache that the others need
   clean | distclean       remove build/ and its objects | the whole cache too
 """
@@ -166,6 +167,15 @@ def command_prepare(arguments):
 def command_rust_analyzer(arguments):
     from .build import rust_analyzer
     return rust_analyzer()
+
+
+def command_use_graph(arguments):
+    from . import build, checks, usegraph
+    part = arguments[0] if arguments else ""
+    for crate in usegraph.crates(build.tree_files(), checks.read):
+        if part in crate.root and len(crate.files) > 1:
+            print(usegraph.draw(crate), end="\n\n")
+    return 0
 
 
 def command_help(arguments):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tier T0: Cargo's tests and what can be seen without running the modules."""
 
-from . import build, cargo, checks, nospec
+from . import build, cargo, checks, nospec, usegraphtest
 from .say import LabError, step
 
 
@@ -28,6 +28,7 @@ def built(report):
 
 def run(report):
     checks.static(report)
+    usegraphtest.check(report)
     if report.wanted("T0/cargo/") or "cargo" in report.glob:
         cargo.test(report)
     built(report)

@@ -11,7 +11,7 @@ import threading
 import time
 
 from bench import PEER, RESET, case
-from host import Conn
+from host import REQUEST, Conn
 from rings import INTERVAL, restarted
 from vhost_user import RX, Ring
 
@@ -82,6 +82,43 @@ def transport_reset(b):
         b.equal(f"cid-{cid:#x}/refused", b.sh(f"{PEER} cid").strip(), "5")
     new_cid(b, 5)
     b.check("alive", b.alive())
+
+
+@case("HH-23-early", "a packet for another address comes before the event that tells it")
+def early(b):
+    """After a restore the host may connect before the driver has seen the event: it is answered."""
+    events = device(b)
+    b.check("control", b.alive())
+    former = Conn(b.device)
+    b.check("former/control", former.connect() and former.alive())
+    b.block()
+    new_cid(b, 4)
+    # The device model tells QEMU, without an answer.
+    time.sleep(0.2 * b.patience)
+    conn = Conn(b.device)
+    b.check("accepted", conn.connect() and conn.alive())
+    b.equal("taken", b.sh(f"{PEER} cid").strip(), "4")
+    b.equal("former/sockets", b.blocked(), RESET)
+    b.check("former/ended", not former.alive())
+    # The event is about what was before the address.
+    events.say(reset())
+    events.notify()
+    time.sleep(0.1 * b.patience)
+    b.check("spared", conn.alive())
+    # The next one is about all there is.
+    events.say(reset())
+    events.notify()
+    time.sleep(0.1 * b.patience)
+    b.check("next-event", not conn.alive())
+    # An address that is none is not taken.
+    new_cid(b, 2)
+    time.sleep(0.2 * b.patience)
+    b.device.send(conn.header(REQUEST))
+    time.sleep(0.1 * b.patience)
+    b.equal("bad", b.sh(f"{PEER} cid").strip(), "4")
+    new_cid(b, 4)
+    time.sleep(0.2 * b.patience)
+    b.check("after", b.alive())
 
 
 @case("HH-21-torn", "an address that changes while it is read")

@@ -27,6 +27,23 @@ def wrong_destination(b):
     b.check("alive", b.alive())
 
 
+@case("HH-01-zero", "a header of zeroes, as some hosts send one for a connection that is gone")
+def zero_header(b):
+    """The driver drops it, and says once which packet that was."""
+    b.good()
+    b.equal("unloaded", b.unload(DRIVER_MODULE), "")
+    b.check("loaded-again", b.load())
+    conn = connected(b)
+    begin = b.begin()
+    for _ in range(3):
+        b.device.send(bytes(44))
+    said = b.lines(begin, "dropped a packet")
+    b.check("said-once", len(said) == 1 and
+            "for another machine: 0:0 to 0:0, operation 0; no connection lost anything" in said[0], said)
+    b.check("connection", conn.alive())
+    conn.reset()
+
+
 @case("HH-02", "packets from ourselves")
 def own_source(b):
     device = b.good()

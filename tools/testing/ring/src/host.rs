@@ -2,6 +2,7 @@
 
 //! The host's programs: sockets of AF_VSOCK, which never block.
 
+pub use crate::failure::{errno, errno_name};
 use crate::{
     device::Device,
     packet::{self, Header},
@@ -16,53 +17,6 @@ use std::{
 
 /// A socket.
 pub struct Socket(OwnedFd);
-
-/// The name of an error.
-pub fn errno(error: &io::Error) -> String {
-    errno_name(error.raw_os_error().unwrap_or(0))
-}
-
-/// The name of an error number.
-pub fn errno_name(number: i32) -> String {
-    let name = match number {
-        0 => "ok",
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::EINTR => "EINTR",
-        libc::EIO => "EIO",
-        libc::EBADF => "EBADF",
-        libc::EAGAIN => "EAGAIN",
-        libc::ENOMEM => "ENOMEM",
-        libc::EACCES => "EACCES",
-        libc::EFAULT => "EFAULT",
-        libc::EBUSY => "EBUSY",
-        libc::EEXIST => "EEXIST",
-        libc::ENODEV => "ENODEV",
-        libc::EINVAL => "EINVAL",
-        libc::EMFILE => "EMFILE",
-        libc::ENOTTY => "ENOTTY",
-        libc::ENOSPC => "ENOSPC",
-        libc::EPIPE => "EPIPE",
-        libc::E2BIG => "E2BIG",
-        libc::EPROTO => "EPROTO",
-        libc::EMSGSIZE => "EMSGSIZE",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::EADDRINUSE => "EADDRINUSE",
-        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
-        libc::ECONNRESET => "ECONNRESET",
-        libc::ENOBUFS => "ENOBUFS",
-        libc::EISCONN => "EISCONN",
-        libc::ENOTCONN => "ENOTCONN",
-        libc::ESHUTDOWN => "ESHUTDOWN",
-        libc::ETIMEDOUT => "ETIMEDOUT",
-        libc::EHOSTUNREACH => "EHOSTUNREACH",
-        libc::EINPROGRESS => "EINPROGRESS",
-        libc::EALREADY => "EALREADY",
-        libc::EBADFD => "EBADFD",
-        _ => return format!("errno {number}"),
-    };
-    name.to_owned()
-}
 
 /// The name of a result.
 pub fn verdict<T>(result: io::Result<T>) -> String {

@@ -2,8 +2,9 @@
 
 //! Runs cases: each in a process of its own, with a probe on a fresh device after it.
 
+pub use crate::cases::Modules;
 use crate::{
-    cases::{self, Case, Ctx, OnC},
+    cases::{self, Case, Ctx, OnC, SKIPPED},
     device::Setup,
     differences::Differences,
     note, observe,
@@ -14,27 +15,8 @@ use crate::{
 use std::{
     fs,
     io::{Read, Seek, Write},
-    path::Path,
     time::{Duration, Instant},
 };
-
-/// Which modules are tested.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Modules {
-    Ours,
-    C,
-}
-
-impl Modules {
-    /// Those that are loaded.
-    pub fn loaded() -> Self {
-        if Path::new("/sys/module/vhost_core").exists() {
-            Self::Ours
-        } else {
-            Self::C
-        }
-    }
-}
 
 /// What to run and how.
 pub struct Plan {
@@ -48,9 +30,6 @@ pub struct Plan {
     /// How much slower than Debian's kernel this one is.
     pub scale: u32,
 }
-
-/// What an outcome begins with that tells why a case cannot be run here.
-pub const SKIPPED: &str = "skip: ";
 
 /// What became of a case.
 enum Verdict {

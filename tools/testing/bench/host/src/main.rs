@@ -3,44 +3,23 @@
 //! The host rig: a guest of our own on `/dev/vhost-vsock`, and applications of the host, on one CPU.
 //!
 //! - [`rings`]: the guest's rings; [`guest`]: what it does with them;
+//! - [`kinds`]: how the guests behave that are measured;
 //! - [`machine`]: a guest that runs beside the application;
 //! - [`rows`]: rows that other rigs do not have: listeners, devices, latency, memory.
 
-use crate::{guest::Behaviour, machine::Machine, rings::Layout};
+use crate::{
+    guest::Behaviour,
+    kinds::{C, HARNESS_RING, LARGE, OURS, RING},
+    machine::Machine,
+};
 use measure::{app::Rows, Bench, Counters};
 use ring::{Failure, Try};
 
 mod guest;
+mod kinds;
 mod machine;
 mod rings;
 mod rows;
-
-/// As the C driver behaves in a guest of QEMU.
-const C: Behaviour = Behaviour {
-    layout: Layout::Indirect,
-    buffer: 3776 + 44,
-    window: 256 * 1024,
-    update_always: true,
-    tx_interrupts: true,
-};
-
-/// As our driver does.
-const OURS: Behaviour = Behaviour {
-    layout: Layout::One,
-    update_always: false,
-    tx_interrupts: false,
-    ..C
-};
-
-/// As the C driver would, with buffers that take the largest packet.
-const LARGE: Behaviour = Behaviour {
-    buffer: 65536 + 44,
-    ..C
-};
-
-/// Entries of a ring, as QEMU has it, and as the public harness for host halves has it.
-const RING: u16 = 128;
-const HARNESS_RING: u16 = 256;
 
 const NAMES: (&str, &str) = ("to_guest", "to_host");
 

@@ -2,7 +2,12 @@
 
 //! Rows of the host rig that other rigs do not have.
 
-use crate::{guest::LISTENER, machine::Machine, machine::PORT, C, RING};
+use crate::{
+    guest::LISTENER,
+    kinds::{C, RING},
+    machine::Machine,
+    machine::PORT,
+};
 use measure::{
     app::{blocking, End, Rows},
     service::Service,
