@@ -15,6 +15,7 @@
 //!   arithmetic on `buf_alloc` and `fwd_cnt`.
 //! - [`conn`]: what a packet does to a connection.
 //! - [`record`]: how small messages are kept in little memory.
+//! - [`turns`]: whose packet is sent next, of those that wait.
 //!
 //! C header: [`include/uapi/linux/virtio_vsock.h`](srctree/include/uapi/linux/virtio_vsock.h)
 //!
@@ -34,3 +35,5 @@ pub mod credit;
 pub mod header;
 #[path = "vsock_proto/record.rs"]
 pub mod record;
+#[path = "vsock_proto/turns.rs"]
+pub mod turns;
