@@ -71,6 +71,7 @@ pub use reset::{
     reset_connections, //
 };
 pub use send_queue::{
+    Purged,
     SendQueue,
     TxPackets, //
 };

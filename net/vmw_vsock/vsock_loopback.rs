@@ -36,6 +36,7 @@ use kernel_ext::{
     work::WorkQueue, //
 };
 use virtio_transport_common::{
+    ops::Over,
     receive_all,
     Carrier,
     Registration,
@@ -88,7 +89,7 @@ impl WorkItem for Loopback {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        receive_all::<Local>(&mut Turn(this.queue.take_all()));
+        receive_all::<Local>(&mut Run::new(&this.queue));
         if !this.queue.rest() {
             // What came meanwhile: others may run before that.
             this.workqueue.queue(this.clone());
@@ -96,13 +97,50 @@ impl WorkItem for Loopback {
     }
 }
 
-/// The packets that one run of the work moves.
-struct Turn(TxPackets);
+/// How many packets one run of the work moves at most, before others may run.
+const RUN: usize = 256;
 
-impl Source for Turn {
+/// How many packets are taken out of the queue at once.
+const BATCH: usize = 16;
+
+/// The packets that one run of the work moves.
+///
+/// Few are in hand at a time, so that a packet that is waited for comes soon, whatever waits before it.
+struct Run<'a> {
+    queue: &'a SendQueue,
+    packets: TxPackets,
+    /// How many may still be taken.
+    left: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(queue: &'a SendQueue) -> Self {
+        Self {
+            queue,
+            packets: queue.pop_some(BATCH),
+            left: RUN,
+        }
+    }
+
+    /// The next packet of those that were there before the work looked last: for others, it looks again.
+    fn pop(&mut self) -> Option<TxPacket> {
+        loop {
+            if let Some(packet) = self.packets.pop() {
+                self.left = self.left.saturating_sub(1);
+                return Some(packet);
+            }
+            if self.left == 0 || !self.packets.has_more() {
+                return None;
+            }
+            self.packets = self.queue.pop_some(BATCH.min(self.left));
+        }
+    }
+}
+
+impl Source for Run<'_> {
     #[inline]
     fn next(&mut self) -> Option<RxPacket> {
-        let mut packet = RxPacket::from_tx(self.0.pop()?);
+        let mut packet = RxPacket::from_tx(self.pop()?);
         packet.deliver_tap();
         Some(packet)
     }
@@ -117,6 +155,10 @@ impl Source for Turn {
     }
 }
 
+/// The carrier.
+///
+/// It has no budget for what closed sockets leave behind: no peer decides when that is taken, the work
+/// does.
 struct Local;
 
 #[vtable]
@@ -149,7 +191,7 @@ impl Carrier for Local {
     fn send(packet: TxPacket, _net: Option<&Net>) -> Result {
         let guard = rcu::read_lock();
         let loopback = LOOPBACK.load(&guard).ok_or(ENODEV)?;
-        if loopback.queue.push_back(packet) {
+        if loopback.queue.push_back(packet)? {
             loopback.workqueue.queue(Arc::from(loopback));
         }
         Ok(())
@@ -157,7 +199,11 @@ impl Carrier for Local {
 
     fn cancel(sock: &mut LockedSock<'_>) -> Result {
         let loopback = LOOPBACK.get().ok_or(ENODEV)?;
-        loopback.queue.purge_socket(sock);
+        if let Some(conn) = sock.conn::<Over<Self>>() {
+            if loopback.queue.purge(&conn).wake {
+                loopback.workqueue.queue(loopback.clone());
+            }
+        }
         Ok(())
     }
 }

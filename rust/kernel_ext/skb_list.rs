@@ -111,23 +111,6 @@ impl<C> SkbList<C> {
         self.len = self.len.wrapping_add(1);
     }
 
-    /// Moves all buffers of another list behind those of this one.
-    #[inline]
-    pub fn append(&mut self, other: &mut Self) {
-        let mut other = core::mem::take(other);
-        // INVARIANT: The chain goes on with that of the other list, which is left without any.
-        let first = other.first.take();
-        if first.is_none() {
-            return;
-        }
-        match self.last {
-            Some(last) => Self::set_next(last, first),
-            None => self.first = first,
-        }
-        self.last = other.last.take();
-        self.len = self.len.wrapping_add(core::mem::take(&mut other.len));
-    }
-
     /// Takes the first buffer.
     #[inline]
     pub fn pop_front(&mut self) -> Option<SkBuff<C>> {
@@ -181,21 +164,6 @@ impl<C> SkbList<C> {
             next: self.first,
             _p: PhantomData,
         }
-    }
-
-    /// Takes out all buffers for which `f` is true; both lists keep the order.
-    pub fn extract(&mut self, mut f: impl FnMut(&SkBuff<C>) -> bool) -> SkbList<C> {
-        let mut out = SkbList::new();
-        let mut keep = SkbList::new();
-        while let Some(skb) = self.pop_front() {
-            if f(&skb) {
-                out.push_back(skb);
-            } else {
-                keep.push_back(skb);
-            }
-        }
-        core::mem::swap(self, &mut keep);
-        out
     }
 }
 

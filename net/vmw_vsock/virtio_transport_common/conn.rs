@@ -5,7 +5,11 @@
 use crate::{
     orphans::Orphan,
     rx_queue::RxQueue,
-    send::wire_type, //
+    send::wire_type,
+    send_queue::{
+        Flow,
+        Purges, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -40,7 +44,8 @@ use vsock_proto::{
         Op,
         ShutdownFlags,
         MAX_BUF_SIZE, //
-    }, //
+    },
+    turns::Turn, //
 };
 
 /// A packet without payload of which a connection needs at most one at a time in a queue.
@@ -118,6 +123,10 @@ pub struct Conn {
     books: SpinLockBh<Books>,
     /// See [`TxPacket::cut`](crate::TxPacket::cut).
     cut: Atomic<bool>,
+    /// See [`SendQueue::purge`](crate::SendQueue::purge).
+    pub(crate) purges: Purges,
+    /// Its packets in a [`SendQueue`](crate::SendQueue).
+    pub(crate) flow: Flow,
     owned: SockLocked<Owned>,
 }
 
@@ -140,6 +149,8 @@ impl Conn {
                     "virtio_transport_common::Conn::books"
                 ),
                 cut: Atomic::new(false),
+                purges: Purges::new(),
+                flow: Flow::new(Turn::default()),
                 owned: SockLocked::new(
                     sock,
                     Owned {

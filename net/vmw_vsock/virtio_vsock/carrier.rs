@@ -2,7 +2,13 @@
 
 //! What the socket layer asks of the driver.
 
-use crate::DEVICE;
+use crate::{
+    device::{
+        queue_work,
+        SEND_WORK, //
+    },
+    DEVICE, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -23,6 +29,7 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
+    ops::Over,
     reset_connections,
     Carrier,
     Orphans,
@@ -107,8 +114,14 @@ impl Carrier for Guest {
     fn cancel(sock: &mut LockedSock<'_>) -> Result {
         let guard = rcu::read_lock();
         let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
-        if dev.send_queue.purge_socket(sock) > 0 {
-            dev.resume_rx();
+        if let Some(conn) = sock.conn::<Over<Self>>() {
+            let purged = dev.send_queue.purge(&conn);
+            if purged.replies > 0 {
+                dev.resume_rx();
+            }
+            if purged.wake {
+                queue_work::<SEND_WORK>(dev);
+            }
         }
         Ok(())
     }
