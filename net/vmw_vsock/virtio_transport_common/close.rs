@@ -3,11 +3,15 @@
 //! The end of a connection.
 
 use crate::{
-    conn::Control,
+    conn::{
+        Conn,
+        Control, //
+    },
     ops::{
         Carrier,
         Over, //
     },
+    orphans::Orphan,
     recv::{
         self,
         proto_shutdown,
@@ -24,6 +28,7 @@ use kernel_ext::{
         SockState, //
     },
     sock_table::Key,
+    user::User,
     vsock, //
 };
 use vsock_proto::{
@@ -146,21 +151,42 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock<'_>) {
     remove::<C>(sock);
 }
 
-/// Counts a closed socket, and its packets that the peer did not take, as left behind. If there are
-/// too many of these already, its packets are dropped, and the result is false: nobody is to wait for
-/// the peer.
+/// Counts a closed socket, and its packets that the peer did not take, as left behind. If its user has
+/// too many of these already, its packets are dropped, the peer is to get a RST instead, and the result
+/// is false: nobody is to wait for the peer.
 fn leave_behind<C: Carrier>(sock: &mut LockedSock<'_>) -> bool {
     let (Ok(conn), Some(orphans)) = (send::conn_of::<C>(sock), C::orphans(sock)) else {
         return true;
     };
     C::reap(false);
-    let memory = sock.send_memory();
-    let room = conn.set_orphan(sock, || orphans.adopt(memory));
+    let (user, memory) = (User::of(sock), sock.send_memory());
+    let room = conn.set_orphan(sock, || orphans.adopt(user, memory));
     if !room {
-        // The peer does not read; it learns that the connection is gone when it sends something.
-        let _ = C::cancel(sock);
+        reset_unsent::<C>(sock, &conn, || orphans.adopt_reset(user));
     }
     room
+}
+
+/// Drops what the peer did not take, and sends it a RST instead, so that it does not take a part for the
+/// whole.
+fn reset_unsent<C: Carrier>(
+    sock: &mut LockedSock<'_>,
+    conn: &Conn,
+    adopt: impl FnOnce() -> Option<Orphan>,
+) {
+    let (asked, answered) = (
+        conn.is_queued(Control::Request),
+        conn.is_queued(Control::Response),
+    );
+    let _ = C::cancel(sock);
+    // If the connection was over before, the peer has its RST, or that is in the queue, where it stays.
+    // If it did not even see that we want to connect, it knows of nothing.
+    if asked || sock.is_done() || is_replaced::<C>(sock) || !conn.set_orphan(sock, adopt) {
+        return;
+    }
+    // Without memory for it, the peer learns it when it sends something. As an answer to its REQUEST it
+    // counts as a reply, as the one that was dropped did: the peer is held back if it takes none.
+    let _ = send::control::<C>(sock, Control::Rst, answered);
 }
 
 /// What happens to a closed socket whose peer does not answer.

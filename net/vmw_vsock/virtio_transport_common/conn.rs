@@ -352,6 +352,11 @@ impl Conn {
         needed
     }
 
+    /// Whether a control packet of that kind is in a queue, or on its way out of it.
+    pub(crate) fn is_queued(&self, what: Control) -> bool {
+        self.books.lock().queued & what.bit() != 0
+    }
+
     /// Notes that a control packet left its queue.
     pub(crate) fn unqueue_control(&self, what: Control) {
         self.books.lock().queued &= !what.bit();
