@@ -10,6 +10,8 @@
 pub mod clock;
 #[path = "kernel_ext/eventfd.rs"]
 pub mod eventfd;
+#[path = "kernel_ext/flow_queue.rs"]
+pub mod flow_queue;
 #[path = "kernel_ext/gfp.rs"]
 pub mod gfp;
 #[path = "kernel_ext/iov.rs"]
@@ -49,6 +51,8 @@ pub mod sock;
 pub mod sock_table;
 #[path = "kernel_ext/trace.rs"]
 pub mod trace;
+#[path = "kernel_ext/user.rs"]
+pub mod user;
 #[path = "kernel_ext/user_iov.rs"]
 pub mod user_iov;
 #[path = "kernel_ext/vhost_task.rs"]

@@ -16,7 +16,8 @@
 //! - [`conn`]: what a packet does to a connection.
 //! - [`link`]: where a connection stands, and what its socket was not told of it yet;
 //! - [`record`]: how small messages are kept in little memory;
-//! - [`rx_queue`]: where received payload is kept, and that its memory is bounded.
+//! - [`rx_queue`]: where received payload is kept, and that its memory is bounded;
+//! - [`turns`]: whose packet is sent next, of those that wait.
 //!
 //! C header: [`include/uapi/linux/virtio_vsock.h`](srctree/include/uapi/linux/virtio_vsock.h)
 //!
@@ -40,3 +41,5 @@ pub mod link;
 pub mod record;
 #[path = "vsock_proto/rx_queue.rs"]
 pub mod rx_queue;
+#[path = "vsock_proto/turns.rs"]
+pub mod turns;

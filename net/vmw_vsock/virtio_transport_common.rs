@@ -90,6 +90,7 @@ pub use recv::{
     wake_later, //
 };
 pub use send_queue::{
+    Purged,
     SendQueue,
     TxPackets, //
 };

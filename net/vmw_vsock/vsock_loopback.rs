@@ -44,10 +44,12 @@ use virtio_transport_common::{
     wake_later,
     Carrier,
     Conn,
+    Over,
     Registration,
     RxPacket,
     SendQueue,
-    TxPacket, //
+    TxPacket,
+    TxPackets, //
 };
 use vsock_proto::addr::{
     Addr,
@@ -109,10 +111,10 @@ impl WorkItem for Loopback {
         for (sock, conn) in sleepers.into_iter().flatten() {
             wake_later::<Local>(&sock, &conn);
         }
-        let mut packets = this.queue.take_all();
+        let mut run = Run::new(&this.queue);
         // Most packets come from the same namespace.
         let mut net = None;
-        while let Some(packet) = packets.pop() {
+        while let Some(packet) = run.pop() {
             let mut packet = RxPacket::from_tx(packet);
             packet.deliver_tap();
             if !packet.is_from(net.as_deref()) {
@@ -127,6 +129,50 @@ impl WorkItem for Loopback {
     }
 }
 
+/// How many packets one run of the work moves at most, before others may run.
+const RUN: usize = 256;
+
+/// How many packets are taken out of the queue at once.
+const BATCH: usize = 16;
+
+/// The packets that one run of the work moves.
+///
+/// Few are in hand at a time, so that a packet that is waited for comes soon, whatever waits before it.
+struct Run<'a> {
+    queue: &'a SendQueue,
+    packets: TxPackets,
+    /// How many may still be taken.
+    left: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(queue: &'a SendQueue) -> Self {
+        Self {
+            queue,
+            packets: queue.pop_some(BATCH),
+            left: RUN,
+        }
+    }
+
+    /// The next packet of those that were there before the work looked last: for others, it looks again.
+    fn pop(&mut self) -> Option<TxPacket> {
+        loop {
+            if let Some(packet) = self.packets.pop() {
+                self.left = self.left.saturating_sub(1);
+                return Some(packet);
+            }
+            if self.left == 0 || !self.packets.has_more() {
+                return None;
+            }
+            self.packets = self.queue.pop_some(BATCH.min(self.left));
+        }
+    }
+}
+
+/// The carrier.
+///
+/// It has no budget for what closed sockets leave behind: no peer decides when that is taken, the work
+/// does.
 struct Local;
 
 #[vtable]
@@ -164,7 +210,7 @@ impl Carrier for Local {
         };
         let guard = rcu::read_lock();
         let loopback = LOOPBACK.load(&guard).ok_or(ENODEV)?;
-        if loopback.queue.push_back(packet) {
+        if loopback.queue.push_back(packet)? {
             loopback.workqueue.queue(Arc::from(loopback));
         }
         Ok(())
@@ -187,7 +233,11 @@ impl Carrier for Local {
 
     fn cancel(sock: &mut LockedSock) -> Result {
         let loopback = LOOPBACK.get().ok_or(ENODEV)?;
-        loopback.queue.purge_socket(sock);
+        if let Some(conn) = sock.conn::<Over<Self>>() {
+            if loopback.queue.purge(&conn).wake {
+                loopback.workqueue.queue(loopback.clone());
+            }
+        }
         Ok(())
     }
 }

@@ -13,7 +13,19 @@ use core::{
 };
 use kernel::prelude::*;
 
-type Link = Option<NonNull<bindings::sk_buff>>;
+pub(crate) type Link = Option<NonNull<bindings::sk_buff>>;
+
+/// Where a buffer has its links: `next` and `prev`, and one more in the place of `dev`.
+///
+/// They are for whoever owns the buffer.
+#[inline]
+pub(crate) fn link(
+    skb: NonNull<bindings::sk_buff>,
+) -> *mut bindings::sk_buff__bindgen_ty_1__bindgen_ty_1 {
+    // They are the first field.
+    const { assert!(core::mem::offset_of!(bindings::sk_buff, __bindgen_anon_1) == 0) };
+    skb.as_ptr().cast()
+}
 
 /// A list of owned buffers; dropping it drops them.
 ///
@@ -62,21 +74,14 @@ impl<C> SkbList<C> {
     #[inline]
     fn next(skb: NonNull<bindings::sk_buff>) -> Link {
         // SAFETY: By the type invariants, the buffer is valid; the field is the link of its owner.
-        NonNull::new(unsafe { (*Self::link(skb)).next })
+        NonNull::new(unsafe { (*link(skb)).next })
     }
 
     #[inline]
     fn set_next(skb: NonNull<bindings::sk_buff>, next: Link) {
         let next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         // SAFETY: As above; the caller has the list exclusively.
-        unsafe { (*Self::link(skb)).next = next };
-    }
-
-    /// Where a buffer has its link.
-    #[inline]
-    fn link(skb: NonNull<bindings::sk_buff>) -> *mut bindings::sk_buff__bindgen_ty_1__bindgen_ty_1 {
-        // SAFETY: By the type invariants, the buffer is valid; no reference is made.
-        unsafe { &raw mut (*skb.as_ptr()).__bindgen_anon_1.__bindgen_anon_1 }
+        unsafe { (*link(skb)).next = next };
     }
 
     /// Appends a buffer.
@@ -176,21 +181,6 @@ impl<C> SkbList<C> {
             next: self.first,
             _p: PhantomData,
         }
-    }
-
-    /// Takes out all buffers for which `f` is true; both lists keep the order.
-    pub fn extract(&mut self, mut f: impl FnMut(&SkBuff<C>) -> bool) -> SkbList<C> {
-        let mut out = SkbList::new();
-        let mut keep = SkbList::new();
-        while let Some(skb) = self.pop_front() {
-            if f(&skb) {
-                out.push_back(skb);
-            } else {
-                keep.push_back(skb);
-            }
-        }
-        core::mem::swap(self, &mut keep);
-        out
     }
 }
 

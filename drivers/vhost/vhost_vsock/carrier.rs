@@ -25,6 +25,7 @@ use virtio_transport_common::{
     Carrier,
     Conn,
     Orphans,
+    Over,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -79,7 +80,12 @@ impl Carrier for Host {
     fn cancel(sock: &mut LockedSock) -> Result {
         let cid = Cid::new(sock.remote_addr().cid);
         with_device(cid, Some(sock.net()), |device| {
-            device.queue.purge_socket(sock);
+            if let Some(conn) = sock.conn::<Over<Self>>() {
+                if device.queue.purge(&conn).wake {
+                    // Without a worker, there is nobody to tell.
+                    let _ = device.rx.queue_work();
+                }
+            }
             if device.throttle.resume(&device.queue) {
                 // Without a worker, the guest is not served anyway.
                 let _ = device.tx.queue_work();

@@ -363,7 +363,7 @@ impl VhostVsock {
             drop(guard);
             return Err(EHOSTUNREACH);
         }
-        self.queue.push_back(packet);
+        self.queue.push_back(packet)?;
         let queued = self.rx.queue_work_under(&guard);
         drop(guard);
         if queued.is_err() {

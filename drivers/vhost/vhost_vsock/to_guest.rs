@@ -83,6 +83,9 @@ impl VhostVsock {
         let mut budget = Budget::new(PACKETS, BYTES);
         let mut bad = self.bad_buffers.peek();
         loop {
+            if held.as_ref().is_some_and(TxPacket::is_purged) {
+                *held = None;
+            }
             // A packet that spans buffers stays in hand until it is finished.
             if held.is_none() {
                 *held = packets.pop();

@@ -21,6 +21,7 @@ use crate::{
         sock_shutdown,
         wire_shutdown, //
     },
+    orphans::Orphan,
     packet::TxPacket,
     tables, //
 };
@@ -39,6 +40,7 @@ use kernel_ext::{
         VsockSock, //
     },
     sock_table::Scope,
+    user::User,
     vsock, //
 };
 use vsock_proto::{
@@ -339,21 +341,41 @@ pub(crate) fn detach(sock: &mut LockedSock, conn: &Conn) {
     sock.flush_backlog();
 }
 
-/// Counts a closed socket, and its packets that the peer did not take, as left behind. If there are
-/// too many of these already, its packets are dropped, and the result is false: nobody is to wait for
-/// the peer.
-fn leave_behind<C: Carrier>(sock: &mut LockedSock, conn: &Conn) -> bool {
+/// Counts a closed socket, and its packets that the peer did not take, as left behind. If its user has
+/// too many of these already, its packets are dropped, the peer is to get a RST instead, and the result
+/// is false: nobody is to wait for the peer.
+fn leave_behind<C: Carrier>(sock: &mut LockedSock, conn: &Arc<Conn>) -> bool {
     let Some(orphans) = C::orphans(sock) else {
         return true;
     };
     C::reap(false);
-    let memory = sock.send_memory();
-    let room = conn.set_orphan(|| orphans.adopt(memory));
+    let (user, memory) = (User::of(sock), sock.send_memory());
+    let room = conn.set_orphan(|| orphans.adopt(user, memory));
     if !room {
-        // The peer does not read; it learns that the connection is gone when it sends something.
-        let _ = C::cancel(sock);
+        reset_unsent::<C>(sock, conn, || orphans.adopt_reset(user));
     }
     room
+}
+
+/// Drops what the peer did not take, and resets the connection instead, if the peer knows of one.
+fn reset_unsent<C: Carrier>(
+    sock: &mut LockedSock,
+    conn: &Arc<Conn>,
+    adopt: impl FnOnce() -> Option<Orphan>,
+) {
+    let (asked, answered) = (
+        conn.is_queued(Control::Request),
+        conn.is_queued(Control::Response),
+    );
+    let _ = C::cancel(sock);
+    // If the connection was over before, the peer has its RST, or that is in the queue, where it stays.
+    // If it did not even see that we want to connect, it knows of nothing.
+    if asked || conn.is_done() || tables::is_replaced::<C>(sock, conn) || !conn.set_orphan(adopt) {
+        return;
+    }
+    // Without memory for it, the peer learns it when it sends something. As an answer to its REQUEST it
+    // counts as a reply, as the one that was dropped did: the peer is held back if it takes none.
+    let _ = control::send::<C>(sock, conn, Control::Rst, answered);
 }
 
 /// What happens to a closed socket whose peer does not answer.

@@ -20,7 +20,11 @@
 use crate::{
     convert::wire_type,
     orphans::Orphan,
-    rx_queue::RxQueue, //
+    rx_queue::RxQueue,
+    send_queue::{
+        Flow,
+        Purges, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -69,7 +73,8 @@ use vsock_proto::{
         SocketType,
         MAX_BUF_SIZE, //
     },
-    link::Link, //
+    link::Link,
+    turns::Turn, //
 };
 
 /// A packet without payload of which a connection needs at most one at a time in a queue.
@@ -221,6 +226,10 @@ pub struct Conn {
     /// See [`TxPacket::cut`](crate::TxPacket::cut).
     cut: Atomic<bool>,
     ty: SocketType,
+    /// See [`SendQueue::purge`](crate::SendQueue::purge).
+    pub(crate) purges: Purges,
+    /// Its packets in a [`SendQueue`](crate::SendQueue).
+    pub(crate) flow: Flow,
 }
 
 impl Conn {
@@ -259,6 +268,8 @@ impl Conn {
                 ),
                 cut: Atomic::new(false),
                 ty,
+                purges: Purges::new(),
+                flow: Flow::new(Turn::default()),
             }),
             GFP_KERNEL,
         )
@@ -334,11 +345,15 @@ impl Conn {
     /// Notes that the user closed the socket, unless that is known, and says whether there is room
     /// for what it leaves behind.
     pub(crate) fn set_orphan(&self, adopt: impl FnOnce() -> Option<Orphan>) -> bool {
-        let mut gate = self.gate();
-        if gate.orphan.is_none() {
-            gate.orphan = adopt();
+        if self.gate().orphan.is_some() {
+            return true;
         }
-        gate.orphan.is_some()
+        // With the gate open, as it may sleep. Only the owner of the socket does this.
+        let new = adopt();
+        let has_room = new.is_some();
+        let old = core::mem::replace(&mut self.gate().orphan, new);
+        drop(old);
+        has_room
     }
 
     /// From here on, the peer gets nothing but a RST.
@@ -453,6 +468,11 @@ impl Conn {
         let needed = gate.queued & what.bit() == 0;
         gate.queued |= what.bit();
         needed.then_some(gate.ends)
+    }
+
+    /// Whether a control packet of that kind is in a queue, or on its way out of it.
+    pub(crate) fn is_queued(&self, what: Control) -> bool {
+        self.gate().queued & what.bit() != 0
     }
 
     /// Notes that a control packet left its queue.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KUnit suites: packets, their accounting with connections, and queues of them; the pure crate
-//! `vsock_proto` as it runs in a kernel.
+//! KUnit suites: packets and their accounting with connections; the pure crate `vsock_proto` as it runs
+//! in a kernel.
 
 use kernel::prelude::*;
 
@@ -19,8 +19,7 @@ mod conn_tests {
             RxPacket,
             TxPacket, //
         },
-        rx_queue::Segment,
-        send_queue::SendQueue, //
+        rx_queue::Segment, //
     };
     use kernel::sync::Arc;
     use kernel_ext::{
@@ -270,57 +269,6 @@ mod conn_tests {
         // A RST has no answer.
         assert!(TxPacket::reset(&RxPacket::from_tx(answer)).is_none());
         assert_eq!(c.books().2, free);
-        Ok(())
-    }
-
-    #[test]
-    fn queue_counts_replies() -> Result {
-        let c = Connected::new()?;
-        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
-        assert!(queue.is_empty());
-        queue.push_back(c.control(Control::Response, true)?);
-        queue.push_back(c.data(&[1; 10], SeqFlags::NONE)?);
-        queue.push_back(c.control(Control::Rst, true)?);
-        assert_eq!(queue.replies(), 2);
-
-        let first = queue.pop().ok_or(EINVAL)?;
-        assert_eq!((first.header().op(), queue.replies()), (Op::Response, 1));
-        queue.push_front(first);
-        assert_eq!(queue.replies(), 2);
-        for op in [Op::Response, Op::Rw, Op::Rst] {
-            assert_eq!(queue.pop().map(|packet| packet.header().op()), Some(op));
-        }
-        assert!(queue.pop().is_none());
-        assert_eq!(queue.replies(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn queue_forgets_one_socket() -> Result {
-        let (gone, stays) = (Connected::new()?, Connected::new()?);
-        let before = gone.books();
-        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
-        for _ in 0..3 {
-            queue.push_back(gone.data(&[1; 10], SeqFlags::NONE)?);
-            queue.push_back(stays.data(&[2; 10], SeqFlags::NONE)?);
-            queue.push_back(gone.control(Control::Rst, true)?);
-        }
-        queue.push_back(stays.control(Control::Rst, true)?);
-        assert_eq!(queue.purge_socket(gone.sock.sock()), 3);
-        assert_eq!(gone.books(), before);
-        assert_eq!(queue.replies(), 1);
-        assert_eq!(stays.space(), 970);
-        for _ in 0..4 {
-            assert!(queue
-                .pop()
-                .is_some_and(|packet| packet.is_of(stays.sock.sock())));
-        }
-        assert!(queue.is_empty());
-
-        queue.push_back(stays.data(&[2; 10], SeqFlags::NONE)?);
-        queue.purge_all();
-        assert!(queue.is_empty());
-        assert_eq!(stays.space(), 1000);
         Ok(())
     }
 

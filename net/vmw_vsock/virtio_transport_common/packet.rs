@@ -39,7 +39,8 @@ use vsock_proto::{
         SeqFlags,
         SocketType,
         HEADER_LEN, //
-    }, //
+    },
+    turns::Turn, //
 };
 use zerocopy::FromZeros as _;
 
@@ -55,6 +56,8 @@ pub struct TxControl {
     booked: u32,
     /// Payload bytes that went out in earlier fragments.
     offset: u32,
+    /// What [`Conn::purges`] was when the packet was made.
+    purges: u32,
     is_reply: bool,
     /// See [`TxPacket::is_awaited`].
     awaited: bool,
@@ -67,11 +70,13 @@ pub struct TxControl {
 
 impl TxControl {
     fn new(conn: Option<Arc<Conn>>, control: Option<Control>, booked: u32, is_reply: bool) -> Self {
+        let purges = conn.as_ref().map_or(0, |conn| conn.purges.get());
         Self {
             conn,
             control,
             booked,
             offset: 0,
+            purges,
             is_reply,
             awaited: false,
             stamped: false,
@@ -87,6 +92,25 @@ impl TxControl {
     pub(crate) fn is_reply(&self) -> bool {
         self.is_reply
     }
+
+    /// Whether the packet must not be sent any more, see [`SendQueue::purge`].
+    ///
+    /// [`SendQueue::purge`]: crate::SendQueue::purge
+    #[inline]
+    pub(crate) fn is_purged(&self) -> bool {
+        let conn = self.conn.as_ref();
+        conn.is_some_and(|conn| conn.purges.get() != self.purges) && !self.is_rst()
+    }
+
+    /// Whether the packet says that its connection is over.
+    #[inline]
+    pub(crate) fn is_rst(&self) -> bool {
+        self.control == Some(Control::Rst)
+    }
+}
+
+kernel_ext::impl_in_flow! {
+    impl InFlow<Turn> for TxControl { self.conn: Conn { flow } }
 }
 
 impl Drop for TxControl {
@@ -94,7 +118,8 @@ impl Drop for TxControl {
         let Some(conn) = &self.conn else {
             return;
         };
-        if let (Some(control), false) = (self.control, self.stamped) {
+        // Who purged it has noted that it is not queued, and maybe another one is by now.
+        if let (Some(control), false) = (self.control, self.stamped || self.is_purged()) {
             conn.unqueue_control(control);
         }
         conn.packet_done(self.booked, !self.stamped);
@@ -277,6 +302,12 @@ impl TxPacket {
         self.0.cb().awaited
     }
 
+    /// Whether the packet must not be sent any more, see [`SendQueue::purge`](crate::SendQueue::purge).
+    #[inline]
+    pub fn is_purged(&self) -> bool {
+        self.0.cb().is_purged()
+    }
+
     /// Whether the packet was sent by `sock`.
     #[inline]
     pub fn is_of(&self, sock: &VsockSock) -> bool {
@@ -307,7 +338,7 @@ impl TxPacket {
     #[inline]
     pub fn is_cut(&self) -> bool {
         let cb = self.0.cb();
-        cb.conn.as_ref().is_some_and(|conn| conn.is_cut()) && cb.control != Some(Control::Rst)
+        cb.conn.as_ref().is_some_and(|conn| conn.is_cut()) && !cb.is_rst()
     }
 
     /// Completes the header, and returns it: to be called before the peer can see the packet.

@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Packets that wait for the worker of a carrier.
+//!
+//! Connections that have packets there take turns, as [`vsock_proto::turns`] decides; the packets of each
+//! stay in order. Taking back what a connection has there costs nothing for others: under the lock, it is
+//! one step.
 
-use crate::packet::{
-    TxControl,
-    TxPacket, //
+use crate::{
+    conn::{
+        Conn,
+        Control, //
+    },
+    packet::{
+        TxControl,
+        TxPacket, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -14,16 +24,37 @@ use kernel::{
     },
 };
 use kernel_ext::{
+    flow_queue::{
+        self,
+        After,
+        FlowQueue,
+        Taker, //
+    },
     lock::SpinLockBh,
     new_spinlock_bh,
     peek::Peek,
     skb::SkBuff,
-    skb_list::SkbList,
-    sock::VsockSock, //
+    skb_list::SkbList, //
+};
+use vsock_proto::{
+    header::ShutdownFlags,
+    turns::{
+        Cost,
+        Place,
+        Rounds,
+        Turn,
+        SHARE, //
+    }, //
 };
 
+/// The packets of a connection in a queue. It is in one queue at a time, as long as it has packets there.
+pub(crate) type Flow = flow_queue::Flow<Turn>;
+
 struct Inner {
-    list: SkbList<TxControl>,
+    flows: FlowQueue<TxControl, Turn>,
+    rounds: Rounds,
+    /// How many packets there are.
+    len: usize,
     /// How much memory they take.
     memory: usize,
     /// The worker rests, see [`SendQueue::rest`].
@@ -31,7 +62,10 @@ struct Inner {
 }
 
 /// Packets that were taken out of a [`SendQueue`] together.
-pub struct TxPackets(SkbList<TxControl>);
+pub struct TxPackets {
+    list: SkbList<TxControl>,
+    more: bool,
+}
 
 impl Default for TxPackets {
     fn default() -> Self {
@@ -43,19 +77,33 @@ impl TxPackets {
     /// No packets.
     #[inline]
     pub const fn new() -> Self {
-        Self(SkbList::new())
+        Self {
+            list: SkbList::new(),
+            more: false,
+        }
     }
 
-    /// Takes the first packet.
+    /// Whether there were more packets in the queue when these were taken.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Takes the first packet that was not [purged](SendQueue::purge) meanwhile.
     #[inline]
     pub fn pop(&mut self) -> Option<TxPacket> {
-        self.0.pop_front().map(TxPacket::from_skb)
+        loop {
+            let packet = self.list.pop_front()?;
+            if !packet.cb().is_purged() {
+                return Some(TxPacket::from_skb(packet));
+            }
+        }
     }
 
     /// Puts a packet back.
     #[inline]
     pub fn push_front(&mut self, packet: TxPacket) {
-        self.0.push_front(packet.into_skb());
+        self.list.push_front(packet.into_skb());
     }
 }
 
@@ -65,7 +113,11 @@ impl TxPackets {
 /// connection, and replies that belong to no connection by the carrier: it takes no packets from
 /// the peer while there are [`replies`](Self::replies) as many as the peer's ring has places.
 ///
-/// Its lock is the innermost of all, and may be taken in any context but interrupts.
+/// Packets that belong to no connection take turns with the connections, as if they were those of one.
+///
+/// Its lock is the innermost of all, and may be taken in any context but interrupts. It is held for as
+/// long as it takes to move the packets that are asked for, and never while a packet is dropped: what
+/// that gives back has a lock of its own, and may free a socket.
 #[pin_data]
 pub struct SendQueue {
     #[pin]
@@ -74,13 +126,82 @@ pub struct SendQueue {
     replies: Atomic<usize>,
 }
 
+/// Packets that are being taken, of one connection after the other.
+struct Batch<'a> {
+    rounds: &'a mut Rounds,
+    /// How many may still be taken.
+    most: usize,
+    cost: Cost,
+    /// The cost of those of other connections.
+    before: Cost,
+    /// The turn of this connection is over when the cost is not less.
+    until: Cost,
+    memory: usize,
+    replies: usize,
+}
+
+impl Taker<TxControl, Turn> for Batch<'_> {
+    #[inline]
+    fn begin(&mut self, turn: &Turn, place: flow_queue::Place) {
+        self.before = self.cost;
+        let may_send = self.rounds.may_send(turn, place_of(place));
+        // No more than what `Rounds::take_back()` can make good.
+        self.until = self.cost.plus(may_send).min(SHARE);
+    }
+
+    #[inline]
+    fn take(&mut self, packet: &SkBuff<TxControl>) -> bool {
+        self.most = self.most.saturating_sub(1);
+        self.cost = self.cost.plus(cost(packet));
+        self.memory = self.memory.saturating_add(packet.truesize());
+        let replies = usize::from(packet.cb().is_reply());
+        self.replies = self.replies.saturating_add(replies);
+        self.most > 0 && self.cost < self.until
+    }
+
+    #[inline]
+    fn end(&mut self, turn: &mut Turn, place: flow_queue::Place, has_more: bool) -> After {
+        let cost = self.cost.minus(self.before);
+        let moves = self.rounds.sent(turn, cost, place_of(place), has_more);
+        After {
+            moves: moves.map(list_of),
+            goes_on: self.most > 0 && self.cost < SHARE,
+        }
+    }
+}
+
+#[inline]
+fn place_of(list: flow_queue::Place) -> Place {
+    match list {
+        flow_queue::Place::Now => Place::Now,
+        flow_queue::Place::Later => Place::Later,
+        flow_queue::Place::Next => Place::Next,
+    }
+}
+
+#[inline]
+fn list_of(place: Place) -> flow_queue::Place {
+    match place {
+        Place::Now => flow_queue::Place::Now,
+        Place::Later => flow_queue::Place::Later,
+        Place::Next => flow_queue::Place::Next,
+    }
+}
+
+#[inline]
+fn cost(packet: &SkBuff<TxControl>) -> Cost {
+    Cost::of(packet.len())
+}
+
 impl SendQueue {
     /// Makes an empty queue.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- new_spinlock_bh!(
                 Inner {
-                    list: SkbList::new(),
+                    flows: FlowQueue::new(Turn::default()),
+                    rounds: Rounds::new(),
+                    len: 0,
                     memory: 0,
                     idle: true,
                 },
@@ -91,43 +212,45 @@ impl SendQueue {
     }
 
     #[inline]
-    fn count(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
-        inner.memory = inner.memory.saturating_add(packet.truesize());
-        if packet.cb().is_reply() {
-            let replies = self.replies.peek().saturating_add(1);
-            self.replies.store(replies, Relaxed);
+    fn discount(&self, inner: &mut Inner, len: usize, memory: usize, replies: usize) {
+        inner.len = inner.len.saturating_sub(len);
+        inner.memory = inner.memory.saturating_sub(memory);
+        if replies != 0 {
+            self.replies
+                .poke(self.replies.peek().saturating_sub(replies));
         }
     }
 
-    #[inline]
-    fn discount(&self, inner: &mut Inner, packet: &SkBuff<TxControl>) {
-        inner.memory = inner.memory.saturating_sub(packet.truesize());
-        if packet.cb().is_reply() {
-            let replies = self.replies.peek().saturating_sub(1);
-            self.replies.store(replies, Relaxed);
-        }
-    }
-
-    /// Appends a packet, and says whether the worker rested and is to be woken.
-    #[inline]
-    pub fn push_back(&self, packet: TxPacket) -> bool {
-        let packet = packet.into_skb();
-        let mut inner = self.inner.lock();
-        self.count(&mut inner, &packet);
-        inner.list.push_back(packet);
-        core::mem::replace(&mut inner.idle, false)
-    }
-
-    /// Takes all packets, first to last.
+    /// Appends a packet to those of its connection, and says whether the worker rested and is to be
+    /// woken.
     ///
-    /// From here on they do not count as [`replies`](Self::replies), and
-    /// [`purge_socket`](Self::purge_socket) does not find them.
+    /// # Errors
+    ///
+    /// `EHOSTUNREACH` if packets of the connection are in another queue: that of a device which is
+    /// being closed, while the next one has its CID already.
     #[inline]
-    pub fn take_all(&self) -> TxPackets {
+    pub fn push_back(&self, packet: TxPacket) -> Result<bool> {
+        let packet = packet.into_skb();
+        let (memory, is_reply) = (packet.truesize(), packet.cb().is_reply());
         let mut inner = self.inner.lock();
-        self.replies.store(0, Relaxed);
-        inner.memory = 0;
-        TxPackets(core::mem::take(&mut inner.list))
+        let Inner { flows, rounds, .. } = &mut *inner;
+        let pushed = flows.push_back(packet, |turn| list_of(rounds.enter(turn)));
+        if let Err(packet) = pushed {
+            drop(inner);
+            drop(packet);
+            return Err(EHOSTUNREACH);
+        }
+        self.count(&mut inner, memory, is_reply);
+        Ok(core::mem::replace(&mut inner.idle, false))
+    }
+
+    #[inline]
+    fn count(&self, inner: &mut Inner, memory: usize, is_reply: bool) {
+        inner.len = inner.len.saturating_add(1);
+        inner.memory = inner.memory.saturating_add(memory);
+        if is_reply {
+            self.replies.poke(self.replies.peek().saturating_add(1));
+        }
     }
 
     /// Lets the worker rest if there is no packet, and says whether it does: until
@@ -135,7 +258,7 @@ impl SendQueue {
     #[inline]
     pub fn rest(&self) -> bool {
         let mut inner = self.inner.lock();
-        inner.idle = inner.list.is_empty();
+        inner.idle = inner.flows.is_empty();
         inner.idle
     }
 
@@ -144,57 +267,100 @@ impl SendQueue {
         self.inner.lock().idle
     }
 
-    /// Puts a packet back that could not be sent.
-    #[inline]
-    pub fn push_front(&self, packet: TxPacket) {
-        let packet = packet.into_skb();
-        let mut inner = self.inner.lock();
-        self.count(&mut inner, &packet);
-        inner.list.push_front(packet);
-    }
-
-    /// Takes the first packet.
+    /// Takes the packet whose turn it is.
     #[inline]
     pub fn pop(&self) -> Option<TxPacket> {
-        let mut inner = self.inner.lock();
-        let packet = inner.list.pop_front()?;
-        self.discount(&mut inner, &packet);
+        let packet = self.pop_some(1).list.pop_front()?;
         Some(TxPacket::from_skb(packet))
     }
 
-    /// Takes the first `most` packets, or all if there are less: nobody but the caller finds them any
-    /// more until they are [put back](Self::put_back).
+    /// Takes the packets whose turn it is: `most` (or one), less if they are large, or all if there are
+    /// less.
+    ///
+    /// From here on they do not count as [`replies`](Self::replies). Who has them finishes one before
+    /// the next, and may [put back](Self::put_back) the rest.
     #[inline]
     pub fn pop_some(&self, most: usize) -> TxPackets {
         let mut packets = TxPackets::new();
         let mut inner = self.inner.lock();
-        for _ in 0..most {
-            let Some(packet) = inner.list.pop_front() else {
-                break;
-            };
-            self.discount(&mut inner, &packet);
-            packets.0.push_back(packet);
-        }
+        let Inner { flows, rounds, .. } = &mut *inner;
+        let mut batch = Batch {
+            rounds,
+            most,
+            cost: Cost::NONE,
+            before: Cost::NONE,
+            until: Cost::NONE,
+            memory: 0,
+            replies: 0,
+        };
+        flows.pop_some(&mut packets.list, &mut batch);
+        let (memory, replies) = (batch.memory, batch.replies);
+        packets.more = !flows.is_empty();
+        self.discount(&mut inner, packets.list.len(), memory, replies);
         packets
     }
 
+    /// Puts a packet back that was taken last, and could not be sent.
+    ///
+    /// It is the next one of its connection, but those of others may come before it.
+    #[inline]
+    pub fn push_front(&self, packet: TxPacket) {
+        let mut packets = TxPackets::new();
+        packets.push_front(packet);
+        self.put_back(packets);
+    }
+
     /// Puts packets back that were taken last, and could not be sent.
+    ///
+    /// They are the next ones of their connections. Those whose connection was [purged](Self::purge)
+    /// meanwhile, or sends to another queue, are dropped.
     pub fn put_back(&self, mut packets: TxPackets) {
-        if packets.0.is_empty() {
+        // The last one first, so that the first one comes first.
+        let mut last_to_first = SkbList::new();
+        while let Some(packet) = packets.list.pop_front() {
+            last_to_first.push_front(packet);
+        }
+        if last_to_first.is_empty() {
             return;
         }
+        let mut dropped = SkbList::new();
         let mut inner = self.inner.lock();
-        for packet in packets.0.iter() {
-            self.count(&mut inner, &packet);
+        while let Some(packet) = last_to_first.pop_front() {
+            if let Err(packet) = self.take_back(&mut inner, packet) {
+                dropped.push_back(packet);
+            }
         }
-        packets.0.append(&mut inner.list);
-        inner.list.append(&mut packets.0);
+        drop(inner);
+        drop(dropped);
+    }
+
+    fn take_back(
+        &self,
+        inner: &mut Inner,
+        packet: SkBuff<TxControl>,
+    ) -> Result<(), SkBuff<TxControl>> {
+        // With the lock held: `purge()` finds the packet, or this finds that it was there.
+        if packet.cb().is_purged() {
+            return Err(packet);
+        }
+        let (memory, is_reply) = (packet.truesize(), packet.cb().is_reply());
+        let cost = cost(&packet);
+        let Inner { flows, rounds, .. } = &mut *inner;
+        flows.push_front(packet, |turn, has_others| {
+            let again = rounds.take_back(turn, cost);
+            if has_others {
+                return again.then_some(flow_queue::Place::Now);
+            }
+            Some(list_of(rounds.enter(turn)))
+        })?;
+        self.count(inner, memory, is_reply);
+        Ok(())
     }
 
     /// Says whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.inner.lock().list.is_empty()
+        self.inner.lock().flows.is_empty()
     }
 
     /// How many replies are in the queue, at this moment.
@@ -206,30 +372,94 @@ impl SendQueue {
     /// How many packets are in the queue, and how much memory they take.
     pub fn backlog(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        (inner.list.len(), inner.memory)
+        (inner.len, inner.memory)
     }
 
-    /// Drops the packets that `sock` sent, and returns how many of them were replies.
-    pub fn purge_socket(&self, sock: &VsockSock) -> usize {
-        self.extract(|packet| packet.is_owned_by(sock))
-    }
-
-    /// Drops all packets.
-    pub fn purge_all(&self) {
-        self.extract(|_| true);
-    }
-
-    fn extract(&self, f: impl FnMut(&SkBuff<TxControl>) -> bool) -> usize {
-        let mut inner = self.inner.lock();
-        let out = inner.list.extract(f);
-        let replies = self.replies();
-        for packet in out.iter() {
-            self.discount(&mut inner, &packet);
+    /// Drops the packets of a connection but for a RST.
+    ///
+    /// So are those that were taken out of the queue and are not finished, when their turn comes or they
+    /// are put back. A RST stays: it is what the peer is to get if anything was dropped, and whoever
+    /// wants to send it after this finds that it is [queued](Conn::queue_control).
+    ///
+    /// The time it takes depends on what the connection has in the queue only; for others, who wait for
+    /// the lock, it takes none.
+    ///
+    /// Context: the socket of the connection is locked.
+    pub fn purge(&self, conn: &Conn) -> Purged {
+        // Before the lock is taken, see `take_back()`.
+        conn.purges.add();
+        let taken = self.inner.lock().flows.take(&conn.flow);
+        let (mut len, mut memory, mut replies) = (0usize, 0usize, 0usize);
+        let mut rst = None;
+        for packet in taken {
+            len = len.saturating_add(1);
+            memory = memory.saturating_add(packet.truesize());
+            replies = replies.saturating_add(usize::from(packet.cb().is_reply()));
+            if packet.cb().is_rst() {
+                rst = Some(TxPacket::from_skb(packet));
+            }
         }
-        let replies = replies.saturating_sub(self.replies());
-        // What a packet gives back on drop has a lock of its own, and may free a socket.
+        // Of those that somebody still has, see `TxControl::drop()`.
+        for kind in [
+            Control::Request,
+            Control::Response,
+            Control::Shutdown(ShutdownFlags::NONE),
+            Control::CreditUpdate,
+        ] {
+            conn.unqueue_control(kind);
+        }
+        self.discount(&mut self.inner.lock(), len, memory, replies);
+        let mut purged = Purged {
+            replies,
+            wake: false,
+        };
+        if let Some(rst) = rst {
+            purged.replies = replies.saturating_sub(usize::from(rst.is_reply()));
+            // The worker may rest by now. Nobody else can have claimed the flow: the socket is locked.
+            purged.wake = self.push_back(rst).is_ok();
+        }
+        purged
+    }
+
+    /// Drops all packets. While that is so, connections that have some cannot send others.
+    pub fn purge_all(&self) {
+        let mut inner = self.inner.lock();
+        let flows = core::mem::replace(&mut inner.flows, FlowQueue::new(Turn::default()));
+        inner.rounds = Rounds::new();
+        (inner.len, inner.memory) = (0, 0);
+        self.replies.poke(0);
         drop(inner);
-        drop(out);
-        replies
+        drop(flows);
     }
 }
+
+/// What [`SendQueue::purge`] did.
+#[must_use]
+pub struct Purged {
+    /// How many replies were dropped.
+    pub replies: usize,
+    /// Something is left, and the worker is to be woken for it.
+    pub wake: bool,
+}
+
+/// How often the packets of a connection were [purged](SendQueue::purge), modulo the size of the number.
+pub(crate) struct Purges(Atomic<u32>);
+
+impl Purges {
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.peek()
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "send_queue/kunit.rs"]
+mod kunit;

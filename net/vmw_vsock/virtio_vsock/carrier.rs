@@ -3,8 +3,10 @@
 //! What the socket layer asks of the driver.
 
 use crate::device::{
+    queue_work,
     Guest,
     DEVICE, //
+    SEND_WORK,
 };
 use kernel::{
     prelude::*,
@@ -29,6 +31,7 @@ use virtio_transport_common::{
     Carrier,
     Conn,
     Orphans,
+    Over,
     TxPacket, //
 };
 use vsock_proto::addr::{
@@ -98,8 +101,14 @@ impl Carrier for Guest {
     fn cancel(sock: &mut LockedSock) -> Result {
         let guard = rcu::read_lock();
         let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
-        if dev.send_queue.purge_socket(sock) > 0 {
-            dev.resume_rx();
+        if let Some(conn) = sock.conn::<Over<Self>>() {
+            let purged = dev.send_queue.purge(&conn);
+            if purged.replies > 0 {
+                dev.resume_rx();
+            }
+            if purged.wake {
+                queue_work::<SEND_WORK>(dev);
+            }
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Device {
         let Err(packet) = self.send_now(packet) else {
             return Ok(());
         };
-        self.send_queue.push_back(packet);
+        self.send_queue.push_back(packet)?;
         queue_work::<SEND_WORK>(self);
         Ok(())
     }

@@ -76,20 +76,6 @@ mod tests {
     }
 
     #[test]
-    fn extract_keeps_both_orders() -> Result {
-        let mut all = list(7)?;
-        let odd = all.extract(|skb| skb.cb() % 2 == 1);
-        assert!(is(&all, &[0, 2, 4, 6]));
-        assert!(is(&odd, &[1, 3, 5]));
-        let none = all.extract(|_| false);
-        assert!(is(&none, &[]));
-        let rest = all.extract(|_| true);
-        assert!(is(&all, &[]));
-        assert!(is(&rest, &[0, 2, 4, 6]));
-        Ok(())
-    }
-
-    #[test]
     fn drop_drops_every_buffer_once() -> Result {
         let drops = Drops::new()?;
         let mut list = SkbList::<Dropped>::new();

@@ -4,7 +4,8 @@
 //!
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
-//! these, S for signals in both directions, ABI, IOT and LOG for ioctls and messages, CID for
+//! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
+//! messages, CID for
 //! addresses, LC for the life of a device, W for workers, INF for what can be seen of a device. Its
 //! outcome is a line of text, which is the same each time, whatever the seed.
 
@@ -26,6 +27,7 @@ mod parameters;
 mod protocol;
 mod rx;
 mod signal;
+mod turns;
 mod tx;
 mod worker;
 
@@ -43,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         layout::CASES,
         signal::CASES,
         budget::CASES,
+        turns::CASES,
         fuzz::CASES,
         ioctl::CASES,
         parameters::CASES,

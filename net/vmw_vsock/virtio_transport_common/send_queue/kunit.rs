@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Suite of the send queue, with real packets.
+
+use super::*;
+
+#[kunit_tests(virtio_transport_send_queue)]
+mod tests {
+    use super::*;
+    use crate::packet::{
+        header_to,
+        Payload,
+        RxPacket, //
+    };
+    use kernel::sync::Arc;
+    use kernel_ext::{
+        gfp::Gfp,
+        kunit::{
+            sending,
+            KernelSock, //
+        },
+        sock::SockType, //
+    };
+    use vsock_proto::{
+        addr::{
+            Addr,
+            Cid,
+            Port, //
+        },
+        header::{
+            Header,
+            Op,
+            SeqFlags,
+            SocketType, //
+        }, //
+    };
+
+    const LOCAL: Addr = Addr::new(Cid::LOCAL, Port::new(1));
+    const PEER: Addr = Addr::new(Cid::LOCAL, Port::new(2));
+    const ROOM: u32 = 256 * 1024;
+
+    fn header(op: Op, len: u32) -> Header {
+        header_to(op, SocketType::Stream, LOCAL, PEER, len)
+    }
+
+    /// A connection whose peer has room for [`ROOM`] bytes, and the packets that it sends: each begins
+    /// with its number.
+    struct Sender {
+        sock: KernelSock,
+        conn: Arc<Conn>,
+        made: u32,
+        /// The number of the packet that comes next.
+        next: u32,
+        /// Bytes that the peer has read.
+        read: u32,
+    }
+
+    impl Sender {
+        fn new() -> Result<Self> {
+            let sock = KernelSock::new(SockType::Stream)?;
+            let conn = Conn::new(&mut sock.sock().lock())?;
+            let this = Self {
+                sock,
+                conn,
+                made: 0,
+                next: 0,
+                read: 0,
+            };
+            this.update()?;
+            Ok(this)
+        }
+
+        /// The peer says what it has read.
+        fn update(&self) -> Result {
+            let mut header = header(Op::CreditUpdate, 0);
+            header.set_credit(ROOM, self.read);
+            let change = self.conn.peer_update(&header);
+            change.map(|_| ()).map_err(|_| EPROTO)
+        }
+
+        /// A packet of data is with the peer, which reads it: it is the next one.
+        fn arrived(&mut self, mut packet: TxPacket) -> Result {
+            let piece = packet.fragment(usize::MAX);
+            let first = piece.payload().and_then(|bytes| bytes.first_chunk());
+            assert_eq!(first, Some(&self.next.to_le_bytes()));
+            self.next += 1;
+            self.read += piece.header().len();
+            assert!(piece.finish());
+            drop(packet);
+            self.update()
+        }
+
+        fn data(&mut self, len: usize) -> Result<TxPacket> {
+            let mut bytes = KVec::from_elem(0u8, len.max(4), GFP_KERNEL)?;
+            bytes[..4].copy_from_slice(&self.made.to_le_bytes());
+            let want = u32::try_from(bytes.len())?;
+            let taken = self.conn.reserve(want).take(want);
+            // There is room for the packets of a test.
+            assert_eq!(taken, want);
+            let packet = sending(&bytes, |msg| {
+                let (conn, header) = (self.conn.clone(), header(Op::Rw, want));
+                let payload = Payload::Copy(None);
+                TxPacket::data(self.sock.sock(), conn, header, msg, payload, |_| {
+                    SeqFlags::NONE
+                })
+            })??;
+            self.made += 1;
+            Ok(packet)
+        }
+
+        fn control(&self, what: Control, is_reply: bool) -> Result<TxPacket> {
+            assert!(self.conn.queue_control(what));
+            let (conn, header) = (self.conn.clone(), header(what.op(), 0));
+            TxPacket::control(self.sock.sock(), conn, what, &header, is_reply, Gfp::Kernel)
+        }
+
+        /// Whether all that was sent was given back.
+        fn is_done(&self) -> bool {
+            let sock = &mut self.sock.sock().lock();
+            self.conn.room(sock).space == ROOM && self.conn.unsent() == 0
+        }
+
+        fn owns(&self, packet: &TxPacket) -> bool {
+            packet.is_of(self.sock.sock())
+        }
+    }
+
+    fn queue() -> Result<Pin<KBox<SendQueue>>> {
+        KBox::pin_init(SendQueue::new(), GFP_KERNEL)
+    }
+
+    fn senders<const N: usize>() -> Result<KVec<Sender>> {
+        let mut senders = KVec::with_capacity(N, GFP_KERNEL)?;
+        for _ in 0..N {
+            senders.push(Sender::new()?, GFP_KERNEL)?;
+        }
+        Ok(senders)
+    }
+
+    /// The RST that answers a packet of nobody.
+    fn reply_to_nobody() -> Result<TxPacket> {
+        TxPacket::reset(&RxPacket::new(header(Op::Rw, 0), None)?).ok_or(EINVAL)?
+    }
+
+    #[test]
+    fn counts() -> Result {
+        let (mut s, queue) = (Sender::new()?, queue()?);
+        assert!(queue.is_empty() && queue.rest());
+        // The worker rests, and is woken once.
+        assert!(queue.push_back(s.control(Control::Response, true)?)?);
+        assert!(!queue.push_back(s.data(10)?)?);
+        assert!(!queue.rest());
+        queue.push_back(s.control(Control::Rst, true)?)?;
+        assert_eq!((queue.replies(), queue.backlog().0), (2, 3));
+
+        let first = queue.pop().ok_or(EINVAL)?;
+        assert_eq!((first.header().op(), queue.replies()), (Op::Response, 1));
+        queue.push_front(first);
+        assert_eq!(queue.replies(), 2);
+        let (_, memory) = queue.backlog();
+        for op in [Op::Response, Op::Rw, Op::Rst] {
+            assert!(queue.backlog().1 > 0);
+            assert_eq!(queue.pop().map(|packet| packet.header().op()), Some(op));
+        }
+        assert!(memory > 0);
+        assert!(queue.pop().is_none());
+        assert_eq!((queue.replies(), queue.backlog()), (0, (0, 0)));
+        assert!(queue.rest());
+        Ok(())
+    }
+
+    #[test]
+    fn forgets_one_connection() -> Result {
+        let (mut gone, mut stays, queue) = (Sender::new()?, Sender::new()?, queue()?);
+        queue.push_back(gone.control(Control::Response, true)?)?;
+        queue.push_back(stays.control(Control::Response, true)?)?;
+        for _ in 0..3 {
+            queue.push_back(gone.data(10)?)?;
+            queue.push_back(stays.data(10)?)?;
+        }
+        queue.push_back(gone.control(Control::Shutdown(ShutdownFlags::BOTH), true)?)?;
+        assert_eq!(queue.purge(&gone.conn).replies, 2);
+        assert!(gone.is_done());
+        assert_eq!((queue.replies(), queue.backlog().0), (1, 4));
+        assert_eq!(queue.purge(&gone.conn).replies, 0);
+        for _ in 0..4 {
+            assert!(queue.pop().is_some_and(|packet| stays.owns(&packet)));
+        }
+        assert!(queue.is_empty() && queue.backlog() == (0, 0));
+
+        // It can send again.
+        queue.push_back(gone.data(10)?)?;
+        queue.push_back(stays.control(Control::Rst, true)?)?;
+        queue.push_back(reply_to_nobody()?)?;
+        assert_eq!(queue.replies(), 2);
+        queue.purge_all();
+        assert!(queue.is_empty() && queue.backlog() == (0, 0));
+        assert!(gone.is_done());
+        assert_eq!(queue.replies(), 0);
+        queue.push_back(gone.data(10)?)?;
+        assert!(queue.pop().is_some_and(|packet| gone.owns(&packet)));
+        Ok(())
+    }
+
+    /// What the worker has in its hands is not sent, nor does it come back.
+    #[test]
+    fn forgets_what_was_taken_out() -> Result {
+        let (mut gone, mut stays, queue) = (Sender::new()?, Sender::new()?, queue()?);
+        queue.push_back(gone.control(Control::Request, false)?)?;
+        queue.push_back(gone.data(10)?)?;
+        queue.push_back(stays.data(10)?)?;
+        queue.push_back(gone.data(10)?)?;
+        let mut hand = queue.pop_some(3);
+        assert!(hand.has_more());
+        let request = hand.pop().ok_or(EINVAL)?;
+        assert_eq!(request.header().op(), Op::Request);
+        assert_eq!(queue.purge(&gone.conn).replies, 0);
+        // The next attempt to connect has another one, whenever this one is dropped.
+        let next = gone.control(Control::Request, false)?;
+        assert!(request.is_purged() && !next.is_purged());
+        queue.push_back(next)?;
+        hand.push_front(request);
+        queue.put_back(hand);
+        assert!(!gone.conn.queue_control(Control::Request));
+        let mut rest = queue.pop_some(9);
+        assert!(!rest.has_more());
+        assert!(rest.pop().is_some_and(|packet| stays.owns(&packet)));
+        assert!(rest
+            .pop()
+            .is_some_and(|packet| packet.header().op() == Op::Request));
+        assert!(rest.pop().is_none());
+        assert!(gone.is_done());
+
+        // Nor if it stays in hand.
+        queue.push_back(gone.data(10)?)?;
+        queue.push_back(stays.data(10)?)?;
+        let mut hand = queue.pop_some(9);
+        let _ = queue.purge(&gone.conn);
+        assert!(hand.pop().is_some_and(|packet| stays.owns(&packet)));
+        assert!(hand.pop().is_none());
+        assert!(gone.is_done());
+        Ok(())
+    }
+
+    /// The RST of a connection that is forgotten is sent, once, wherever it is.
+    #[test]
+    fn a_rst_stays() -> Result {
+        let (mut gone, queue) = (Sender::new()?, queue()?);
+        queue.push_back(gone.data(10)?)?;
+        queue.push_back(gone.control(Control::Rst, true)?)?;
+        let purged = queue.purge(&gone.conn);
+        assert_eq!((purged.replies, purged.wake), (0, true));
+        assert_eq!((queue.replies(), queue.backlog().0), (1, 1));
+        assert!(!gone.conn.queue_control(Control::Rst));
+        let hand = queue.pop_some(1);
+        let _ = queue.purge(&gone.conn);
+        assert!(!gone.conn.queue_control(Control::Rst));
+        queue.put_back(hand);
+        let rst = queue.pop().ok_or(EINVAL)?;
+        assert_eq!(rst.header().op(), Op::Rst);
+        assert!(queue.is_empty() && gone.is_done());
+        drop(rst);
+        assert!(gone.conn.queue_control(Control::Rst));
+        Ok(())
+    }
+
+    #[test]
+    fn one_queue_at_a_time() -> Result {
+        let (mut s, old, new) = (Sender::new()?, queue()?, queue()?);
+        old.push_back(s.data(10)?)?;
+        assert_eq!(new.push_back(s.data(10)?).err(), Some(EHOSTUNREACH));
+        assert!(new.is_empty() && new.backlog() == (0, 0));
+        assert_eq!(new.purge(&s.conn).replies, 0);
+        assert_eq!(old.backlog().0, 1);
+        // Nor does what was taken out of one go into another.
+        let hand = old.pop_some(1);
+        new.push_back(s.data(10)?)?;
+        old.put_back(hand);
+        assert!(old.is_empty());
+        drop(new);
+        assert!(s.is_done());
+        old.push_back(s.data(10)?)?;
+        assert_eq!(old.backlog().0, 1);
+        Ok(())
+    }
+
+    /// Connections that flood do not delay one that says something now and then; and each of them has
+    /// its turn.
+    #[test]
+    fn takes_turns() -> Result {
+        let (mut many, mut rare, queue) = (senders::<4>()?, Sender::new()?, queue()?);
+        for sender in &mut many {
+            for _ in 0..60 {
+                queue.push_back(sender.data(3000)?)?;
+            }
+        }
+        for n in 0..120 {
+            // None is behind another one's burst any more.
+            if n % 10 == 9 {
+                queue.push_back(rare.data(64)?)?;
+                let first = queue.pop().ok_or(EINVAL)?;
+                assert!(rare.owns(&first));
+            }
+            let packet = queue.pop().ok_or(EINVAL)?;
+            let of = many.iter_mut().find(|sender| sender.owns(&packet));
+            of.ok_or(EINVAL)?.arrived(packet)?;
+        }
+        // A turn is some 20 packets.
+        for sender in &many {
+            assert!((20..=42).contains(&sender.next));
+        }
+        // Replies to nobody are not delayed either.
+        queue.push_back(reply_to_nobody()?)?;
+        assert!(queue.pop().is_some_and(|packet| packet.is_reply()));
+        drop(queue);
+        assert!(rare.is_done());
+        Ok(())
+    }
+
+    /// A packet of which a piece is out is the next one of its connection.
+    #[test]
+    fn a_piece_goes_on() -> Result {
+        let (mut one, mut other, queue) = (Sender::new()?, Sender::new()?, queue()?);
+        queue.push_back(one.data(5000)?)?;
+        queue.push_back(one.data(5000)?)?;
+        let mut packet = queue.pop().ok_or(EINVAL)?;
+        assert!(!packet.fragment(4000).finish());
+        queue.push_back(other.data(100)?)?;
+        queue.push_back(one.data(5000)?)?;
+        queue.push_front(packet);
+        let mut left = [1000, 5000, 5000].iter();
+        while let Some(packet) = queue.pop() {
+            if one.owns(&packet) {
+                assert_eq!(Some(&packet.len()), left.next());
+            }
+        }
+        assert!(left.next().is_none());
+        Ok(())
+    }
+
+    /// Whatever happens, packets of a connection come in their order, and nothing is lost.
+    #[test]
+    fn anything_in_any_order() -> Result {
+        let (mut all, queue) = (senders::<5>()?, queue()?);
+        let mut seed = 12345u32;
+        let mut random = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) % below
+        };
+        let mut count = 0usize;
+        for _ in 0..20_000 {
+            let which = random(5) as usize;
+            match random(8) {
+                0..4 => {
+                    let sender = &mut all[which];
+                    // Within the credit.
+                    if sender.made - sender.next < 40 {
+                        queue.push_back(sender.data(random(1500) as usize)?)?;
+                        count += 1;
+                    }
+                }
+                4..7 => {
+                    let mut hand = queue.pop_some(random(17) as usize);
+                    for _ in 0..random(17) {
+                        let Some(packet) = hand.pop() else {
+                            break;
+                        };
+                        let of = all.iter_mut().find(|sender| sender.owns(&packet));
+                        of.ok_or(EINVAL)?.arrived(packet)?;
+                        count -= 1;
+                    }
+                    queue.put_back(hand);
+                }
+                _ => {
+                    if random(10) == 0 {
+                        let before = queue.backlog().0;
+                        let _ = queue.purge(&all[which].conn);
+                        count -= before - queue.backlog().0;
+                        all[which].next = all[which].made;
+                    }
+                }
+            }
+            assert_eq!(queue.backlog().0, count);
+            assert_eq!(queue.is_empty(), count == 0);
+        }
+        for sender in &all {
+            let _ = queue.purge(&sender.conn);
+        }
+        assert_eq!((queue.is_empty(), queue.backlog()), (true, (0, 0)));
+        assert!(all.iter().all(Sender::is_done));
+        Ok(())
+    }
+}
