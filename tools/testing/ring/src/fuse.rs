@@ -207,3 +207,17 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_as_long_as_the_kernel_wants() {
+        assert_eq!(Reply::init().0.len(), 64);
+        assert_eq!(Reply::default().attributes(FILE).0.len(), 88);
+        let mode = |node| Reply::default().attributes(node).0[60..64].to_vec();
+        assert_eq!(mode(ROOT), 0o040755u32.to_ne_bytes());
+        assert_eq!(mode(FILE), 0o100644u32.to_ne_bytes());
+    }
+}
