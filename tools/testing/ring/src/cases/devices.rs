@@ -33,6 +33,7 @@ fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
     const FIRST: u64 = 0x6000_0000;
     /// It is clear by then.
     const ENOUGH: Duration = Duration::from_secs(3);
+    const GRACE_PERIODS: u32 = 20;
     process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
     let count = ctx.rounds(2_000, 2_000);
     let mut files = Vec::new();
@@ -55,12 +56,20 @@ fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
     let there = files.len() as u32;
     let set = set / there;
     let begin = Instant::now();
+    for _ in 0..GRACE_PERIODS {
+        sys::rcu_barrier();
+    }
+    let grace = begin.elapsed() / GRACE_PERIODS;
+    let begin = Instant::now();
     drop(files);
     let close = begin.elapsed() / there;
     note(format!(
-        "{there} devices, CID set in {set:?} each, {worst:?} at most; closed in {close:?} each"
+        "{there} devices, CID set in {set:?} each, {worst:?} at most; closed in {close:?} each; \
+         {grace:?} is a grace period"
     ));
-    Ok(if set.max(close) <= LIMIT * ctx.scale {
+    // On a machine that has other things to do, all of it takes longer.
+    let limit = (grace / 2).max(LIMIT * ctx.scale);
+    Ok(if set.max(close) <= limit {
         "in time".to_owned()
     } else {
         format!("set in {set:?}, closed in {close:?}")
