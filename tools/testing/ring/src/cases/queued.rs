@@ -21,7 +21,8 @@ pub const CASES: &[Case] = &[
         "as quick as without",
         beside_a_long_queue,
     )
-    .seconds(120),
+    .seconds(120)
+    .long_on_c("it takes as long with C"),
     case(
         "SQ-02/process-with-10000-connecting-sockets-ends",
         "as quick as with 2000, each",
