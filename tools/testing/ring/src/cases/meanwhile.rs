@@ -76,6 +76,15 @@ pub const CASES: &[Case] = &[
     })
     .seconds(60)
     .not_on_c(C_WAITS),
+    case("ST-19/all-that-there-is-credit-for", WELL, |ctx| {
+        let mut verdict = Verdict::new(ctx);
+        for state in [SENDERS[0], READERS[0], State::Connecting] {
+            full_window(ctx, state, &mut verdict)?;
+        }
+        verdict.outcome(WELL)
+    })
+    .seconds(60)
+    .not_on_c(C_WAITS),
     case("ST-20/loopback", WELL, loopback)
         .seconds(60)
         .not_on_c(C_WAITS),
@@ -89,6 +98,9 @@ const READERS: [State; 2] = [
     State::Recv(libc::SOCK_STREAM),
     State::Recv(libc::SOCK_SEQPACKET),
 ];
+
+/// Receive buffer of a socket.
+const WINDOW: usize = 256 * 1024;
 
 /// Round trips in which the worst is looked for.
 const TRIPS: u32 = 40;
@@ -328,6 +340,69 @@ fn after(
     Ok(None)
 }
 
+/// The guest uses all its credit, and asks for more again and again, while a user is stuck.
+fn full_window(ctx: &Ctx, state: State, verdict: &mut Verdict) -> Try<()> {
+    const SIZE: usize = 300;
+    const BATCH: usize = 32;
+    const QUESTIONS: usize = 1000;
+    let mut dev = Setup::default().open()?;
+    let other = host::connect(&mut dev, libc::SOCK_STREAM, 6000)?;
+    let peer = state.prepare(&mut dev)?;
+    let mut guest = Guest {
+        dev,
+        seen: Vec::new(),
+    };
+    let alone = worst(|| guest.round_trip(&other))?;
+    let stuck = Stuck::begin(&peer.socket, state.call(), patience(ctx))?;
+    let mut sent = 0;
+    match state {
+        State::Recv(_) => sent = FIRST,
+        State::Connecting => guest.send(&peer, 0, &[packet::RESPONSE]),
+        _ => {}
+    }
+    let begin = Instant::now();
+    while sent < WINDOW {
+        for _ in 0..BATCH {
+            let bytes = stream(sent, SIZE.min(WINDOW - sent));
+            sent += bytes.len();
+            if !bytes.is_empty() {
+                let header = peer.header(&guest.dev, packet::RW);
+                guest
+                    .dev
+                    .put(header.with(|h| h.len = bytes.len() as u32), &bytes);
+            }
+        }
+        guest.dev.kick(TX);
+        guest.dev.settle()?;
+        guest.dev.q[TX].take_all();
+    }
+    for _ in 0..QUESTIONS / BATCH {
+        guest.send(&peer, 0, &[packet::CREDIT_REQUEST; BATCH]);
+        guest.dev.settle()?;
+        guest.dev.q[TX].take_all();
+        guest.take(&other);
+    }
+    guest.send(&peer, 0, &[packet::SHUTDOWN]);
+    guest.dev.settle()?;
+    let took = begin.elapsed();
+    let waited = !stuck.waits()?;
+    let (least, wrong) = gap(ctx, alone, &stuck, || guest.round_trip(&other))?;
+    verdict.took(format!("{state}: worst round trip"), least);
+    verdict.wrong(state, wrong);
+    verdict.wrong(
+        state,
+        waited.then(|| format!("the guest sent for {took:?}")),
+    );
+
+    let outcome = stuck.let_go()?;
+    let (more, end) = peer.socket.drain();
+    let bytes = [outcome.bytes, more].concat();
+    let whole = bytes == stream(0, WINDOW) && end == "end";
+    let text = format!("{} of {WINDOW} bytes, then {end}", bytes.len());
+    verdict.wrong(state, (!whole).then_some(text));
+    Ok(())
+}
+
 /// Both that asked, before and meanwhile, are answered and accepted.
 fn listener_after(guest: &mut Guest, peer: &Peer) -> Try<Option<String>> {
     if !guest.saw(packet::RESPONSE) {
@@ -382,7 +457,8 @@ fn loopback(ctx: &mut Ctx) -> Try<String> {
         }
         let stuck = Stuck::begin(&user, call, patience(ctx))?;
         let first = if call == Call::Recv { FIRST } else { 0 };
-        peer.send(&stream(first, PIECE))?;
+        // As much as goes.
+        let sent = first + peer.send_all(&stream(first, 100_000)).0;
         let (least, wrong) = gap(ctx, alone, &stuck, || local_round_trip(&client, &server))?;
         verdict.took(format!("{what}: worst round trip"), least);
         verdict.wrong(&what, wrong);
@@ -394,7 +470,7 @@ fn loopback(ctx: &mut Ctx) -> Try<String> {
         let outcome = stuck.let_go()?;
         // Whatever is on the way comes.
         let (mut bytes, mut end) = (outcome.bytes, String::new());
-        while bytes.len() < first + PIECE || end != "end" {
+        while bytes.len() < sent || end != "end" {
             if !user.wait_readable(Duration::from_secs(2))? {
                 break;
             }
@@ -402,8 +478,8 @@ fn loopback(ctx: &mut Ctx) -> Try<String> {
             bytes.extend_from_slice(&more);
             end = why;
         }
-        let right = bytes == stream(0, first + PIECE) && end == "end";
-        let wrong = format!("{} of {} bytes, then {end}", bytes.len(), first + PIECE);
+        let right = bytes == stream(0, sent) && end == "end";
+        let wrong = format!("{} of {sent} bytes, then {end}", bytes.len());
         verdict.wrong(&what, (!right).then_some(wrong));
         if call == Call::Send {
             let mut came = Vec::new();
