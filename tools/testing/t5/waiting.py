@@ -11,9 +11,10 @@ CALLS = {"send": ECHO, "recv": ECHO, "setsockopt": ECHO, "connecting": SILENT}
 
 def stuck(b, call):
     """A user stands in a call, until `go_on`; says whether it does."""
-    b.sh("rm -f /tmp/go /tmp/stuck; { n=0; "
-         f"while [ ! -e /tmp/go ] && [ $n -lt {int(200 * b.patience)} ]; do sleep 0.1; n=$((n+1)); done; echo; }} "
-         f"2>/dev/null | {RING} --stuck 2 {CALLS[call]} {call} >/tmp/stuck 2>&1 &")
+    # Nothing of it may hold what the agent waits for.
+    b.sh("rm -f /tmp/go /tmp/stuck; ( { n=0; "
+         f"while [ ! -e /tmp/go ] && [ $n -lt {int(200 * b.patience)} ]; do sleep 0.1; n=$((n+1)); done; echo; }} | "
+         f"{RING} --stuck 2 {CALLS[call]} {call} >/tmp/stuck 2>&1 ) >/dev/null 2>&1 </dev/null &")
     text = b.sh(f"n=0; while [ ! -s /tmp/stuck ] && [ $n -lt {int(100 * b.patience)} ]; do sleep 0.1; "
                 "n=$((n+1)); done; cat /tmp/stuck").strip()
     return b.check(f"{call}/stuck", text == "stuck", text)

@@ -18,7 +18,8 @@ pub const CASES: &[Case] = &[
     case("CR-01/a-peer-with-credit-is-never-refused", WELL, |ctx| {
         of_a_guest(ctx)
     })
-    .seconds(120),
+    .seconds(120)
+    .not_on_c(C_REFUSES),
     case(
         "CR-02/a-peer-with-credit-is-never-refused-over-loopback",
         WELL,
