@@ -164,6 +164,8 @@ fn two_users(_: &mut Ctx) -> Try<String> {
         let mut sockets = Vec::new();
         for port in FIRST_PORT..ROOTS {
             let socket = Socket::stream()?;
+            // The guest has all others to answer as well.
+            socket.set_connect_timeout(Duration::from_secs(60))?;
             socket.connect(cid, port)?;
             sockets.push((port, socket));
         }
@@ -173,8 +175,9 @@ fn two_users(_: &mut Ctx) -> Try<String> {
             if !socket.wait_writable(Duration::from_secs(60))? {
                 return Err("not connected".into());
             }
-            if socket.send_all(data(port, bytes)).0 != BYTES {
-                return Err("not all was sent".into());
+            match socket.send_all(data(port, bytes)) {
+                (BYTES, _) => {}
+                (sent, why) => return Err(format!("port {port} sends {sent} only, {why:?}").into()),
             }
         }
         talk.tell("closed")?;

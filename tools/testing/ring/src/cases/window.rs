@@ -139,7 +139,7 @@ fn of_a_guest(ctx: &Ctx) -> Try<String> {
             // A smaller one where it takes long.
             let window = match (sizes, kind) {
                 ([1], libc::SOCK_SEQPACKET) if !ctx.full => WINDOW / 4 / ctx.scale as usize,
-                ([1], _) => WINDOW / ctx.scale as usize,
+                ([1], _) if ctx.scale > 1 => WINDOW / 4 / ctx.scale as usize,
                 _ => WINDOW,
             };
             let mut dev = Setup::num(256).open()?;
