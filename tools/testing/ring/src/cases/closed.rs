@@ -165,7 +165,7 @@ fn two_users(_: &mut Ctx) -> Try<String> {
         for port in FIRST_PORT..ROOTS {
             let socket = Socket::stream()?;
             // The guest has all others to answer as well.
-            socket.set_connect_timeout(Duration::from_secs(60))?;
+            socket.set_connect_timeout(Duration::from_secs(10))?;
             socket.connect(cid, port)?;
             sockets.push((port, socket));
         }
