@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import accel, config, kselftest, logscan, vm
+from . import accel, cargo, config, kselftest, logscan, vm
 from .chroot import Chroot
 from .cprogram import compile_c
 from .root import runtime_root
@@ -48,7 +48,7 @@ def run(kernel, report, modules, name="t5", patience=1.0, memory="512M", append=
     # The name of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="vsock-t5.") as scratch:
         scratch = Path(scratch)
-        payload = vm.base_payload(kernel, modules, [compile_c(kselftest.PEER)])
+        payload = vm.base_payload(kernel, modules, [compile_c(kselftest.PEER), cargo.binary(config.TESTING / "ring")])
         with open(scratch / "initramfs", "wb") as initramfs:
             initramfs.write(payload.members["guest/base"].read_bytes())
             initramfs.write(payload.members["guest/overlay"])

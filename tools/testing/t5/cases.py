@@ -7,6 +7,7 @@ import bounds           # noqa: F401
 import events           # noqa: F401
 import fuzz             # noqa: F401
 import life             # noqa: F401
+import waiting          # noqa: F401
 
 # Of HH-26 in `make test`; ROUNDS= asks for another number.
 ROUNDS = 5000

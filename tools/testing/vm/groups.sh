@@ -21,6 +21,7 @@ ensure_host() {
 	[ "$HOST_NOW" != "$1" ] || return 0
 	# Closed sockets go within seconds.
 	! loaded vhost_vsock || module_idle vhost_vsock
+	! loaded vsock_loopback || module_idle vsock_loopback
 	unload_host || { echo "not ok $2/unload # the host's modules ($HOST_NOW) do not go"; return 1; }
 	HOST_NOW=none
 	load_host "$1" || { echo "not ok $2/load # the host's modules ($1) cannot be loaded"; return 1; }

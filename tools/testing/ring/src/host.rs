@@ -11,12 +11,24 @@ use crate::{
 };
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 /// A socket.
 pub struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
 
 /// The name of a result.
 pub fn verdict<T>(result: io::Result<T>) -> String {
@@ -111,6 +123,11 @@ impl Socket {
             Ok(_) => "data".to_owned(),
             Err(e) => errno(&e),
         }
+    }
+
+    /// Sends nothing more.
+    pub fn shutdown(&self) -> io::Result<()> {
+        socket::shut_down_sending(self.0.as_fd())
     }
 
     /// Takes the pending error.

@@ -10,6 +10,7 @@
 //! - [`observe`]: what the device did with a chain, in one word;
 //! - [`slab`]: how much memory the kernel has in use; [`klog`]: what it says;
 //! - [`talk`]: a child process of a case that is told what to do;
+//! - [`fuse`], [`stuck`]: a file whose page is answered late, and a user who waits for it;
 //! - [`cases`]: what is tried and what must happen;
 //! - [`fuzz`]: random rings and packets;
 //! - [`runner`], [`differences`]: running cases, and comparing with the C modules.
@@ -21,6 +22,7 @@ pub mod cases;
 pub mod device;
 pub mod differences;
 pub mod failure;
+pub mod fuse;
 pub mod fuzz;
 pub mod host;
 pub mod klog;
@@ -30,6 +32,7 @@ pub mod ring;
 pub mod rng;
 pub mod runner;
 pub mod slab;
+pub mod stuck;
 pub mod sys;
 pub mod talk;
 

@@ -6,19 +6,23 @@ use ring::{
     cases,
     differences::Differences,
     runner::{Modules, Plan},
-    Failure, Try,
+    stuck, Failure, Try,
 };
 use std::{process::ExitCode, time::SystemTime};
 
 const USAGE: &str = "\
-usage: ring [--list] [--seed N] [--full] [PATTERN...]
+usage: ring [--waiting] [--list] [--seed N] [--full] [PATTERN...]
+       ring --stuck CID PORT send|recv|setsockopt|connecting
 
 Runs the cases whose names match one of the shell patterns, or all of them, on
 /dev/vhost-vsock, and prints a line for each. Needs root.
 
+  --waiting            the cases of who waits for whom, and no others
   --list               print the names of the cases and what must happen
   --seed N             begin random sequences with N (RING_SEED)
-  --full               everything at its full length: some minutes (RING_FULL=1)";
+  --full               everything at its full length: some minutes (RING_FULL=1)
+
+The second form is a user of another uid who stands in a call until a line comes in.";
 
 fn number(text: &str) -> Try<u64> {
     let parsed = match text.strip_prefix("0x") {
@@ -51,6 +55,7 @@ fn plan() -> Try<Option<Plan>> {
     };
     let mut full = std::env::var("RING_FULL").is_ok_and(|value| value == "1");
     let mut patterns = Vec::new();
+    let mut cases: Vec<_> = cases::all().collect();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || {
@@ -60,7 +65,7 @@ fn plan() -> Try<Option<Plan>> {
         };
         match argument.as_str() {
             "--list" => {
-                for case in cases::all() {
+                for case in cases {
                     let when = match (case.by_name, case.only_full) {
                         (true, _) => "by name",
                         (_, true) => "--full",
@@ -70,6 +75,7 @@ fn plan() -> Try<Option<Plan>> {
                 }
                 return Ok(None);
             }
+            "--waiting" => cases = cases::waiting().collect(),
             "--seed" => seed = Some(number(&value()?)?),
             "--full" => full = true,
             "--help" => {
@@ -89,6 +95,7 @@ fn plan() -> Try<Option<Plan>> {
         }
     }
     Ok(Some(Plan {
+        cases,
         seed: seed.unwrap_or_else(random_seed),
         modules: Modules::loaded(),
         differences: Differences::intended()?,
@@ -99,7 +106,11 @@ fn plan() -> Try<Option<Plan>> {
 }
 
 fn main() -> ExitCode {
-    let done = plan().and_then(|plan| plan.map_or(Ok(true), |plan| plan.run()));
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let done = match words.split_first() {
+        Some((first, words)) if first == "--stuck" => stuck::program(words).map(|()| true),
+        _ => run(),
+    };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -108,4 +119,8 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn run() -> Try<bool> {
+    plan().and_then(|plan| plan.map_or(Ok(true), |plan| plan.run()))
 }

@@ -5,14 +5,17 @@
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
-//! messages, CID for
-//! addresses, LC for the life of a device, W for workers, INF for what can be seen of a device. Its
-//! outcome is a line of text, which is the same each time, whatever the seed.
+//! messages, CID for addresses, LC for the life of a device, W for workers, INF for what can be seen of a
+//! device. Of those about what waits for what, ST is for users who are stuck, SQ for what is queued for a
+//! guest, CL for closed sockets, CR for credit, DV for many devices. Its outcome is a line of text, which is
+//! the same each time, whatever the seed.
 
 mod budget;
 mod cid;
+mod closed;
 mod common;
 mod credit;
+mod devices;
 mod fuzz;
 mod info;
 mod ioctl;
@@ -20,15 +23,19 @@ mod iotlb;
 mod layout;
 mod life;
 mod log;
+mod meanwhile;
 mod memory;
 mod others;
 mod owner;
 mod parameters;
 mod protocol;
+mod queued;
 mod rx;
 mod signal;
+mod stuck;
 mod turns;
 mod tx;
+mod window;
 mod worker;
 
 use common::{case, on_usual, round_trips, skip};
@@ -62,13 +69,28 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
+/// What nobody has to wait for: a user who does not go on, a guest that does not read, the devices of
+/// others. A program of its own in `make test`.
+pub fn waiting() -> impl Iterator<Item = &'static Case> {
+    [
+        stuck::CASES,
+        meanwhile::CASES,
+        queued::CASES,
+        devices::CASES,
+        closed::CASES,
+        window::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_unique_and_short() {
-        let mut names: Vec<_> = all().map(|case| case.name).collect();
+        let mut names: Vec<_> = all().chain(waiting()).map(|case| case.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

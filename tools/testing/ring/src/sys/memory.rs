@@ -79,6 +79,11 @@ impl Mapping {
         map(len, libc::MAP_SHARED, file.as_raw_fd())
     }
 
+    /// The memory of a file, which does not get what is written here.
+    pub fn private_of_file(file: &File, len: usize) -> io::Result<Self> {
+        map(len, libc::MAP_PRIVATE, file.as_raw_fd())
+    }
+
     /// Where it is.
     pub fn addr(&self) -> u64 {
         self.base.as_ptr() as u64
@@ -95,7 +100,7 @@ impl Mapping {
     }
 
     /// The address of `len` bytes, which must be there.
-    fn at(&self, offset: usize, len: usize) -> *mut u8 {
+    pub(super) fn at(&self, offset: usize, len: usize) -> *mut u8 {
         let end = offset.checked_add(len).expect("an offset too large");
         assert!(end <= self.len, "{offset:#x}+{len:#x} is outside");
         let holes = self.holes.lock().unwrap_or_else(|e| e.into_inner());

@@ -133,6 +133,37 @@ pub fn unshare(flags: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends with the parent, also when this process got another identity since it was made.
+pub fn end_with_parent() -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    Ok(())
+}
+
+/// Lets the user of this process write to its files in `/proc`, after the user changed.
+pub fn own_proc_files() -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) })?;
+    Ok(())
+}
+
+/// Mounts a file system that needs no device.
+pub fn mount(kind: &CStr, place: &CStr, options: &CStr) -> io::Result<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
+    let (name, data) = (kind.as_ptr(), options.as_ptr().cast());
+    // SAFETY: C strings, which are only read.
+    check(unsafe { libc::mount(name, place.as_ptr(), name, flags, data) })?;
+    Ok(())
+}
+
+/// Removes a module that nobody uses, without waiting for those who do.
+pub fn remove_module(name: &CStr) -> io::Result<()> {
+    // SAFETY: A C string.
+    let ret = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
+    check(ret as libc::c_int)?;
+    Ok(())
+}
+
 /// Stays on one CPU, with all threads that are made from now on.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = [0u64; 16];

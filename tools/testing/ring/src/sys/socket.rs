@@ -2,7 +2,7 @@
 
 //! Sockets of AF_VSOCK, and passing descriptors on.
 
-use super::{check, owned};
+use super::{check, memory::Mapping, owned};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -78,6 +78,39 @@ pub fn recv(fd: BorrowedFd<'_>, bytes: &mut [u8], flags: i32) -> io::Result<usiz
     // SAFETY: Bytes of the given length, writable.
     let n = unsafe { libc::recv(fd.as_raw_fd(), to, len, flags) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// As [`send`], from memory that may not be there yet: the kernel waits for it.
+pub fn send_mapped(fd: BorrowedFd<'_>, memory: &Mapping, len: usize) -> io::Result<usize> {
+    let (from, flags) = (memory.at(0, len), libc::MSG_NOSIGNAL);
+    // SAFETY: Bytes of the given length, in a mapping; only the kernel reads them meanwhile.
+    let n = unsafe { libc::send(fd.as_raw_fd(), from.cast(), len, flags) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// As [`recv`], to memory that may not be there yet: the kernel waits for it.
+pub fn recv_mapped(fd: BorrowedFd<'_>, memory: &Mapping, len: usize) -> io::Result<usize> {
+    let to = memory.at(0, len);
+    // SAFETY: Bytes of the given length, in a mapping of pages that are only accessed as atomics.
+    let n = unsafe { libc::recv(fd.as_raw_fd(), to.cast(), len, 0) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// As [`set_vsock_option`], one word from memory that may not be there yet: the kernel waits for it.
+pub fn set_vsock_option_mapped(fd: BorrowedFd<'_>, name: i32, memory: &Mapping) -> io::Result<()> {
+    let len = size_of::<u64>();
+    let (from, level) = (memory.at(0, len), libc::AF_VSOCK);
+    let size = len as libc::socklen_t;
+    // SAFETY: A word in a mapping; only the kernel reads it meanwhile.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, from.cast(), size) })?;
+    Ok(())
+}
+
+/// Says that nothing more is sent.
+pub fn shut_down_sending(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: No memory is passed.
+    check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) })?;
+    Ok(())
 }
 
 /// Takes the pending error of a socket, 0 if there is none.
