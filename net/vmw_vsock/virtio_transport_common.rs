@@ -43,6 +43,8 @@ pub mod conn;
 mod control;
 #[path = "virtio_transport_common/convert.rs"]
 mod convert;
+#[path = "virtio_transport_common/flow.rs"]
+mod flow;
 #[cfg(CONFIG_KUNIT = "y")]
 #[path = "virtio_transport_common/kunit.rs"]
 mod kunit;

@@ -19,12 +19,12 @@
 
 use crate::{
     convert::wire_type,
-    orphans::Orphan,
-    rx_queue::RxQueue,
-    send_queue::{
+    flow::{
         Flow,
         Purges, //
-    }, //
+    },
+    orphans::Orphan,
+    rx_queue::RxQueue, //
 };
 use kernel::{
     prelude::*,

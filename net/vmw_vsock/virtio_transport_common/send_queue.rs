@@ -16,13 +16,7 @@ use crate::{
         TxPacket, //
     },
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
-};
+use kernel::{prelude::*, sync::atomic::Atomic};
 use kernel_ext::{
     flow_queue::{
         self,
@@ -46,9 +40,6 @@ use vsock_proto::{
         SHARE, //
     }, //
 };
-
-/// The packets of a connection in a queue. It is in one queue at a time, as long as it has packets there.
-pub(crate) type Flow = flow_queue::Flow<Turn>;
 
 struct Inner {
     flows: FlowQueue<TxControl, Turn>,
@@ -440,24 +431,6 @@ pub struct Purged {
     pub replies: usize,
     /// Something is left, and the worker is to be woken for it.
     pub wake: bool,
-}
-
-/// How often the packets of a connection were [purged](SendQueue::purge), modulo the size of the number.
-pub(crate) struct Purges(Atomic<u32>);
-
-impl Purges {
-    pub(crate) const fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    #[inline]
-    pub(crate) fn get(&self) -> u32 {
-        self.0.peek()
-    }
-
-    fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
 }
 
 #[cfg(CONFIG_KUNIT = "y")]
