@@ -250,21 +250,34 @@ impl Gate {
         &mut self,
         header: &Header,
         payload: &mut Payload<'_>,
+/// Bytes of a payload that are in no queue yet.
+#[inline]
+fn wire_len(payload: &Payload<'_>) -> u32 {
+    // It came in a packet, which has a length of 32 bits.
+    u32::try_from(payload.len()).unwrap_or(u32::MAX)
+}
+
         ty: SocketType,
         spare: &mut Option<Segment>,
     ) -> Result<(), Refused> {
-        if !self.rx.fits(header.len()) {
+        let left = wire_len(payload);
+        if !self.rx.fits(left) {
             return Err(Refused::NoRoom);
         }
-        if !self.discard {
+        let ret = if self.discard {
+            // What is left of it is nowhere.
+            let _ = self.rx.accept(left);
+            self.heard = true;
+            return Ok(());
+        } else {
             let buf_alloc = self.rx.buf_alloc();
             self.queue
-                .push(payload, seq_flags(header, ty), buf_alloc, spare)?;
-        }
-        // It fits.
-        let _ = self.rx.accept(header.len());
-        self.heard = true;
-        Ok(())
+                .push(payload, seq_flags(header, ty), buf_alloc, spare)
+        };
+        self.heard |= ret.is_ok();
+        // Also a part: as soon as the gate is open, the user may read it, and give its credit back. It fits.
+        let _ = self.rx.accept(left.saturating_sub(wire_len(payload)));
+        ret
     }
 }
 
