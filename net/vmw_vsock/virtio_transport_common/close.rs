@@ -82,7 +82,12 @@ pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
         }
         // INVARIANT: As the connection is attached, the socket has the module until the backlog was run: see
         // `detach()`.
-        token = Some(Token::new_no_fail(|sock, _| tell::<C>(sock)));
+        token = Some(Token::new_no_fail(|sock, _| {
+            if let Ok(conn) = conn_of::<C>(sock) {
+                conn.gate().deferred = false;
+            }
+            tell::<C>(sock);
+        }));
     }
 }
 
@@ -94,7 +99,6 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
         return;
     };
     let mut gate = conn.gate();
-    gate.deferred = false;
     let news = gate.link.take_news();
     let (how, local_cid) = (gate.link.peer_shutdown(), gate.ends.local_cid);
     drop(gate);
