@@ -88,5 +88,8 @@ pub(crate) fn is_replaced<C: Carrier>(sock: &VsockSock, conn: &Conn) -> bool {
     let gate = conn.gate();
     let (is_member, key) = (gate.membership.is_some(), key_of::<C>(&gate.ends));
     drop(gate);
-    !is_member && vsock::with_connection::<Over<C>, _>(key, Some(sock.net()), |_| ()).is_some()
+    // It may have left just now, and be found still.
+    let is_other = |found: Found<'_, Conn>| !core::ptr::eq(&*found.conn, conn);
+    !is_member
+        && vsock::with_connection::<Over<C>, _>(key, Some(sock.net()), is_other).unwrap_or(false)
 }
