@@ -281,13 +281,19 @@ pub(crate) fn cancel<C: Carrier>(sock: &mut LockedSock) -> Result {
             SockState::Closing => State::Closing,
             _ => State::Closed,
         };
-        // The peer may have answered just now, and nobody was told.
-        if conn.gate().link.give_up(state) {
-            let _ = control::send::<C>(sock, &conn, Control::Rst, false);
-        }
+        give_up::<C>(sock, &conn, state);
         tables::leave::<C>(sock);
     }
     C::cancel(sock)
+}
+
+/// The user gives up the attempt to connect. The peer may have answered just now, and nobody was told: it
+/// gets a RST.
+fn give_up<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, state: State) {
+    let answered = conn.gate().link.give_up(state);
+    if answered {
+        let _ = control::send::<C>(sock, conn, Control::Rst, false);
+    }
 }
 
 /// The user closed the socket, or connects it to somewhere else.
@@ -307,6 +313,7 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
                 // Or they would stay for as long as the peer does not take them.
                 let _ = C::cancel(sock);
             }
+                give_up::<C>(sock, &conn, State::Closed);
         }
         CloseAction::ResetAndRemove => {
             // Since the peer has ended the connection, there may be another one between the ports.
