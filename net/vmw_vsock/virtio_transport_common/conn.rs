@@ -304,11 +304,18 @@ impl Conn {
     /// Sets whether packets of the peer find the connection; returns how that was before, to be dropped
     /// with the gate open.
     pub(crate) fn set_membership(
+        // The peer of an attempt that the user gave up may have sent something before it knew.
+        let old = gate.queue.purge();
+        let size = gate.rx.buf_alloc();
+        (gate.tx, gate.rx) = (TxCredit::new(size), RxCredit::new(size));
+        gate.waiting = 0;
         &self,
         membership: Option<Membership<Conn>>,
     ) -> Option<Membership<Conn>> {
         core::mem::replace(&mut self.gate().membership, membership)
     }
+        drop(gate);
+        drop(old);
 
     /// Whether data comes and goes.
     pub(crate) fn is_open(&self) -> bool {
