@@ -189,10 +189,15 @@ pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, re
         return;
     }
     let membership = gate.membership.take();
+    let rst = if reset {
+        gate.queue_control(Control::Rst)
+    } else {
+        None
+    };
     drop(gate);
-    if reset {
+    if let Some(ends) = rst {
         // Without memory for it, the peer learns it when it sends something.
-        let _ = control::send::<C>(sock, conn, Control::Rst, true);
+        let _ = control::send_rst::<C>(sock, conn, ends, true);
     }
     drop(membership);
     settle::<C>(sock, conn);
@@ -312,8 +317,8 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
             if state == State::Connecting {
                 // Or they would stay for as long as the peer does not take them.
                 let _ = C::cancel(sock);
-            }
                 give_up::<C>(sock, &conn, State::Closed);
+            }
         }
         CloseAction::ResetAndRemove => {
             // Since the peer has ended the connection, there may be another one between the ports.
