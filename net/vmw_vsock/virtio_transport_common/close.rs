@@ -82,7 +82,12 @@ pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
         }
         // INVARIANT: As the connection is attached, the socket has the module until the backlog was run: see
         // `detach()`.
-        token = Some(Token::new_no_fail(|sock, _| tell::<C>(sock)));
+        token = Some(Token::new_no_fail(|sock, _| {
+            if let Ok(conn) = conn_of::<C>(sock) {
+                conn.gate().deferred = false;
+            }
+            tell::<C>(sock);
+        }));
     }
 }
 
@@ -94,7 +99,6 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
         return;
     };
     let mut gate = conn.gate();
-    gate.deferred = false;
     let news = gate.link.take_news();
     let (how, local_cid) = (gate.link.peer_shutdown(), gate.ends.local_cid);
     drop(gate);
@@ -185,10 +189,15 @@ pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, re
         return;
     }
     let membership = gate.membership.take();
+    let rst = if reset {
+        gate.queue_control(Control::Rst)
+    } else {
+        None
+    };
     drop(gate);
-    if reset {
+    if let Some(ends) = rst {
         // Without memory for it, the peer learns it when it sends something.
-        let _ = control::send::<C>(sock, conn, Control::Rst, true);
+        let _ = control::send_rst::<C>(sock, conn, ends, true);
     }
     drop(membership);
     settle::<C>(sock, conn);
@@ -277,13 +286,19 @@ pub(crate) fn cancel<C: Carrier>(sock: &mut LockedSock) -> Result {
             SockState::Closing => State::Closing,
             _ => State::Closed,
         };
-        // The peer may have answered just now, and nobody was told.
-        if conn.gate().link.give_up(state) {
-            let _ = control::send::<C>(sock, &conn, Control::Rst, false);
-        }
+        give_up::<C>(sock, &conn, state);
         tables::leave::<C>(sock);
     }
     C::cancel(sock)
+}
+
+/// The user gives up the attempt to connect. The peer may have answered just now, and nobody was told: it
+/// gets a RST.
+fn give_up<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, state: State) {
+    let answered = conn.gate().link.give_up(state);
+    if answered {
+        let _ = control::send::<C>(sock, conn, Control::Rst, false);
+    }
 }
 
 /// The user closed the socket, or connects it to somewhere else.
@@ -302,6 +317,7 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
             if state == State::Connecting {
                 // Or they would stay for as long as the peer does not take them.
                 let _ = C::cancel(sock);
+                give_up::<C>(sock, &conn, State::Closed);
             }
         }
         CloseAction::ResetAndRemove => {

@@ -182,6 +182,16 @@ impl Gate {
         self.link.local(self.queue.bytes() > 0)
     }
 
+    /// See [`Conn::queue_control`].
+    pub(crate) fn queue_control(&mut self, what: Control) -> Option<Ends> {
+        if let Control::Shutdown(flags) = what {
+            self.shutdown = self.shutdown.union(flags);
+        }
+        let needed = self.queued & what.bit() == 0;
+        self.queued |= what.bit();
+        needed.then_some(self.ends)
+    }
+
     /// Takes the credit in a packet of the peer.
     #[inline]
     pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {
@@ -294,11 +304,18 @@ impl Conn {
         let (local, remote) = (sock.local_addr(), sock.remote_addr());
         let mut gate = self.gate();
         gate.link.begin(state);
+        // The peer of an attempt that the user gave up may have sent something before it knew.
+        let old = gate.queue.purge();
+        let size = gate.rx.buf_alloc();
+        (gate.tx, gate.rx) = (TxCredit::new(size), RxCredit::new(size));
+        gate.waiting = 0;
         gate.ends = Ends {
             local_port: Port::new(local.port),
             local_cid: Cid::new(local.cid),
             peer: Addr::new(Cid::new(remote.cid), Port::new(remote.port)),
         };
+        drop(gate);
+        drop(old);
     }
 
     /// Sets whether packets of the peer find the connection; returns how that was before, to be dropped
@@ -461,13 +478,7 @@ impl Conn {
     /// Notes that a control packet goes to a queue, and returns between which addresses: nothing if one
     /// of its kind is there already.
     pub(crate) fn queue_control(&self, what: Control) -> Option<Ends> {
-        let mut gate = self.gate();
-        if let Control::Shutdown(flags) = what {
-            gate.shutdown = gate.shutdown.union(flags);
-        }
-        let needed = gate.queued & what.bit() == 0;
-        gate.queued |= what.bit();
-        needed.then_some(gate.ends)
+        self.gate().queue_control(what)
     }
 
     /// Whether a control packet of that kind is in a queue, or on its way out of it.

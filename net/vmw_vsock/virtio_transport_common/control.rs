@@ -6,7 +6,8 @@ use crate::{
     carrier::Carrier,
     conn::{
         Conn,
-        Control, //
+        Control,
+        Ends, //
     },
     packet::{
         header_to,
@@ -49,9 +50,33 @@ fn send_with<C: Carrier>(
     reply: bool,
     gfp: Gfp,
 ) -> Result {
-    let Some(ends) = conn.queue_control(what) else {
-        return Ok(());
-    };
+    match conn.queue_control(what) {
+        Some(ends) => send_queued::<C>(sock, conn, what, ends, reply, gfp),
+        None => Ok(()),
+    }
+}
+
+/// Sends a RST that was [queued](crate::conn::Gate::queue_control) with the gate that ended the connection
+/// between `ends`: the socket may have begun the next one.
+///
+/// Context: as for [`send`].
+pub(crate) fn send_rst<C: Carrier>(
+    sock: &VsockSock,
+    conn: &Arc<Conn>,
+    ends: Ends,
+    reply: bool,
+) -> Result {
+    send_queued::<C>(sock, conn, Control::Rst, ends, reply, Gfp::Kernel)
+}
+
+fn send_queued<C: Carrier>(
+    sock: &VsockSock,
+    conn: &Arc<Conn>,
+    what: Control,
+    ends: Ends,
+    reply: bool,
+    gfp: Gfp,
+) -> Result {
     // With the CID that we have now.
     let src = Addr::new(C::local_cid(), ends.local_port);
     let mut header = header_to(what.op(), conn.ty(), src, ends.peer, 0);

@@ -14,6 +14,7 @@ use crate::{
     conn::{
         Conn,
         Control,
+        Ends,
         Gate,
         Urgency, //
     },
@@ -87,10 +88,20 @@ struct Slow {
 enum Why {
     /// Nothing of the packet was taken: the connection is not open, or the packet is none of its data.
     Other,
-    /// The packet was not taken, or not all of it.
-    Packet,
+    /// The packet was not taken, or not all of it; but its credit was.
+    Packet(Wake),
     /// It was, and this is left to do.
     Wake(Wake),
+}
+
+impl Why {
+    /// What is due for what was taken.
+    fn wake(self) -> Wake {
+        match self {
+            Why::Other => Wake::default(),
+            Why::Packet(wake) | Why::Wake(wake) => wake,
+        }
+    }
 }
 
 /// Takes one packet from the carrier `C` to the connection or the listener it is for.
@@ -118,7 +129,8 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     let (src, dst) = (sock_addr(src), sock_addr(dst));
     let payload = packet.payload();
     let found = tables::with_connection::<C, _>(src, dst, net, |found| {
-        let why = deliver::<C>(&found, &header, payload, ty, dst, Urgency::Reply).err()?;
+        let urgency = Urgency::Reply;
+        let why = deliver::<C>(&found, &header, payload, ty, (src, dst), urgency).err()?;
         Some(Slow {
             sock: found.sock.into(),
             conn: found.conn.into(),
@@ -128,8 +140,17 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     match found {
         Some(None) => (),
         Some(Some(Slow { sock, conn, why })) => match why {
-            Why::Packet | Why::Other => {
-                if !take::<C>(&sock, &conn, &header, packet.payload(), ty, dst) {
+            why @ (Why::Packet(_) | Why::Other) => {
+                let ends = (src, dst);
+                if !take::<C>(
+                    &sock,
+                    &conn,
+                    &header,
+                    packet.payload(),
+                    ty,
+                    ends,
+                    why.wake(),
+                ) {
                     control::refuse::<C>(&packet, net);
                 }
             }
@@ -189,7 +210,7 @@ pub(crate) fn offer<C: Carrier>(
         if found.sock.has_user_data() {
             return Err(None);
         }
-        deliver::<C>(&found, &header, payload, ty, dst, urgency).map_err(|why| {
+        deliver::<C>(&found, &header, payload, ty, (src, dst), urgency).map_err(|why| {
             let (sock, conn) = (found.sock.into(), found.conn.into());
             Some(Slow { sock, conn, why })
         })
@@ -204,8 +225,17 @@ pub(crate) fn offer<C: Carrier>(
         match why {
             Why::Wake(wake) => after::<C>(&sock, &conn, wake),
             // If it is refused, the sender learns that its peer is gone by a RST that is under way.
-            _ => {
-                take::<C>(&sock, &conn, &header, packet.payload(), ty, dst);
+            why => {
+                let ends = (src, dst);
+                take::<C>(
+                    &sock,
+                    &conn,
+                    &header,
+                    packet.payload(),
+                    ty,
+                    ends,
+                    why.wake(),
+                );
             }
         }
     }
@@ -236,6 +266,13 @@ fn seq_flags(header: &Header, ty: SocketType) -> SeqFlags {
     }
 }
 
+/// Bytes of a payload that are in no queue yet.
+#[inline]
+fn wire_len(payload: &Payload<'_>) -> u32 {
+    // It came in a packet, which has a length of 32 bits.
+    u32::try_from(payload.len()).unwrap_or(u32::MAX)
+}
+
 impl Gate {
     /// Whether the socket knows this side by that CID, or by none.
     #[inline]
@@ -253,18 +290,24 @@ impl Gate {
         ty: SocketType,
         spare: &mut Option<Segment>,
     ) -> Result<(), Refused> {
-        if !self.rx.fits(header.len()) {
+        let left = wire_len(payload);
+        if !self.rx.fits(left) {
             return Err(Refused::NoRoom);
         }
-        if !self.discard {
+        let ret = if self.discard {
+            // What is left of it is nowhere.
+            let _ = self.rx.accept(left);
+            self.heard = true;
+            return Ok(());
+        } else {
             let buf_alloc = self.rx.buf_alloc();
             self.queue
-                .push(payload, seq_flags(header, ty), buf_alloc, spare)?;
-        }
-        // It fits.
-        let _ = self.rx.accept(header.len());
-        self.heard = true;
-        Ok(())
+                .push(payload, seq_flags(header, ty), buf_alloc, spare)
+        };
+        self.heard |= ret.is_ok();
+        // Also a part: as soon as the gate is open, the user may read it, and give its credit back. It fits.
+        let _ = self.rx.accept(left.saturating_sub(wire_len(payload)));
+        ret
     }
 }
 
@@ -277,7 +320,7 @@ fn deliver<C: Carrier>(
     header: &Header,
     payload: &mut Payload<'_>,
     ty: SocketType,
-    dst: SockAddr,
+    (src, dst): (SockAddr, SockAddr),
     urgency: Urgency,
 ) -> Result<(), Why> {
     let op = header.op();
@@ -288,7 +331,10 @@ fn deliver<C: Carrier>(
     let (mut spare, mut wake) = (None, Wake::default());
     loop {
         let mut gate = conn.gate();
-        if !gate.link.is_open() || !gate.is_known_as(dst.cid) {
+        let is_for = gate.link.is_open()
+            && gate.is_known_as(dst.cid)
+            && tables::is_between::<C>(&gate.ends, src, dst);
+        if !is_for {
             return Err(Why::Other);
         }
         let Ok(change) = gate.peer_update(header) else {
@@ -326,7 +372,7 @@ fn deliver<C: Carrier>(
             Err(Refused::NoRoom) => break,
         }
     }
-    Err(Why::Packet)
+    Err(Why::Packet(wake))
 }
 
 /// Wakes who can go on.
@@ -378,13 +424,15 @@ enum Step {
     Abort(Error),
     /// The peer asked for our credit.
     Answer,
-    /// The peer gets a RST; `true` if that is a reply to its packet.
-    Reset(bool),
+    /// The peer gets a RST, if it is to be between these; `true` if that is a reply to its packet.
+    Reset(Option<Ends>, bool),
     Done,
 }
 
 /// Takes a packet of any kind for a connection, and tells the socket if that changed. The result is false
 /// if the packet is to be refused.
+///
+/// `wake` is what is due already, for what was taken of the packet before.
 ///
 /// Context: may sleep.
 fn take<C: Carrier>(
@@ -393,12 +441,14 @@ fn take<C: Carrier>(
     header: &Header,
     payload: &mut Payload<'_>,
     ty: SocketType,
-    dst: SockAddr,
+    (src, dst): (SockAddr, SockAddr),
+    mut wake: Wake,
 ) -> bool {
-    let (mut wake, mut left, mut spare) = (Wake::default(), None, None);
+    let (mut left, mut spare) = (None, None);
     let step = loop {
         let mut gate = conn.gate();
-        if !gate.attached || gate.link.is_done() || conn.ty() != ty {
+        let is_for = gate.attached && tables::is_between::<C>(&gate.ends, src, dst);
+        if !is_for || gate.link.is_done() || conn.ty() != ty {
             break Step::Refuse;
         }
         // A RST may come from where nobody knows of the connection.
@@ -437,7 +487,10 @@ fn take<C: Carrier>(
                 if rest.leave {
                     left = gate.membership.take();
                 }
-                break rest.reset.map_or(Step::Done, Step::Reset);
+                break match rest.reset {
+                    Some(reply) => Step::Reset(gate.queue_control(Control::Rst), reply),
+                    None => Step::Done,
+                };
             }
         };
         drop(gate);
@@ -452,10 +505,10 @@ fn take<C: Carrier>(
         Step::Answer => {
             let _ = control::send::<C>(sock, conn, Control::CreditUpdate, false);
         }
-        Step::Reset(reply) => {
-            let _ = control::send::<C>(sock, conn, Control::Rst, reply);
+        Step::Reset(Some(ends), reply) => {
+            let _ = control::send_rst::<C>(sock, conn, ends, reply);
         }
-        Step::Refuse | Step::Done => (),
+        Step::Reset(None, _) | Step::Refuse | Step::Done => (),
     }
     // After the RST: the next connection between the ports begins behind that.
     drop(left);

@@ -44,6 +44,15 @@ fn key_of<C: Carrier>(ends: &Ends) -> Key {
     Key::new(remote, local)
 }
 
+/// Whether a connection is between these addresses. One that was found by them may be another one by now:
+/// its socket connects to somewhere else.
+#[inline]
+pub(crate) fn is_between<C: Carrier>(ends: &Ends, src: SockAddr, dst: SockAddr) -> bool {
+    ends.peer.port.get() == src.port
+        && ends.local_port.get() == dst.port
+        && C::peer_cid(ends.peer.cid) == C::peer_cid(Cid::new(src.cid))
+}
+
 /// Calls `f` with the connection that a packet from `src` to `dst` is for, if there is one.
 ///
 /// Context: as for [`vsock::with_connection`].
@@ -88,5 +97,8 @@ pub(crate) fn is_replaced<C: Carrier>(sock: &VsockSock, conn: &Conn) -> bool {
     let gate = conn.gate();
     let (is_member, key) = (gate.membership.is_some(), key_of::<C>(&gate.ends));
     drop(gate);
-    !is_member && vsock::with_connection::<Over<C>, _>(key, Some(sock.net()), |_| ()).is_some()
+    // It may have left just now, and be found still.
+    let is_other = |found: Found<'_, Conn>| !core::ptr::eq(&*found.conn, conn);
+    !is_member
+        && vsock::with_connection::<Over<C>, _>(key, Some(sock.net()), is_other).unwrap_or(false)
 }

@@ -12,7 +12,7 @@ from .say import LabError, die_with_parent, log_path, step
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 # Directories with a Cargo.toml whose tests belong to T0.
-WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench"]
+WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench", "tools/testing/models"]
 
 
 def place():

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Puts together what is modelled: the sources of the common transport as they are, and with mistakes.
+//!
+//! A variant is a module with all of the sources in it, in which paths lead to that module and to what stands
+//! for the kernel, and in which something was replaced. What a mistake replaces must be there, once.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::Path, //
+};
+
+/// Where the sources are.
+const SOURCES: &str = "../../../net/vmw_vsock/virtio_transport_common";
+
+/// Sources of the tree, as they are.
+const REAL: [&str; 10] = [
+    "accept", "carrier", "close", "conn", "control", "convert", "ops", "recv", "rx_queue", "tables",
+];
+
+/// What is put in their place, and the models.
+const PARTS: [&str; 10] = [
+    "connecting",
+    "direct",
+    "ends",
+    "orphans",
+    "packet",
+    "reading",
+    "scenarios",
+    "send",
+    "send_queue",
+    "wire",
+];
+
+/// What attributes of the kernel's macros stand for, and its types.
+const REWRITTEN: [(&str, &str); 5] = [
+    ("#[pin_data]\n", ""),
+    ("    #[pin]\n", ""),
+    ("#[vtable]\n", ""),
+    // A borrow cannot be copied here.
+    ("(found.sock, found.conn)", "(found.sock, found.conn.clone())"),
+    (
+        "pub trait Carrier: Send + Sync + Sized + 'static {\n",
+        "pub trait Carrier: Send + Sync + Sized + 'static {\n    const HAS_HAS_REMOTE_CID: bool = false;\n    type OwnerModule;\n",
+    ),
+];
+
+/// A mistake: its name, the file, what was there, and what is there instead.
+type Mistake = (&'static str, &'static str, &'static str, &'static str);
+
+include!("mistakes.rs");
+
+/// Replaces paths that begin with `from`.
+fn paths(text: &str, from: &str, to: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(from) {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        let in_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+        out.push_str(if in_word { from } else { to });
+        rest = &after[from.len()..];
+    }
+    out + rest
+}
+
+fn variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    let dir = out.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let mut module = format!("pub mod {name} {{\n");
+    let tree = REAL.iter().map(|file| (SOURCES, file));
+    for (from, file) in tree.chain(PARTS.iter().map(|file| ("src/parts", file))) {
+        let source = format!("{from}/{file}.rs");
+        println!("cargo::rerun-if-changed={source}");
+        let mut text = fs::read_to_string(&source).unwrap();
+        for (_, _, old, new) in mistakes.iter().filter(|(_, place, ..)| place == file) {
+            let count = text.matches(old).count();
+            assert_eq!(
+                count, 1,
+                "{source} has what mistake '{name}' replaces: {old}"
+            );
+            text = text.replace(old, new);
+        }
+        for (old, new) in REWRITTEN {
+            text = text.replace(old, new);
+        }
+        let text = paths(&text, "crate::", &format!("crate::variants::{name}::"));
+        let text = paths(&text, "kernel::", "crate::kernel::");
+        let text = paths(&text, "kernel_ext::", "crate::kernel_ext::");
+        let path = dir.join(format!("{file}.rs"));
+        fs::write(&path, text).unwrap();
+        writeln!(module, "    #[path = {path:?}]\n    pub mod {file};").unwrap();
+    }
+    // What the root of the real crate has.
+    module + "    pub use conn::Conn;\n}\n"
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=mistakes.rs");
+    let out = env::var("OUT_DIR").unwrap();
+    let out = Path::new(&out);
+    let mut names: Vec<_> = MISTAKES.iter().map(|(name, ..)| *name).collect();
+    names.dedup();
+    let mut modules = variant("real", &[], out);
+    for name in names {
+        let mistakes: Vec<_> = MISTAKES.iter().filter(|m| m.0 == name).copied().collect();
+        modules += &variant(name, &mistakes, out);
+    }
+    fs::write(out.join("variants.rs"), modules).unwrap();
+}

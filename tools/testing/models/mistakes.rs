@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+/// What the models must find, see the tests.
+const MISTAKES: &[Mistake] = &[
+    (
+        "token_is_left",
+        "close",
+        "    drop(membership);\n    sock.flush_backlog();\n",
+        "    drop(membership);\n    let _ = sock;\n",
+    ),
+    (
+        "stays_attached",
+        "close",
+        "    gate.link.release();\n    gate.attached = false;\n",
+        "",
+    ),
+    (
+        "gate_is_open",
+        "close",
+        "        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n                drop(gate);\n",
+        "        drop(gate);\n        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n",
+    ),
+    (
+        "gate_is_open",
+        "close",
+        "                gate.deferred = true;\n                return;\n            }\n            Err(_) => drop(gate),\n",
+        "                conn.gate().deferred = true;\n                return;\n            }\n            Err(_) => (),\n",
+    ),
+    (
+        "gate_is_open",
+        "close",
+        "        let mut gate = conn.gate();\n        // If the socket",
+        "        let gate = conn.gate();\n        // If the socket",
+    ),
+    (
+        "token_ends_late",
+        "close",
+        "                conn.gate().deferred = false;\n            }\n            tell::<C>(sock);\n",
+        "                let conn: Arc<Conn> = conn.into();\n                tell::<C>(sock);\n                conn.gate().deferred = false;\n            }\n",
+    ),
+    (
+        "token_ends_early",
+        "close",
+        "    let news = gate.link.take_news();\n",
+        "    gate.deferred = false;\n    let news = gate.link.take_news();\n",
+    ),
+    (
+        "end_hides_bytes",
+        "close",
+        "    if conn.unread() == 0 {\n        sock.set_state(SockState::Closing);\n",
+        "    {\n        sock.set_state(SockState::Closing);\n",
+    ),
+    (
+        "close_swallows_the_answer",
+        "close",
+        "                give_up::<C>(sock, &conn, State::Closed);\n            }\n        }\n",
+        "            }\n        }\n",
+    ),
+    (
+        "rst_to_the_next",
+        "recv",
+        "Step::Reset(gate.queue_control(Control::Rst), reply)",
+        "Step::Reset(None, { drop(gate); let _ = control::send::<C>(sock, conn, Control::Rst, reply); reply })",
+    ),
+    (
+        "peers_are_one",
+        "tables",
+        "    ends.peer.port.get() == src.port\n",
+        "    ends.local_port.get() == dst.port || ends.peer.port.get() == src.port\n",
+    ),
+    (
+        "keeps_bytes_of_the_last",
+        "conn",
+        "        let old = gate.queue.purge();\n        let size",
+        "        let old = std::vec::Vec::<u8>::new();\n        let size",
+    ),
+    (
+        "keeps_credit_of_the_last",
+        "conn",
+        "        (gate.tx, gate.rx) = (TxCredit::new(size), RxCredit::new(size));\n",
+        "        let _ = size;\n",
+    ),
+    (
+        "replaced_by_itself",
+        "tables",
+        "!core::ptr::eq(&*found.conn, conn)",
+        "core::ptr::eq(&*found.conn, conn) || !core::ptr::eq(&*found.conn, conn)",
+    ),
+    (
+        "parts_have_no_credit",
+        "recv",
+        "        let _ = self.rx.accept(left.saturating_sub(wire_len(payload)));\n",
+        "        if ret.is_ok() {\n            let _ = self.rx.accept(header.len());\n        }\n",
+    ),
+    (
+        "writer_sleeps_on",
+        "recv",
+        "            Why::Packet(wake) | Why::Wake(wake) => wake,\n",
+        "            Why::Packet(_) | Why::Wake(_) => Wake::default(),\n",
+    ),
+    (
+        "reader_sleeps_on",
+        "recv",
+        "    if wake.readers && sock.wake_readers() {\n",
+        "    if wake.readers {\n",
+    ),
+    (
+        "joins_late",
+        "ops",
+        "        let ret = tables::join::<C>(sock, conn.clone())\n            .and_then(|()| control::send::<C>(sock, &conn, Control::Request, false));\n",
+        "        let ret = control::send::<C>(sock, &conn, Control::Request, false)\n            .and_then(|()| tables::join::<C>(sock, conn.clone()));\n",
+    ),
+    (
+        "closed_keeps_bytes",
+        "conn",
+        "        gate.discard = true;\n",
+        "",
+    ),
+    (
+        "queues_unasked",
+        "accept",
+        "    if check(listener).is_err() {\n",
+        "    if listener.accept_queue_is_full() {\n",
+    ),
+    (
+        "queues_any_number",
+        "accept",
+        "    let limit = limit.saturating_mul(Token::SIZE);\n",
+        "    let limit = limit.saturating_add(usize::MAX);\n",
+    ),
+    (
+        "stays_in_the_table",
+        "accept",
+        "    close::abandon::<C>(&mut child.lock());\n",
+        "    drop((child, close::abandon::<C>));\n",
+    ),
+    (
+        "overtakes",
+        "conn",
+        "        if gate.behind > 0 {\n",
+        "        if gate.behind > 9 {\n",
+    ),
+    (
+        "wakes_before",
+        "recv",
+        "    conn.gate().woken_later = false;\n    let wake = Wake {\n        readers: true,\n        ..Wake::default()\n    };\n    if let Err(Why::Wake(wake)) = wake_now(sock, wake) {\n        after::<C>(sock, conn, wake);\n    }\n",
+        "    let wake = Wake {\n        readers: true,\n        ..Wake::default()\n    };\n    if let Err(Why::Wake(wake)) = wake_now(sock, wake) {\n        after::<C>(sock, conn, wake);\n    }\n    conn.gate().woken_later = false;\n",
+    ),
+    (
+        "device_ends_late",
+        "ends",
+        "    lines().lock().unwrap().gone = true;\n    close::reset_connections::<Wire>(Peers::All, |_| true);\n",
+        "    close::reset_connections::<Wire>(Peers::All, |_| true);\n    lines().lock().unwrap().gone = true;\n",
+    ),
+];

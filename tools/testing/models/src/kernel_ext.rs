@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the sources use of `kernel_ext`, and of the kernel's C code below it.
+
+#[path = "kernel_ext/skb.rs"]
+pub mod skb;
+#[path = "kernel_ext/sock.rs"]
+pub mod sock;
+#[path = "kernel_ext/sock_table.rs"]
+pub mod sock_table;
+#[path = "kernel_ext/vsock.rs"]
+pub mod vsock;
+
+pub use crate::{
+    new_spinlock_bh,
+    world, //
+};
+pub use skb as skb_list;
+
+pub mod lock {
+    //! Spinlocks. Each time that one is taken is a place where another thread may come first.
+
+    /// A spinlock.
+    pub struct SpinLockBh<T>(loom::sync::Mutex<T>);
+
+    /// Evidence that it is taken.
+    pub type SpinLockBhGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+
+    impl<T> SpinLockBh<T> {
+        /// A lock around `value`.
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Takes it.
+        pub fn lock(&self) -> SpinLockBhGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+}
+
+/// A spinlock with a name.
+#[macro_export]
+macro_rules! new_spinlock_bh {
+    ($value:expr, $name:expr $(,)?) => {
+        $crate::kernel_ext::lock::SpinLockBh::new($value)
+    };
+}
+
+pub mod gfp {
+    //! Allocation contexts.
+
+    /// What an allocation may do.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Gfp {
+        /// May sleep.
+        Kernel,
+        /// May not.
+        Atomic,
+    }
+}
+
+pub mod net {
+    //! There is one namespace.
+
+    /// The namespace.
+    pub struct Net;
+
+    pub(crate) static NET: Net = Net;
+}
+
+pub mod user {
+    //! There is one user.
+
+    use super::sock::VsockSock;
+
+    /// The user.
+    #[derive(Clone, Copy)]
+    pub struct User;
+
+    impl User {
+        /// That of a socket.
+        pub fn of(_sock: &VsockSock) -> Self {
+            Self
+        }
+    }
+}
+
+pub mod peek {
+    //! Loads that order nothing.
+
+    use crate::kernel::sync::atomic::{
+        Atomic,
+        Relaxed, //
+    };
+
+    /// See `kernel_ext::peek`.
+    pub trait Peek {
+        /// What is loaded.
+        type Value;
+
+        /// Loads it.
+        fn peek(&self) -> Self::Value;
+    }
+
+    impl<T: Copy> Peek for Atomic<T> {
+        type Value = T;
+
+        fn peek(&self) -> T {
+            self.load(Relaxed)
+        }
+    }
+}
+
+pub mod iov {
+    //! The memory of a user.
+
+    use core::marker::PhantomData;
+
+    /// Where a reader gets its bytes.
+    pub struct RecvMsg<'a> {
+        pub(crate) bytes: Vec<u8>,
+        pub(crate) room: usize,
+        pub(crate) end_of_record: bool,
+        _p: PhantomData<&'a ()>,
+    }
+
+    impl RecvMsg<'_> {
+        pub(crate) fn new(room: usize) -> Self {
+            Self {
+                bytes: Vec::new(),
+                room,
+                end_of_record: false,
+                _p: PhantomData,
+            }
+        }
+
+        /// Room that is left.
+        pub fn left(&self) -> usize {
+            self.room - self.bytes.len()
+        }
+
+        /// Where bytes go.
+        pub fn dest(&mut self) -> &mut Vec<u8> {
+            &mut self.bytes
+        }
+
+        /// `MSG_EOR`.
+        pub fn set_end_of_record(&mut self) {
+            self.end_of_record = true;
+        }
+    }
+
+    /// What a writer sends: nothing here.
+    pub struct SendMsg<'a>(PhantomData<&'a ()>);
+}
