@@ -8,24 +8,26 @@
 //!
 //! # Layers
 //!
-//! Each file uses those before it only: `convert`, `rx_queue`, `conn` (the state of a connection behind its gate),
-//! `packet`, `carrier`, `tables` (how packets find a connection), `control` (packets without payload),
-//! `close`, then the ways in (`accept`, `recv`) and out (`send`), and `ops`, which the socket layer calls.
+//! Each file uses those before it only: `convert`, `rx_queue`, `conn` (the state of a connection
+//! behind its gate), `packet`, `carrier`, `tables` (how packets find a connection), `control`
+//! (packets without payload), `close`, then the ways in (`accept`, `recv`) and out (`send`), and
+//! `ops`, which the socket layer calls.
 //!
 //! # Lock order
 //!
-//! Outer to inner: locks of the carrier that are held while it calls [`receive`](recv::receive)
-//! (a queue's mutex) < socket lock < gate of a connection < [`SendQueue`]'s lock. A socket lock is never
-//! waited for while a lock of a carrier is held: it is tried, or what was to be done with it is left to its
-//! owner ([`close`]). [`Carrier::send`] may be called with the socket locked, not with a gate shut; it must not
-//! sleep, nor take what is before the socket lock other than by trying.
+//! Outer to inner: locks of the carrier that are held while it calls [`receive`](recv::receive) (a
+//! queue's mutex) < socket lock < gate of a connection < [`SendQueue`]'s lock. A socket lock is
+//! never waited for while a lock of a carrier is held: it is tried, or what was to be done with it
+//! is left to its owner ([`close`]). [`Carrier::send`] may be called with the socket locked, not
+//! with a gate shut; it must not sleep, nor take what is before the socket lock other than by
+//! trying.
 //!
 //! # Ownership
 //!
 //! The state of a socket is a [`Conn`], counted: the socket has one reference from `init` to
-//! `destruct`, each packet that it sends another, and the table of connections one of it and one of the
-//! socket while packets find it. A packet has its payload and its accounting; dropping
-//! it, wherever that happens, gives both back.
+//! `destruct`, each packet that it sends another, and the table of connections one of it and one of
+//! the socket while packets find it. A packet has its payload and its accounting; dropping it,
+//! wherever that happens, gives both back.
 
 #![deny(unsafe_code)]
 

@@ -7,21 +7,21 @@
 //!
 //! # Packets on their way
 //!
-//! *Out*: [`Carrier::send`] puts a packet into the device's queue right away if no other waits and the
-//! queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. Packets that the device
-//! used are dropped when that costs little, or somebody waits for it ([`reap`]).
+//! *Out*: [`Carrier::send`] puts a packet into the device's queue right away if no other waits and
+//! the queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. Packets
+//! that the device used are dropped when that costs little, or somebody waits for it ([`reap`]).
 //!
-//! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header and
-//! lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
+//! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header
+//! and lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
 //!
-//! *Events*: the host was migrated or restarted, connections with it are void, and our address may be
-//! another ([`event`], [`address`]).
+//! *Events*: the host was migrated or restarted, connections with it are void, and our address may
+//! be another ([`event`], [`address`]).
 //!
 //! # Trust
 //!
-//! The device may be hostile. Its lengths, headers and identifiers are checked ([`rx`]); no memory of
-//! ours is visible to it but what it is meant to read; a queue that it broke is given up, and with it
-//! all connections at once ([`life`]).
+//! The device may be hostile. Its lengths, headers and identifiers are checked ([`rx`]); no memory
+//! of ours is visible to it but what it is meant to read; a queue that it broke is given up, and
+//! with it all connections at once ([`life`]).
 //!
 //! # Contexts and locks
 //!
@@ -30,7 +30,8 @@
 //!
 //! Lock order, outer to inner:
 //!
-//! 1. the lock of the device's start ([`Device::fail`]), under that of the bus's device if both are,
+//! 1. the lock of the device's start ([`Device::fail`]), under that of the bus's device if both
+//!    are,
 //! 2. the lock of the receive queue ([`Device::rx`]), held while packets are received,
 //! 3. the socket lock of a listener, and that of its child,
 //! 4. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
@@ -40,9 +41,9 @@
 //!
 //! # Ownership
 //!
-//! [`DEVICE`] and each queued work have a reference to the [`Device`]; the bus abstraction has one for
-//! as long as it is bound. The workqueue belongs to [`WORKS`], and is emptied when the module goes,
-//! which is what makes the module outlive its works.
+//! [`DEVICE`] and each queued work have a reference to the [`Device`]; the bus abstraction has one
+//! for as long as it is bound. The workqueue belongs to [`WORKS`], and is emptied when the module
+//! goes, which is what makes the module outlive its works.
 //!
 //! [`Carrier::send`]: virtio_transport_common::Carrier::send
 //! [`receive`]: virtio_transport_common::receive

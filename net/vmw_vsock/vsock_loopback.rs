@@ -2,8 +2,8 @@
 
 //! The carrier of packets that do not leave the machine: CID 1, and the machine's own.
 //!
-//! A packet goes from [`Carrier::send`] through a queue to a work, which gives it, the same buffer, to
-//! the receiver: the sender may hold its socket lock, which the receiver's path takes.
+//! A packet goes from [`Carrier::send`] through a queue to a work, which gives it, the same buffer,
+//! to the receiver: the sender may hold its socket lock, which the receiver's path takes.
 
 #![deny(unsafe_code)]
 
@@ -62,8 +62,8 @@ static SLOT: TransportSlot<Conn> = TransportSlot::new();
 /// The queue and what empties it.
 ///
 /// It is in [`LOOPBACK`] from before the registration of the carrier until after its end. The
-/// workqueue outlives its works, which have references to this: the last one is dropped by the module,
-/// after a flush.
+/// workqueue outlives its works, which have references to this: the last one is dropped by the
+/// module, after a flush.
 #[pin_data]
 struct Loopback {
     #[pin]
@@ -137,7 +137,8 @@ const BATCH: usize = 16;
 
 /// The packets that one run of the work moves.
 ///
-/// Few are in hand at a time, so that a packet that is waited for comes soon, whatever waits before it.
+/// Few are in hand at a time, so that a packet that is waited for comes soon, whatever waits before
+/// it.
 struct Run<'a> {
     queue: &'a SendQueue,
     packets: TxPackets,
@@ -154,7 +155,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The next packet of those that were there before the work looked last: for others, it looks again.
+    /// The next packet of those that were there before the work looked last: for others, it looks
+    /// again.
     fn pop(&mut self) -> Option<TxPacket> {
         loop {
             if let Some(packet) = self.packets.pop() {
@@ -171,8 +173,8 @@ impl<'a> Run<'a> {
 
 /// The carrier.
 ///
-/// It has no budget for what closed sockets leave behind: no peer decides when that is taken, the work
-/// does.
+/// It has no budget for what closed sockets leave behind: no peer decides when that is taken, the
+/// work does.
 struct Local;
 
 #[vtable]
@@ -263,8 +265,8 @@ impl Published {
 impl Drop for Published {
     fn drop(&mut self) {
         if let Some(loopback) = LOOPBACK.swap(None) {
-            // Nobody sends any more: once the work rests, none has a reference, thus the workqueue is not
-            // destroyed by its own work.
+            // Nobody sends any more: once the work rests, none has a reference, thus the workqueue
+            // is not destroyed by its own work.
             while !loopback.queue.is_idle() {
                 loopback.workqueue.flush();
             }

@@ -2,15 +2,16 @@
 
 //! Queues of socket buffers that belong to flows, which take turns.
 //!
-//! Each [`Flow`] that has packets in a [`FlowQueue`] has a list of its own there, so that its packets can
-//! be taken out without a look at others; and it is in one of three lists of the flows that have any. Both
-//! are linked through the packets: the queue allocates nothing, and a flow without packets is a pointer
-//! and two numbers.
+//! Each [`Flow`] that has packets in a [`FlowQueue`] has a list of its own there, so that its
+//! packets can be taken out without a look at others; and it is in one of three lists of the flows
+//! that have any. Both are linked through the packets: the queue allocates nothing, and a flow
+//! without packets is a pointer and two numbers.
 //!
-//! A flow is a part of something that its packets own a reference to ([`InFlow`]). It is in one queue at
-//! a time: a queue *claims* it with its first packet, and gives it up with its last one.
+//! A flow is a part of something that its packets own a reference to ([`InFlow`]). It is in one
+//! queue at a time: a queue *claims* it with its first packet, and gives it up with its last one.
 //!
-//! Whose turn it is, is decided by the user of the queue, who keeps data of type `D` with each flow.
+//! Whose turn it is, is decided by the user of the queue, who keeps data of type `D` with each
+//! flow.
 
 use crate::{
     bindings,
@@ -46,11 +47,11 @@ type Packet = NonNull<bindings::sk_buff>;
 ///
 /// # Safety
 ///
-/// As long as nobody has a mutable reference to the control block, the flow is always the same one, and
-/// is neither dropped nor moved.
+/// As long as nobody has a mutable reference to the control block, the flow is always the same one,
+/// and is neither dropped nor moved.
 pub unsafe trait InFlow<D> {
-    /// The flow, or `None`: then the packet is one of those that belong to none, which take turns with
-    /// flows as if they had one of their own.
+    /// The flow, or `None`: then the packet is one of those that belong to none, which take turns
+    /// with flows as if they had one of their own.
     fn flow(&self) -> Option<&Flow<D>>;
 }
 
@@ -75,9 +76,9 @@ pub unsafe trait InFlow<D> {
 #[macro_export]
 macro_rules! impl_in_flow {
     (impl InFlow<$data:ty> for $cb:ty { self.$field:ident: $owner:ident { $flow:ident } }) => {
-        // SAFETY: The flow is a field of what an `Arc` owns, which neither moves nor is dropped as long as
-        // the `Arc` is there, and that is a plain field of the control block. The patterns and types
-        // below do not compile otherwise.
+        // SAFETY: The flow is a field of what an `Arc` owns, which neither moves nor is dropped as
+        // long as the `Arc` is there, and that is a plain field of the control block. The patterns
+        // and types below do not compile otherwise.
         unsafe impl $crate::flow_queue::InFlow<$data> for $cb {
             #[inline]
             fn flow(&self) -> Option<&$crate::flow_queue::Flow<$data>> {
@@ -102,8 +103,8 @@ struct State<D> {
 ///
 /// # Invariants
 ///
-/// - If `claim` is not 0, there is a queue with this number, and only who has a mutable reference to that
-///   one has access to `state`, and may set `claim` to 0.
+/// - If `claim` is not 0, there is a queue with this number, and only who has a mutable reference
+///   to that one has access to `state`, and may set `claim` to 0.
 /// - If `claim` is 0, nobody has access, and there are no packets.
 pub struct Flow<D> {
     claim: Atomic<u64>,
@@ -127,16 +128,18 @@ impl<D> Flow<D> {
 
     /// Takes the flow from whoever had it.
     ///
-    /// The caller has the mutable reference to the queue that has claimed the flow, or nobody has; and it
-    /// does not use `state` any more. There are no packets.
+    /// The caller has the mutable reference to the queue that has claimed the flow, or nobody has;
+    /// and it does not use `state` any more. There are no packets.
     #[inline]
     fn give_up(&self) {
-        // INVARIANT: As the caller says. Whoever claims it next sees what was written to `state`: `Release`.
+        // INVARIANT: As the caller says. Whoever claims it next sees what was written to `state`:
+        // `Release`.
         self.claim.store(0, Release);
     }
 }
 
-/// A list of flows that have packets. The first flow of the first list that is not empty is the next one.
+/// A list of flows that have packets. The first flow of the first list that is not empty is the
+/// next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// The first list.
@@ -149,15 +152,15 @@ pub enum Place {
 
 /// Who takes packets out of a [`FlowQueue`], and decides how many, flow by flow.
 pub trait Taker<C, D> {
-    /// Packets of a flow are going to be taken, which is in that list; [`Place::Next`] if this becomes the
-    /// second one right now.
+    /// Packets of a flow are going to be taken, which is in that list; [`Place::Next`] if this
+    /// becomes the second one right now.
     fn begin(&mut self, data: &D, place: Place);
 
     /// A packet is taken. Says whether the next one of the flow is taken, if there is one.
     fn take(&mut self, packet: &SkBuff<C>) -> bool;
 
-    /// No more packets of the flow are taken; `has_more` says whether there are any. If not, the flow
-    /// leaves the lists.
+    /// No more packets of the flow are taken; `has_more` says whether there are any. If not, the
+    /// flow leaves the lists.
     fn end(&mut self, data: &mut D, place: Place, has_more: bool) -> After;
 }
 
@@ -198,10 +201,11 @@ static NEXT: Atomic<u64> = Atomic::new(1);
 /// # Invariants
 ///
 /// - No other queue has, or had, the same `number`, which is not 0.
-/// - Each flow whose `claim` is `number` has packets, as has the state `none` if it has a last one: a chain
-///   through `next` that comes back to where it began. The queue owns each of them as a [`SkBuff<C>`],
-///   which is in that flow, or in none.
-/// - The first packet behind the last one is in one of the lists of `turns`, and no other packet is.
+/// - Each flow whose `claim` is `number` has packets, as has the state `none` if it has a last one:
+///   a chain through `next` that comes back to where it began. The queue owns each of them as a
+///   [`SkBuff<C>`], which is in that flow, or in none.
+/// - The first packet behind the last one is in one of the lists of `turns`, and no other packet
+///   is.
 pub struct FlowQueue<C: InFlow<D>, D> {
     number: u64,
     turns: Turns,
@@ -244,20 +248,21 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
 
     /// Claims a flow for a packet, and returns its state.
     ///
-    /// The state is valid for as long as nobody changes the control block, and the caller, who has a
-    /// mutable reference to the queue, is the only one who has access.
+    /// The state is valid for as long as nobody changes the control block, and the caller, who has
+    /// a mutable reference to the queue, is the only one who has access.
     #[inline]
     fn claim(&mut self, cb: &C) -> Option<*mut State<D>> {
         let Some(flow) = cb.flow() else {
             return Some(self.none.get());
         };
-        // INVARIANT: Nobody had it, and this is the queue with the number. What the one before wrote to
-        // the state is seen: `Acquire`.
+        // INVARIANT: Nobody had it, and this is the queue with the number. What the one before
+        // wrote to the state is seen: `Acquire`.
         let ours = self.has(flow) || flow.claim.cmpxchg(0, self.number, Acquire).is_ok();
         ours.then(|| flow.state.get())
     }
 
-    /// Appends a packet to its flow. If that had none, it goes to the end of the list that `place` says.
+    /// Appends a packet to its flow. If that had none, it goes to the end of the list that `place`
+    /// says.
     ///
     /// # Errors
     ///
@@ -274,8 +279,8 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         let skb = packet.into_raw();
         // SAFETY: See `claim()`; the control block is that of a packet in the queue from here on.
         let state = unsafe { &mut *state };
-        // INVARIANT: The chain of the flow has one more packet, which is the last one; if it is the first
-        // one, too, it is in a list.
+        // INVARIANT: The chain of the flow has one more packet, which is the last one; if it is the
+        // first one, too, it is in a list.
         match state.last {
             Some(last) => {
                 set_next(skb, next(last));
@@ -290,8 +295,9 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         Ok(())
     }
 
-    /// Puts a packet before the others of its flow. `place` says in which list the flow becomes the first
-    /// one; for a flow that has others, `None` is where it is. It is told whether there are others.
+    /// Puts a packet before the others of its flow. `place` says in which list the flow becomes the
+    /// first one; for a flow that has others, `None` is where it is. It is told whether there are
+    /// others.
     ///
     /// # Errors
     ///
@@ -308,8 +314,8 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         // SAFETY: As in `push_back()`.
         let state = unsafe { &mut *state };
         let place = place(&mut state.data, state.last.is_some());
-        // INVARIANT: The chain of the flow has one more packet, which is the first one, and in a list
-        // instead of the one that was that before.
+        // INVARIANT: The chain of the flow has one more packet, which is the first one, and in a
+        // list instead of the one that was that before.
         match (state.last, state.last.and_then(next)) {
             (Some(last), Some(first)) => {
                 set_next(skb, Some(first));
@@ -331,26 +337,27 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         Ok(())
     }
 
-    /// Takes packets in turn and puts them to the end of `to`, as `taker` says, until there are none.
+    /// Takes packets in turn and puts them to the end of `to`, as `taker` says, until there are
+    /// none.
     #[inline]
     pub fn pop_some(&mut self, to: &mut SkbList<C>, taker: &mut impl Taker<C, D>) {
         while self.pop_run(to, taker) {}
     }
 
-    /// As [`pop_some`](Self::pop_some), for packets of the first flow that follow each other. Says whether
-    /// to go on.
+    /// As [`pop_some`](Self::pop_some), for packets of the first flow that follow each other. Says
+    /// whether to go on.
     #[inline]
     fn pop_run(&mut self, to: &mut SkbList<C>, taker: &mut impl Taker<C, D>) -> bool {
         let Some((first, place)) = self.turns.first() else {
             return false;
         };
-        // SAFETY: By the type invariants, the queue owns it as a `SkBuff<C>`. From below on it is in `to`,
-        // which nobody else has access to.
+        // SAFETY: By the type invariants, the queue owns it as a `SkBuff<C>`. From below on it is
+        // in `to`, which nobody else has access to.
         let owner = ManuallyDrop::new(unsafe { SkBuff::<C>::from_raw(first) });
         let flow = owner.cb().flow();
         let state = flow.map_or(self.none.get(), |flow| flow.state.get());
-        // SAFETY: By the type invariants, the queue has claimed the flow, which is alive as long as its
-        // packet is; the mutable reference to the queue says that nobody else has access.
+        // SAFETY: By the type invariants, the queue has claimed the flow, which is alive as long as
+        // its packet is; the mutable reference to the queue says that nobody else has access.
         let state = unsafe { &mut *state };
         taker.begin(&state.data, place);
         let mut packet = first;
@@ -366,7 +373,8 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
             }
         };
         let after = taker.end(&mut state.data, place, second.is_some());
-        // INVARIANT: The chain begins with the second packet, if there is one, and so does the list.
+        // INVARIANT: The chain begins with the second packet, if there is one, and so does the
+        // list.
         match second {
             Some(second) => {
                 if let Some(last) = state.last {
@@ -401,8 +409,8 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         if !self.has(flow) {
             return taken;
         }
-        // SAFETY: The queue has claimed the flow, and the mutable reference to it says that nobody else
-        // has access.
+        // SAFETY: The queue has claimed the flow, and the mutable reference to it says that nobody
+        // else has access.
         let state = unsafe { &mut *flow.state.get() };
         // INVARIANT: The chain has a new owner, and none of its packets is in a list.
         taken.last = state.last.take();
@@ -464,8 +472,8 @@ impl<C> Drop for Taken<C> {
 ///
 /// # Invariants
 ///
-/// Each is empty, or begins with a packet that is in a ring through `prev` and `dev`, of packets that are
-/// valid as long as they are in a list.
+/// Each is empty, or begins with a packet that is in a ring through `prev` and `dev`, of packets
+/// that are valid as long as they are in a list.
 struct Turns {
     now: Link,
     later: Link,
@@ -577,8 +585,8 @@ impl Turns {
 /// The next packet of the same flow.
 #[inline]
 fn next(packet: Packet) -> Link {
-    // SAFETY: The caller, a queue or what was taken from one, owns the packet: by the type invariants, it
-    // is valid. The field is the link of its owner. This holds for all that follow.
+    // SAFETY: The caller, a queue or what was taken from one, owns the packet: by the type
+    // invariants, it is valid. The field is the link of its owner. This holds for all that follow.
     NonNull::new(unsafe { (*link(packet)).next })
 }
 
@@ -603,8 +611,8 @@ fn set_before(packet: Packet, to: Link) {
 
 /// The first packet of the flow behind that of a first packet.
 ///
-/// It is in the place of `dev`, which is the third word of what the owner of a packet may use as a link
-/// (the C side puts a `struct rb_node` there). A packet that leaves the queue has null there.
+/// It is in the place of `dev`, which is the third word of what the owner of a packet may use as a
+/// link (the C side puts a `struct rb_node` there). A packet that leaves the queue has null there.
 #[inline]
 fn behind(packet: Packet) -> Link {
     // SAFETY: See `next()`. A pointer is there, of whatever type.

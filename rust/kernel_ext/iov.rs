@@ -19,8 +19,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `msg` is valid, and only used through this object, for all of `'a`; its `msg_iter` is a source if
-/// `S`, a destination otherwise.
+/// `msg` is valid, and only used through this object, for all of `'a`; its `msg_iter` is a source
+/// if `S`, a destination otherwise.
 pub struct MsgHdr<'a, const S: bool> {
     msg: &'a mut bindings::msghdr,
 }
@@ -74,8 +74,8 @@ impl SendMsg<'_> {
         let before = unsafe { (&raw const self.msg.msg_iter).read() };
         let ret = f(self);
         if ret.is_err() {
-            // SAFETY: The iterator is valid for writes, and `before` describes a position in the same
-            // memory, which lives as long as `self`.
+            // SAFETY: The iterator is valid for writes, and `before` describes a position in the
+            // same memory, which lives as long as `self`.
             unsafe { (&raw mut self.msg.msg_iter).write(before) };
         }
         ret
@@ -107,8 +107,8 @@ impl SendMsg<'_> {
         (msg, unsafe { &raw mut (*msg).msg_iter })
     }
 
-    /// How many pages the rest of the message is in, at most `max`; nothing if the message was begun
-    /// in the middle of a segment.
+    /// How many pages the rest of the message is in, at most `max`; nothing if the message was
+    /// begun in the middle of a segment.
     #[inline]
     pub fn whole_pages(&mut self, max: usize) -> Option<usize> {
         if self.msg.msg_iter.iov_offset != 0 {
@@ -128,8 +128,8 @@ impl RecvMsg<'_> {
         // `from_raw` would do the same, and panic if the iterator were a source.
         // CAST: `IovIterDest` is a transparent wrapper of `struct iov_iter`.
         let iter = (&raw mut self.msg.msg_iter).cast::<IovIterDest<'_>>();
-        // SAFETY: By the type invariants, the iterator is a valid destination, which is borrowed for
-        // as long as the result is.
+        // SAFETY: By the type invariants, the iterator is a valid destination, which is borrowed
+        // for as long as the result is.
         unsafe { &mut *iter }
     }
 

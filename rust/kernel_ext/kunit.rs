@@ -2,8 +2,8 @@
 
 //! The KUnit suites of this crate, and what those of other crates share with them.
 //!
-//! Only in kernels with `CONFIG_KUNIT=y`; see `Documentation/testing.rst`. A failed assertion ends the
-//! thread of a test as it is: nothing is dropped then.
+//! Only in kernels with `CONFIG_KUNIT=y`; see `Documentation/testing.rst`. A failed assertion ends
+//! the thread of a test as it is: nothing is dropped then.
 //!
 //! C header: [`include/kunit/test.h`](srctree/include/kunit/test.h).
 
@@ -192,8 +192,8 @@ pub fn sending_nothing<R>(len: usize, f: impl FnOnce(&mut SendMsg<'_>) -> R) -> 
     Ok(f(&mut unsafe { SendMsg::from_raw(&mut msg) }))
 }
 
-/// Does something with a message that is received into `room`, and returns with the result whether it
-/// ended a record.
+/// Does something with a message that is received into `room`, and returns with the result whether
+/// it ended a record.
 pub fn receiving<R>(room: &mut [u8], f: impl FnOnce(&mut RecvMsg<'_>) -> R) -> Result<(R, bool)> {
     let mut ret = Err(EINVAL);
     iter_over(room.as_mut_ptr(), room.len(), bindings::ITER_DEST, |msg| {

@@ -29,7 +29,8 @@ unsafe impl Backend for SpinLockBhBackend {
     type GuardState = ();
 
     unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
-        // SAFETY: By the safety requirements, `ptr` is valid for writes, `name` and `key` for reads.
+        // SAFETY: By the safety requirements, `ptr` is valid for writes, `name` and `key` for
+        // reads.
         unsafe { bindings::__spin_lock_init(ptr, name, key) }
     }
 

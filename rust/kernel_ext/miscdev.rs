@@ -137,7 +137,8 @@ impl<T: FixedMiscDevice> Registration<T> {
     ) -> bindings::__poll_t {
         // SAFETY: By the safety requirements; the file is valid for the duration of the call.
         let device = unsafe { Self::device(file) };
-        // SAFETY: The file is valid for the duration of the call, and `poll` is not called within `fdget_pos()`.
+        // SAFETY: The file is valid for the duration of the call, and `poll` is not called within
+        // `fdget_pos()`.
         let file = unsafe { File::from_raw_file(file) };
         // SAFETY: The VFS passes a null pointer or a valid one, for the duration of the call.
         let table = unsafe { PollTable::from_raw(table) };
@@ -166,8 +167,8 @@ impl<T: FixedMiscDevice> Registration<T> {
         let file = unsafe { (*kiocb).ki_filp };
         // SAFETY: By the safety requirements; a request has a reference to its file.
         let device = unsafe { Self::device(file) };
-        // CAST: `IovIterDest` is transparent over `struct iov_iter`. Its `from_raw()` does the same,
-        // and asserts the direction with a panic.
+        // CAST: `IovIterDest` is transparent over `struct iov_iter`. Its `from_raw()` does the
+        // same, and asserts the direction with a panic.
         //
         // SAFETY: The VFS passes a valid destination, which nobody else uses meanwhile.
         let iov = unsafe { &mut *iter.cast::<IovIterDest<'_>>() };

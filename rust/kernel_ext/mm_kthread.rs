@@ -2,8 +2,8 @@
 
 //! Worker threads of the kernel that borrow the address space of a process.
 //!
-//! In contrast to a [`VhostTask`](crate::vhost_task::VhostTask), such a thread does not belong to the
-//! process: it is not seen there, does not count against its limits on processes, is not killed
+//! In contrast to a [`VhostTask`](crate::vhost_task::VhostTask), such a thread does not belong to
+//! the process: it is not seen there, does not count against its limits on processes, is not killed
 //! with it, and goes on when the process is gone. It is in the control groups of the process,
 //! though.
 //!
@@ -123,8 +123,8 @@ impl<W: Worker> MmKthread<W> {
     ///
     /// Only called as the thread made in [`Self::spawn`], with the pointer that was given there.
     unsafe extern "C" fn thread_callback(data: *mut c_void) -> c_int {
-        // SAFETY: By the safety requirements, `data` points to the `Job` of an `MmKthread`, which by
-        // its type invariants is alive until the thread is stopped and joined.
+        // SAFETY: By the safety requirements, `data` points to the `Job` of an `MmKthread`, which
+        // by its type invariants is alive until the thread is stopped and joined.
         let job = unsafe { &*data.cast::<Job<W>>() };
         // The thread does this by itself: its creator may lack the right to move a thread of root.
         //

@@ -123,7 +123,8 @@ impl OwnerMm {
 /// Context: all accesses may fault, hence sleep.
 pub struct InOwnerMm(NotThreadSafe);
 
-/// The result of an access that is done, or fails with `EFAULT`. That of the kernel crate is a call.
+/// The result of an access that is done, or fails with `EFAULT`. That of the kernel crate is a
+/// call.
 #[inline(always)]
 fn done(ret: c_int) -> Result {
     if ret == 0 {
@@ -171,8 +172,8 @@ impl InOwnerMm {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EAGAIN` if others change the word again and again, on some machines, or the thread is
-    /// being killed.
+    /// `EFAULT`; `EAGAIN` if others change the word again and again, on some machines, or the
+    /// thread is being killed.
     #[inline]
     pub fn or_u32(&self, addr: OwnerAddr, mask: u32) -> Result {
         // SAFETY: The function checks that this is a user address, and fails for one that is not
@@ -193,8 +194,8 @@ impl InOwnerMm {
             .read_slice(out)
     }
 
-    /// As [`read_slice`](Self::read_slice), but does not look for the object of the kernel that `out`
-    /// belongs to: for what is done often.
+    /// As [`read_slice`](Self::read_slice), but does not look for the object of the kernel that
+    /// `out` belongs to: for what is done often.
     ///
     /// # Errors
     ///
@@ -228,9 +229,9 @@ impl InOwnerMm {
         done(unsafe { bindings::write_user(to, from, data.len()) })
     }
 
-    /// Writes the two words `elem` at `offset`, a multiple of 4, behind `used`, and after that, in the
-    /// order that other processors see, `index` at the second two bytes of `used`. The accesses are
-    /// of 4, 4 and 2 bytes, in memory order.
+    /// Writes the two words `elem` at `offset`, a multiple of 4, behind `used`, and after that, in
+    /// the order that other processors see, `index` at the second two bytes of `used`. The accesses
+    /// are of 4, 4 and 2 bytes, in memory order.
     ///
     /// # Errors
     ///

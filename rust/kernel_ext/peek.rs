@@ -20,8 +20,9 @@ use kernel::sync::atomic::{
 
 /// A load and a store that order nothing: what `READ_ONCE()` and `WRITE_ONCE()` are in C.
 ///
-/// The same as `load(Relaxed)` and `store(Relaxed)`, which are calls into the kernel where its helpers
-/// are not inlined. A store may be lost to a read-modify-write of another CPU, as with `store()`.
+/// The same as `load(Relaxed)` and `store(Relaxed)`, which are calls into the kernel where its
+/// helpers are not inlined. A store may be lost to a read-modify-write of another CPU, as with
+/// `store()`.
 ///
 /// Context: any.
 pub trait Peek {
@@ -41,8 +42,8 @@ impl<T: AtomicType> Peek for Atomic<T> {
     #[inline(always)]
     fn peek(&self) -> T {
         const { assert!(size_of::<T>() <= size_of::<usize>()) };
-        // SAFETY: The pointer is valid and aligned for as long as `self` is. All access to it is atomic,
-        // and so is this: a volatile load of a word, or less, as in `READ_ONCE()`.
+        // SAFETY: The pointer is valid and aligned for as long as `self` is. All access to it is
+        // atomic, and so is this: a volatile load of a word, or less, as in `READ_ONCE()`.
         unsafe { self.as_ptr().read_volatile() }
     }
 

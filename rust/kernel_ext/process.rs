@@ -33,8 +33,8 @@ impl Process {
     }
 }
 
-/// The number of a task in the namespace of processes of the current one; 0 if it has none there, or
-/// has ended.
+/// The number of a task in the namespace of processes of the current one; 0 if it has none there,
+/// or has ended.
 ///
 /// Context: any; in a process, for there to be a current one.
 #[doc(alias = "task_pid_vnr")]

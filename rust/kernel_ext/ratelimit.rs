@@ -10,8 +10,8 @@ use kernel::sync::atomic::{
 
 /// Lets a few messages through in each interval of time, as `printk_ratelimited()` of C does.
 ///
-/// It is meant to be a `static`. Two that ask at the moment in which an interval begins may get some
-/// more than allowed; there is no lock.
+/// It is meant to be a `static`. Two that ask at the moment in which an interval begins may get
+/// some more than allowed; there is no lock.
 pub struct RateLimit {
     /// When the interval began, in nanoseconds since the machine was started.
     begin: Atomic<i64>,

@@ -2,9 +2,9 @@
 
 //! Shared objects that readers find without a lock.
 //!
-//! What readers could find, and cannot any more, is released only after a grace period, which is the
-//! only thing that tells that no reader is left. Whoever hides several things at once waits once for all
-//! of them: see [`wait_for_readers`].
+//! What readers could find, and cannot any more, is released only after a grace period, which is
+//! the only thing that tells that no reader is left. Whoever hides several things at once waits
+//! once for all of them: see [`wait_for_readers`].
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h).
 
@@ -38,8 +38,8 @@ mod private {
         /// Says whether a reader may still be there, for all that is known.
         fn may_have_readers(&self) -> bool;
 
-        /// A grace period has passed since the object was hidden. Only [`super::wait_for_readers`] can
-        /// say so.
+        /// A grace period has passed since the object was hidden. Only [`super::wait_for_readers`]
+        /// can say so.
         fn readers_left(&mut self, period: &super::GracePeriod);
     }
 }
@@ -96,18 +96,19 @@ impl<A: Retire, B: Retire> Retire for (A, B) {}
 ///
 /// They exist, hence were hidden, before it begins.
 ///
-/// Somebody waits for this, and may have many to release, one after the other: the grace period is one
-/// that takes microseconds, not as long as it takes all CPUs to schedule. It interrupts the CPUs that
-/// run something in the kernel, which is no right that a user gets by this: to unmount, in a user
-/// namespace of one's own, does the same. Real-time kernels make it an ordinary one.
+/// Somebody waits for this, and may have many to release, one after the other: the grace period is
+/// one that takes microseconds, not as long as it takes all CPUs to schedule. It interrupts the
+/// CPUs that run something in the kernel, which is no right that a user gets by this: to unmount,
+/// in a user namespace of one's own, does the same. Real-time kernels make it an ordinary one.
 ///
 /// Context: sleeps; not in a read section.
 pub fn wait_for_readers(all: &mut dyn Retire) {
     if !all.may_have_readers() {
         return;
     }
-    // SAFETY: It may be called where one can sleep, outside of read sections: in one, a debug kernel
-    // says so, and it waits for ever, as with `synchronize_rcu()`, which the kernel crate calls safe.
+    // SAFETY: It may be called where one can sleep, outside of read sections: in one, a debug
+    // kernel says so, and it waits for ever, as with `synchronize_rcu()`, which the kernel crate
+    // calls safe.
     unsafe { bindings::synchronize_rcu_expedited() };
     let period = GracePeriod(());
     all.readers_left(&period);
@@ -163,10 +164,10 @@ impl<T: Send + Sync + 'static> Drop for Retired<T> {
 
 /// A place for an `Arc<T>` that is read under RCU and replaced by writers.
 ///
-/// It may be a `static`. Readers ([`load`](Self::load), [`get`](Self::get)) never wait and may run in
-/// any context. Writers ([`swap`](Self::swap), [`compare_swap`](Self::compare_swap)) need no lock
-/// among each other, but wait for a grace period before they give back what was in the slot: they
-/// sleep.
+/// It may be a `static`. Readers ([`load`](Self::load), [`get`](Self::get)) never wait and may run
+/// in any context. Writers ([`swap`](Self::swap), [`compare_swap`](Self::compare_swap)) need no
+/// lock among each other, but wait for a grace period before they give back what was in the slot:
+/// they sleep.
 ///
 /// # Invariants
 ///
@@ -195,10 +196,10 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
     /// Returns what is in the slot, for as long as the read section lasts.
     #[inline]
     pub fn load<'g>(&self, _guard: &'g rcu::Guard) -> Option<ArcBorrow<'g, T>> {
-        // As `rcu_dereference()`: one load, and what follows depends on its address, so that the fields
-        // of the object are seen as they were when a writer's `Full` put it in place. The atomic's own
-        // load is a call into the kernel.
-        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word.
+        // As `rcu_dereference()`: one load, and what follows depends on its address, so that the
+        // fields of the object are seen as they were when a writer's `Full` put it in place. The
+        // atomic's own load is a call into the kernel. SAFETY: The pointer is valid, and all access
+        // to it is atomic: an aligned word.
         let ptr = unsafe { self.ptr.as_ptr().read_volatile() };
         if ptr.is_null() {
             return None;
@@ -225,7 +226,8 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
 
     /// Replaces the content of the slot, and does not wait for the readers that found the old one.
     ///
-    /// Context: any; what is returned sleeps when it is dropped, if there was something in the slot.
+    /// Context: any; what is returned sleeps when it is dropped, if there was something in the
+    /// slot.
     pub fn replace(&self, new: Option<Arc<T>>) -> Retired<T> {
         // INVARIANT: The slot takes over the reference of `new`, and gives up that of the old one.
         let old = self.ptr.xchg(Self::into_ptr(new), Full);
@@ -280,8 +282,8 @@ impl<T: Send + Sync + 'static> RcuSlot<T> {
     unsafe fn retire(old: *mut T) -> Retired<T> {
         // INVARIANT: Nobody waited.
         Retired {
-            // SAFETY: By the type invariants, the pointer is null or came from `into_ptr`; the caller
-            // owns the reference. It is not released before readers are gone, see `Retired`.
+            // SAFETY: By the type invariants, the pointer is null or came from `into_ptr`; the
+            // caller owns the reference. It is not released before readers are gone, see `Retired`.
             object: unsafe { Self::from_ptr(old) },
             waited: false,
         }

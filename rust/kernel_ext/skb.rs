@@ -103,8 +103,8 @@ impl<C> SkBuff<C> {
         cb: C,
     ) -> Result<Self> {
         let () = Self::CB_FITS;
-        // Before there is a buffer that a failure would leave behind. The C side takes the size of the
-        // linear part modulo 2^32: a larger one would be a buffer that is too small.
+        // Before there is a buffer that a failure would leave behind. The C side takes the size of
+        // the linear part modulo 2^32: a larger one would be a buffer that is too small.
         if linear > c_int::MAX as usize || frags > c_int::MAX as usize || headroom > linear {
             return Err(EINVAL);
         }
@@ -423,8 +423,8 @@ impl<C> SkBuff<C> {
         }
         let count = c_int::try_from(len)?;
         self.set_len(len);
-        // SAFETY: The buffer has `len` bytes of payload, linear or in fragments; the source is valid
-        // by its own invariants.
+        // SAFETY: The buffer has `len` bytes of payload, linear or in fragments; the source is
+        // valid by its own invariants.
         let ret = to_result(unsafe {
             bindings::skb_copy_datagram_from_iter_full(self.as_raw(), 0, source.as_raw(), count)
         });
@@ -435,7 +435,8 @@ impl<C> SkBuff<C> {
         ret
     }
 
-    /// Fills the payload, which must be empty, with the `len` bytes of a list that begin at `offset`.
+    /// Fills the payload, which must be empty, with the `len` bytes of a list that begin at
+    /// `offset`.
     ///
     /// Context: sleeps.
     ///
@@ -534,8 +535,8 @@ impl SkBuff<()> {
     /// Gives the buffer to somebody who may show all of its control block to others.
     pub(crate) fn into_raw_clean(self) -> NonNull<bindings::sk_buff> {
         let skb = self.into_raw();
-        // SAFETY: By what were the type invariants, the buffer is valid and ours; a control block of
-        // type `()` has no bytes.
+        // SAFETY: By what were the type invariants, the buffer is valid and ours; a control block
+        // of type `()` has no bytes.
         unsafe { (*skb.as_ptr()).cb = [0; 48] };
         skb
     }

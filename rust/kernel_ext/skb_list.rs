@@ -241,8 +241,9 @@ pub struct SkbMut<'a, C> {
 
 impl<C> SkbMut<'_, C> {
     fn new(skb: NonNull<bindings::sk_buff>) -> Self {
-        // SAFETY: By the type invariants of the list, it is a valid `SkBuff<C>`. The list is borrowed
-        // mutably for as long as this lives, and goes on owning the buffer: `ManuallyDrop`.
+        // SAFETY: By the type invariants of the list, it is a valid `SkBuff<C>`. The list is
+        // borrowed mutably for as long as this lives, and goes on owning the buffer:
+        // `ManuallyDrop`.
         let skb = ManuallyDrop::new(unsafe { SkBuff::from_raw(skb) });
         Self {
             skb,

@@ -99,9 +99,11 @@ impl VsockSock {
         self.as_raw().cast()
     }
 
-    /// Locks the socket, and waits for that as long as somebody else has it: as long as a user likes.
+    /// Locks the socket, and waits for that as long as somebody else has it: as long as a user
+    /// likes.
     ///
-    /// For where no user has the socket any more. See [`lock_or_defer`](Self::lock_or_defer) for others.
+    /// For where no user has the socket any more. See [`lock_or_defer`](Self::lock_or_defer) for
+    /// others.
     ///
     /// Context: process context, may sleep, no other lock of a socket or below is held.
     #[doc(alias = "lock_sock")]
@@ -220,8 +222,9 @@ impl VsockSock {
         !unsafe { data.read_volatile() }.is_null()
     }
 
-    /// Wakes readers, and says whether it did: not if another part of the kernel, such as a BPF sockmap, took
-    /// the socket over, which is to be told with the socket locked ([`LockedSock::data_ready`]).
+    /// Wakes readers, and says whether it did: not if another part of the kernel, such as a BPF
+    /// sockmap, took the socket over, which is to be told with the socket locked
+    /// ([`LockedSock::data_ready`]).
     ///
     /// Context: any but interrupts.
     #[inline]
@@ -254,13 +257,13 @@ pub(crate) unsafe fn net_of(sk: *const bindings::sock) -> *mut bindings::net {
 
 /// A locked socket: evidence that the current task holds the socket lock.
 ///
-/// It is only ever met by reference, and has no size that the compiler knows: it cannot be moved, swapped
-/// or kept, and what is borrowed from it does not outlive the lock.
+/// It is only ever met by reference, and has no size that the compiler knows: it cannot be moved,
+/// swapped or kept, and what is borrowed from it does not outlive the lock.
 ///
 /// # Invariants
 ///
-/// The address is that of a valid `struct vsock_sock` that has a reference, and whose lock is held by the
-/// current task, for as long as the reference to this lives.
+/// The address is that of a valid `struct vsock_sock` that has a reference, and whose lock is held
+/// by the current task, for as long as the reference to this lives.
 #[repr(C)]
 pub struct LockedSock {
     vsk: Opaque<bindings::vsock_sock>,
@@ -273,8 +276,8 @@ pub struct LockedSock {
 ///
 /// # Invariants
 ///
-/// The current task holds the lock of `vsk`, and nobody else will release it. The socket has a reference
-/// for all of `'a`.
+/// The current task holds the lock of `vsk`, and nobody else will release it. The socket has a
+/// reference for all of `'a`.
 #[must_use = "the socket is unlocked when the guard is dropped"]
 pub struct SockGuard<'a> {
     vsk: NonNull<bindings::vsock_sock>,
@@ -336,8 +339,8 @@ impl LockedSock {
     ///
     /// # Safety
     ///
-    /// The current task holds the lock of `vsk`, and a reference to it, for all of `'a`, and there is
-    /// no other `LockedSock` for it in use meanwhile.
+    /// The current task holds the lock of `vsk`, and a reference to it, for all of `'a`, and there
+    /// is no other `LockedSock` for it in use meanwhile.
     #[inline]
     pub(crate) unsafe fn assume_locked<'a>(vsk: *mut bindings::vsock_sock) -> &'a mut Self {
         // INVARIANT: By the safety requirements.

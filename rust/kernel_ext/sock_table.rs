@@ -3,9 +3,9 @@
 //! A table of connections by their addresses, for lookups without a lock.
 //!
 //! The table of the AF_VSOCK core has one lock for all, and puts the connections of one peer to one
-//! port into one bucket. A lookup here costs the same whatever is in the table, and a search for the
-//! connections of a peer does not meet those of others, nor those of a peer with that CID in another
-//! namespace.
+//! port into one bucket. A lookup here costs the same whatever is in the table, and a search for
+//! the connections of a peer does not meet those of others, nor those of a peer with that CID in
+//! another namespace.
 //!
 //! The table has a reference to each connection in it and to its socket. A reader gets both without
 //! touching a count, for as long as it is in its RCU read section.
@@ -81,7 +81,8 @@ impl Key {
 pub struct Scope(usize);
 
 impl Scope {
-    /// Where `net` belongs to: namespaces in global mode belong together, others are for themselves.
+    /// Where `net` belongs to: namespaces in global mode belong together, others are for
+    /// themselves.
     ///
     /// The mode of a namespace never changes.
     pub fn of(net: &Net) -> Self {
@@ -96,8 +97,8 @@ impl Scope {
 
 /// The second link of a [`Node`], and what it is freed by.
 ///
-/// Only who has the lock of the table walks the lists of peers: when a node left its list, nobody looks
-/// at the link any more, in contrast to that of the buckets.
+/// Only who has the lock of the table walks the lists of peers: when a node left its list, nobody
+/// looks at the link any more, in contrast to that of the buckets.
 #[repr(C)]
 union PeerLink {
     by_peer: bindings::hlist_node,
@@ -109,8 +110,8 @@ union PeerLink {
 ///
 /// # Invariants
 ///
-/// `peer` is `by_peer` until the node was unlinked. The node is freed when it was unlinked and a grace
-/// period has passed.
+/// `peer` is `by_peer` until the node was unlinked. The node is freed when it was unlinked and a
+/// grace period has passed.
 #[repr(C)]
 struct Node<T> {
     by_tuple: bindings::hlist_node,
@@ -287,8 +288,8 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         let offset = core::mem::offset_of!(Node<T>, by_tuple);
         // SAFETY: The bucket is one of tuples, and `_guard` is the read section.
         for node in unsafe { nodes::<T>(self.tuple_bucket(key), offset) } {
-            // SAFETY: A node that is found is not freed before the end of the read section. What changes
-            // of it are the links, of which this makes no use.
+            // SAFETY: A node that is found is not freed before the end of the read section. What
+            // changes of it are the links, of which this makes no use.
             let member = unsafe { &(*node).member };
             if member.key == key && Net::reachable(Some(member.sock.net()), net) {
                 return Some(Found {
@@ -511,15 +512,16 @@ impl<T: Send + Sync + 'static> Drop for Membership<T> {
         };
         drop(peers);
         drop(unused);
-        // SAFETY: The node is not linked any more. The link to others of the peer is not looked at any
-        // more, since that took the lock.
+        // SAFETY: The node is not linked any more. The link to others of the peer is not looked at
+        // any more, since that took the lock.
         unsafe { bindings::call_rcu(&raw mut (*node).peer.rcu, Some(free::<T>)) };
     }
 }
 
 /// # Safety
 ///
-/// `head` is the `rcu` of a [`Node<T>`] that came from a `KBox` and was unlinked before a grace period.
+/// `head` is the `rcu` of a [`Node<T>`] that came from a `KBox` and was unlinked before a grace
+/// period.
 unsafe extern "C" fn free<T>(head: *mut bindings::callback_head) {
     let offset = core::mem::offset_of!(Node<T>, peer);
     // SAFETY: By the safety requirements.

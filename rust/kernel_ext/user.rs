@@ -15,11 +15,11 @@ impl User {
     ///
     /// (`sk_uid` of the latter says root until the socket is accepted.)
     pub fn of(sock: &VsockSock) -> Self {
-        // SAFETY: By the type invariants, the socket is valid. The field does not change until it is
-        // destroyed.
+        // SAFETY: By the type invariants, the socket is valid. The field does not change until it
+        // is destroyed.
         let owner = unsafe { (*sock.as_raw()).owner };
-        // SAFETY: The socket has a reference to the credentials, which do not change. The user is the one
-        // whose files are made with them, as for `sk_uid`.
+        // SAFETY: The socket has a reference to the credentials, which do not change. The user is
+        // the one whose files are made with them, as for `sk_uid`.
         Self(unsafe { (*owner).fsuid.val })
     }
 

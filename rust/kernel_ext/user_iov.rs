@@ -32,12 +32,12 @@ use kernel::{
 
 /// A list of pieces of the owner's memory.
 ///
-/// An empty list has no memory. [`push`](Self::push) gets it as it is needed, from a few pieces up to
-/// [`MAX`](Self::MAX), and [`clear`](Self::clear) keeps it: a list takes as much as the longest one that
-/// there was, in steps of twice as much. To read or write what the list refers to, make an iterator of it with
-/// [`source`](Self::source) or [`dest`](Self::dest), which take the evidence that the current
-/// thread is in the right address space. The iterators borrow the list: it cannot change under
-/// them.
+/// An empty list has no memory. [`push`](Self::push) gets it as it is needed, from a few pieces up
+/// to [`MAX`](Self::MAX), and [`clear`](Self::clear) keeps it: a list takes as much as the longest
+/// one that there was, in steps of twice as much. To read or write what the list refers to, make an
+/// iterator of it with [`source`](Self::source) or [`dest`](Self::dest), which take the evidence
+/// that the current thread is in the right address space. The iterators borrow the list: it cannot
+/// change under them.
 ///
 /// # Invariants
 ///
@@ -88,8 +88,8 @@ impl UserIov {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there are [`MAX`](Self::MAX) pieces, `EFAULT` if the sum of the lengths overflows,
-    /// `ENOMEM`; the list is as it was then.
+    /// `ENOBUFS` if there are [`MAX`](Self::MAX) pieces, `EFAULT` if the sum of the lengths
+    /// overflows, `ENOMEM`; the list is as it was then.
     #[inline]
     pub fn push(&mut self, addr: OwnerAddr, len: usize) -> Result {
         let bytes = self.bytes.checked_add(len).ok_or(EFAULT)?;
@@ -229,8 +229,8 @@ impl UserIov {
         })
     }
 
-    /// Calls `f` with the parts that the `len` bytes from `offset` on consist of: where each is, how
-    /// many bytes were before it, and how many it has.
+    /// Calls `f` with the parts that the `len` bytes from `offset` on consist of: where each is,
+    /// how many bytes were before it, and how many it has.
     #[inline]
     fn parts(
         &self,
@@ -282,8 +282,8 @@ impl<'a> RawIter<'a> {
             if skip < first.iov_len {
                 break;
             }
-            // OVERFLOW: By the type invariants of the list, `bytes` counts this piece; and `skip` was
-            // just compared.
+            // OVERFLOW: By the type invariants of the list, `bytes` counts this piece; and `skip`
+            // was just compared.
             bytes = bytes.wrapping_sub(first.iov_len);
             skip = skip.wrapping_sub(first.iov_len);
             pieces = rest;

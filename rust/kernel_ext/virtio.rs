@@ -6,7 +6,8 @@
 //!
 //! # The life of a device
 //!
-//! A driver implements [`Driver`], and [`Adapter`] does in this order, which is what makes it sound:
+//! A driver implements [`Driver`], and [`Adapter`] does in this order, which is what makes it
+//! sound:
 //!
 //! 1. [`Driver::shared`] makes the object that interrupt callbacks see. It is stored in the device
 //!    *before* the queues exist, so that no interrupt of a hasty or hostile device finds nothing.
@@ -17,11 +18,12 @@
 //!    deletes the queues (no callback runs any more), and drops its reference to the shared object.
 //!
 //! A failure in step 2 and [`Driver::freeze`] take the way of step 3; [`Driver::restore`] that of
-//! step 2: when the machine sleeps, and when the device is reset meanwhile ([`restart`]). No driver can get at a queue outside of this: a [`Virtqueue`] hands out a [`LiveQueue`]
-//! only while the device runs, and the adapter waits until it was given back.
+//! step 2: when the machine sleeps, and when the device is reset meanwhile ([`restart`]). No driver
+//! can get at a queue outside of this: a [`Virtqueue`] hands out a [`LiveQueue`] only while the
+//! device runs, and the adapter waits until it was given back.
 //!
-//! Reset, draining and deletion are not left to `Drop` of the driver's data, because the bus wants a
-//! device that is reset when `remove()` returns, and drops the data later.
+//! Reset, draining and deletion are not left to `Drop` of the driver's data, because the bus wants
+//! a device that is reset when `remove()` returns, and drops the data later.
 
 use crate::bindings;
 use core::{
@@ -180,13 +182,14 @@ pub trait Driver: Sized + 'static {
         shared: ArcBorrow<'_, Self::Shared>,
     );
 
-    /// The machine is going to sleep, or the device will be reset: the queues will vanish after this.
+    /// The machine is going to sleep, or the device will be reset: the queues will vanish after
+    /// this.
     fn freeze(dev: &Device<device::Core<'_>>, shared: ArcBorrow<'_, Self::Shared>) {
         let _ = (dev, shared);
     }
 
-    /// The machine woke up, or the device was reset: the queues are there again, and empty. A failure
-    /// resets the device.
+    /// The machine woke up, or the device was reset: the queues are there again, and empty. A
+    /// failure resets the device.
     ///
     /// # Errors
     ///
@@ -257,7 +260,8 @@ impl<T: Driver> Binding<T> {
             entry.queue.detach();
         }
 
-        // SAFETY: `vdev` is valid. No notification is in progress: there is no `LiveQueue` any more.
+        // SAFETY: `vdev` is valid. No notification is in progress: there is no `LiveQueue` any
+        // more.
         unsafe { bindings::virtio_reset_device(vdev.as_raw()) };
 
         // INVARIANT: The queues were detached above and are deleted below.
@@ -461,7 +465,8 @@ impl<T: Driver> Adapter<T> {
 
     /// # Safety
     ///
-    /// The device is bound to a driver of this type, and stays so for as long as the result is used.
+    /// The device is bound to a driver of this type, and stays so for as long as the result is
+    /// used.
     unsafe fn binding<'a>(dev: &'a Device<device::CoreInternal<'_>>) -> &'a Binding<T> {
         // SAFETY: `dev` is valid.
         let binding = unsafe { (*dev.as_raw()).priv_ };

@@ -208,15 +208,15 @@ impl LockedSock {
         if !self.is_on::<T>() {
             return None;
         }
-        // SAFETY: `is_on` says that the state was put in place by `Shim::<T>::init`. It is taken away
-        // by `destruct` only, which the core calls with the lock held, when it assigns another
+        // SAFETY: `is_on` says that the state was put in place by `Shim::<T>::init`. It is taken
+        // away by `destruct` only, which the core calls with the lock held, when it assigns another
         // transport, or when the socket is destroyed: not while this is borrowed.
         unsafe { Shim::<T>::state(self.vsk()) }
     }
 }
 
-/// Calls `f` with the connection on transport `T` that `key` stands for, of a socket that `net` reaches;
-/// nothing if there is none.
+/// Calls `f` with the connection on transport `T` that `key` stands for, of a socket that `net`
+/// reaches; nothing if there is none.
 ///
 /// Context: any but interrupts. `f` runs in an RCU read section.
 #[inline]
@@ -245,8 +245,8 @@ pub fn find_bound(addr: SockAddr, net: Option<&Net>) -> Option<ARef<VsockSock>> 
     NonNull::new(sk.cast()).map(|sk| unsafe { ARef::from_raw(sk) })
 }
 
-/// The connections on transport `T` with `peer`, or with anybody; also those that a user only tries to
-/// make. Counted references, to what is there when this is called.
+/// The connections on transport `T` with `peer`, or with anybody; also those that a user only tries
+/// to make. Counted references, to what is there when this is called.
 pub fn connections<T: Transport>(
     peer: Option<(u32, Scope)>,
 ) -> impl Iterator<Item = (ARef<VsockSock>, Arc<T::Conn>)> {

@@ -22,8 +22,8 @@ pub const MAX_PAGES: usize = bindings::MAX_SKB_FRAGS as usize;
 
 /// How the user of a message learns that its pages are not used any more.
 ///
-/// Every buffer that has pages of the message, or stands for a copy of a part of it, is bound to the
-/// completion, which is reported when the last of them is gone. [`finish`](Self::finish) says
+/// Every buffer that has pages of the message, or stands for a copy of a part of it, is bound to
+/// the completion, which is reported when the last of them is gone. [`finish`](Self::finish) says
 /// whether there is anything to report; dropping the object without it counts as nothing sent.
 ///
 /// # Invariants
@@ -36,8 +36,8 @@ pub struct Completion<'a> {
 }
 
 impl<'a> Completion<'a> {
-    /// The completion that the user of `msg` asks for, if that is so: one of io_uring, or one of the
-    /// error queue of a socket with `SO_ZEROCOPY`.
+    /// The completion that the user of `msg` asks for, if that is so: one of io_uring, or one of
+    /// the error queue of a socket with `SO_ZEROCOPY`.
     ///
     /// `len` is how many bytes are going to be sent.
     ///
@@ -79,8 +79,8 @@ impl<'a> Completion<'a> {
         }
     }
 
-    /// Ends the use of the completion for a message; `sent` says whether any buffer that is bound to
-    /// it was sent.
+    /// Ends the use of the completion for a message; `sent` says whether any buffer that is bound
+    /// to it was sent.
     pub fn finish(self, sent: bool) {
         let this = core::mem::ManuallyDrop::new(self);
         this.put(sent);
@@ -119,8 +119,8 @@ impl<C> SkBuff<C> {
 
     /// Makes the payload, which must be empty, of the next `len` bytes of the user's pages.
     ///
-    /// The buffer must have an owner, who is charged for the pages. Nobody but C code looks at them:
-    /// the user may change them at any time.
+    /// The buffer must have an owner, who is charged for the pages. Nobody but C code looks at
+    /// them: the user may change them at any time.
     ///
     /// # Errors
     ///

@@ -2,16 +2,17 @@
 
 //! What was read of a ring before it was needed.
 //!
-//! Heads and descriptors mostly lie one after the other. To read a few of them costs little more than
-//! to read one, as the price is in the call, in the checks and in opening the access to user memory.
+//! Heads and descriptors mostly lie one after the other. To read a few of them costs little more
+//! than to read one, as the price is in the call, in the checks and in opening the access to user
+//! memory.
 //!
 //! # What may be read ahead
 //!
-//! A driver writes the descriptors of a chain and its entry of the available ring before it stores the
-//! available index, and leaves them alone until the chain is used. So whatever belongs to chains that
-//! were available when the index was last read can be read at any time after that. A copy of other
-//! descriptors is older than the chain that they will belong to: it must not outlive the next look at
-//! the index. See [`Ahead::index_moved`].
+//! A driver writes the descriptors of a chain and its entry of the available ring before it stores
+//! the available index, and leaves them alone until the chain is used. So whatever belongs to
+//! chains that were available when the index was last read can be read at any time after that. A
+//! copy of other descriptors is older than the chain that they will belong to: it must not outlive
+//! the next look at the index. See [`Ahead::index_moved`].
 //!
 //! A driver that changes something in between gets the one or the other, but never both: what is
 //! checked is the copy that is used.
@@ -29,7 +30,8 @@ const HEADS: u16 = 16;
 /// How many descriptors are read at once, at the most.
 const DESCS: u16 = 8;
 
-/// How many are read if they do not follow what was read before: a packet is a header and a payload.
+/// How many are read if they do not follow what was read before: a packet is a header and a
+/// payload.
 const FEW: u16 = 2;
 
 /// What was read of a ring before it was needed.
@@ -64,8 +66,8 @@ impl Ahead {
         }
     }
 
-    /// The available index was read again, and is another one: descriptors that were read before may
-    /// belong to chains that were not available then.
+    /// The available index was read again, and is another one: descriptors that were read before
+    /// may belong to chains that were not available then.
     #[inline]
     pub(crate) fn index_moved(&mut self) {
         self.descs_len = 0;

@@ -397,8 +397,8 @@ impl Table {
 /// Reads the chain that begins at `head`, which is less than the size of the ring.
 ///
 /// A chain may have as many descriptors as the ring, wherever they are. The one that refers to a
-/// table is not counted, and there can only be one of them since nothing may follow it: thus at most
-/// one more is read.
+/// table is not counted, and there can only be one of them since nothing may follow it: thus at
+/// most one more is read.
 #[inline]
 pub(crate) fn walk<M: RingMemory, T: Translate, S: Segments>(
     mem: &M,

@@ -123,8 +123,8 @@ pub struct EmptyRange;
 /// The translations that are known.
 ///
 /// There are at most as many as the limit says, for which the oldest ones are given up, and as the
-/// slots have room for: whoever owns the memory [grows](Self::grow) them when [`wants`](Self::wants)
-/// says so. Nothing else needs memory. A lookup needs O(log n) steps.
+/// slots have room for: whoever owns the memory [grows](Self::grow) them when
+/// [`wants`](Self::wants) says so. Nothing else needs memory. A lookup needs O(log n) steps.
 ///
 /// # Overlapping mappings
 ///
@@ -287,8 +287,8 @@ impl<S: DerefMut<Target = [Slot]>> Iotlb<S> {
         Ok(())
     }
 
-    /// Translates the beginning of `len` bytes of a ring: a [`lookup`](Translate::lookup) that knows
-    /// the ring that was [prefetched](Self::prefetch).
+    /// Translates the beginning of `len` bytes of a ring: a [`lookup`](Translate::lookup) that
+    /// knows the ring that was [prefetched](Self::prefetch).
     ///
     /// # Errors
     ///

@@ -58,8 +58,8 @@ pub const fn used_bytes(size: RingSize, event_idx: bool) -> u64 {
     avail_event_offset(size).wrapping_add(if event_idx { EVENT_LEN } else { 0 })
 }
 
-// OVERFLOW: Each of the following is at most 4 + 16 * 65535. The conversions are lossless; `From` is
-// not `const`.
+// OVERFLOW: Each of the following is at most 4 + 16 * 65535. The conversions are lossless; `From`
+// is not `const`.
 
 /// Where a descriptor is in the descriptor table.
 #[inline]

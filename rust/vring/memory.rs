@@ -136,8 +136,8 @@ pub trait RingMemory {
     fn write_used(&self, at: RingAddr, elem: [u8; 8]) -> Result<(), Self::Error>;
 
     /// Reads entries of the available ring that lie one after the other; the values are in memory
-    /// order. Each is two bytes of which nobody else reads or writes one alone, and that do not change
-    /// any more: they may be read in any order and size of accesses.
+    /// order. Each is two bytes of which nobody else reads or writes one alone, and that do not
+    /// change any more: they may be read in any order and size of accesses.
     ///
     /// # Errors
     ///
@@ -210,12 +210,13 @@ pub trait RingMemory {
     /// Writes one entry of the used ring, then the index that shows it to the driver, with a write
     /// barrier between the two, and notes both writes.
     ///
-    /// `used` is where the ring begins, and `offset` where the entry is in it. The two halves of the
-    /// entry, `elem`, and `index` are in memory order.
+    /// `used` is where the ring begins, and `offset` where the entry is in it. The two halves of
+    /// the entry, `elem`, and `index` are in memory order.
     ///
     /// # Errors
     ///
-    /// Like [`write_used`](Self::write_used); the entry may have been written then, and the index not.
+    /// Like [`write_used`](Self::write_used); the entry may have been written then, and the index
+    /// not.
     #[inline]
     fn put_used(
         &self,

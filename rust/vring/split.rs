@@ -24,8 +24,8 @@ const BATCH: usize = 16;
 
 /// The split ring of a running queue.
 ///
-/// It exists only while the queue runs: [`new`](Self::new) starts it, and dropping it stops it. What
-/// survives is [`vring_base`](Self::vring_base).
+/// It exists only while the queue runs: [`new`](Self::new) starts it, and dropping it stops it.
+/// What survives is [`vring_base`](Self::vring_base).
 ///
 /// # Context
 ///
@@ -83,7 +83,8 @@ pub struct SplitRing {
     signalled_used: Option<u16>,
     /// Whether the driver is asked to notify us.
     notify: bool,
-    /// What was read of chains that were not taken yet. The position of the ring does not tell of it.
+    /// What was read of chains that were not taken yet. The position of the ring does not tell of
+    /// it.
     ahead: Ahead,
 }
 
@@ -461,7 +462,8 @@ impl SplitRing {
     ///
     /// # Errors
     ///
-    /// The ring is not accessible, or [`Malformed::AvailIndex`]. C answers "not empty" in this case.
+    /// The ring is not accessible, or [`Malformed::AvailIndex`]. C answers "not empty" in this
+    /// case.
     #[doc(alias = "vhost_vq_avail_empty")]
     pub fn is_empty<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
         if self.known_pending() == 0 {

@@ -101,7 +101,8 @@ pub enum Reaction {
     /// [`State::Closing`] now, unless there is something left to read.
     #[doc(alias = "virtio_transport_do_close")]
     Close,
-    /// Drop the packet. (The credit was taken from it already, and a writer woken that waited for it.)
+    /// Drop the packet. (The credit was taken from it already, and a writer woken that waited for
+    /// it.)
     Ignore,
 }
 

@@ -417,8 +417,9 @@ impl Header {
         ))
     }
 
-    /// Whether both ends have a port that a socket can have. [`Port::ANY`] is none: nobody could say
-    /// to whom the connection is, and `send()` of a socket that accepted one would have no address.
+    /// Whether both ends have a port that a socket can have. [`Port::ANY`] is none: nobody could
+    /// say to whom the connection is, and `send()` of a socket that accepted one would have no
+    /// address.
     ///
     /// A packet for which this is false belongs to no connection, and is answered as such, with
     /// [`Header::reply_rst`].

@@ -2,9 +2,9 @@
 
 //! Where a connection stands, and what its socket has not been told of it yet.
 //!
-//! A packet changes the connection at once, under a lock of its own. The socket belongs to whoever has
-//! the socket lock, maybe for long: it is told later, by what is kept here as [`News`]. What happens
-//! meanwhile is merged; there is never more to tell than one [`News`] holds.
+//! A packet changes the connection at once, under a lock of its own. The socket belongs to whoever
+//! has the socket lock, maybe for long: it is told later, by what is kept here as [`News`]. What
+//! happens meanwhile is merged; there is never more to tell than one [`News`] holds.
 //!
 //! ```
 //! use vsock_proto::{conn::{receive, State}, header::Op, link::{End, Link}};
@@ -51,7 +51,8 @@ pub struct News<E> {
     pub shutdown: bool,
     /// The end of the connection.
     pub end: Option<End<E>>,
-    /// How often something came that may be read, for another part of the kernel that took the socket over.
+    /// How often something came that may be read, for another part of the kernel that took the
+    /// socket over.
     pub readable: u32,
     /// The CID of this side is another one now.
     pub local_cid: bool,
@@ -86,7 +87,8 @@ pub struct Rest {
     pub reset: Option<bool>,
 }
 
-/// The state of a connection. A socket has one; it may have several connections, one after the other.
+/// The state of a connection. A socket has one; it may have several connections, one after the
+/// other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Link<E> {
     state: State,
@@ -214,7 +216,8 @@ impl<E: Copy> Link<E> {
         true
     }
 
-    /// The user gave the connection up: nobody is to be told of anything. Says whether there was one.
+    /// The user gave the connection up: nobody is to be told of anything. Says whether there was
+    /// one.
     pub fn give_up(&mut self, state: State) -> bool {
         let was_open = self.is_open();
         self.state = state;

@@ -2,10 +2,10 @@
 
 //! Pieces of messages, packed behind each other in one buffer.
 //!
-//! A socket buffer costs hundreds of bytes, and a message of a `SOCK_SEQPACKET` socket may have one.
-//! A receiver whose messages are that small keeps them as records in one buffer: a header of one
-//! byte, or of three for a long piece, and the bytes of the piece. So a byte of payload never takes
-//! more than two bytes of memory, as long as there is one.
+//! A socket buffer costs hundreds of bytes, and a message of a `SOCK_SEQPACKET` socket may have
+//! one. A receiver whose messages are that small keeps them as records in one buffer: a header of
+//! one byte, or of three for a long piece, and the bytes of the piece. So a byte of payload never
+//! takes more than two bytes of memory, as long as there is one.
 //!
 //! The buffer is private memory of the receiver; no peer writes a record header.
 

@@ -2,29 +2,30 @@
 
 //! Where received payload goes: a queue in buffers, with bounded memory.
 //!
-//! A queue consists of *segments*, linear buffers to whose end payload is copied until they are full,
-//! and of *whole* payloads, which stay in the buffer that they came in. A segment of a stream holds
-//! its bytes, one of a `SOCK_SEQPACKET` socket [`Record`]s. A payload that does not fit into the last
-//! segment is split over that and a new one.
+//! A queue consists of *segments*, linear buffers to whose end payload is copied until they are
+//! full, and of *whole* payloads, which stay in the buffer that they came in. A segment of a stream
+//! holds its bytes, one of a `SOCK_SEQPACKET` socket [`Record`]s. A payload that does not fit into
+//! the last segment is split over that and a new one.
 //!
 //! # Memory
 //!
 //! A full segment takes at most 5/2 of its payload, even if that comes as messages of one byte. A
-//! payload stays whole only if its buffer, together with the room that is left in the segment before
-//! it, takes no more than 5/2 of its bytes. So a queue takes no more than that of all of its bytes,
-//! apart from the last segment, and from the first buffer, of which a part may have been read. The
-//! allowance in [`limit`] is for those: a peer with credit is never refused, whatever the size of
-//! its packets.
+//! payload stays whole only if its buffer, together with the room that is left in the segment
+//! before it, takes no more than 5/2 of its bytes. So a queue takes no more than that of all of its
+//! bytes, apart from the last segment, and from the first buffer, of which a part may have been
+//! read. The allowance in [`limit`] is for those: a peer with credit is never refused, whatever the
+//! size of its packets.
 //!
 //! # A queue with a lock that must not be held for long
 //!
 //! Nothing here allocates: who pushes brings an empty segment if one is needed
 //! ([`Refused::NeedsSegment`]). A reader takes the buffers it wants out of the queue ([`Taken`]),
-//! copies from them without the lock, and puts back what is left. What the reader has in hand counts
-//! as unread, and its memory as used, until it is put back. There is one reader at a time.
+//! copies from them without the lock, and puts back what is left. What the reader has in hand
+//! counts as unread, and its memory as used, until it is put back. There is one reader at a time.
 //!
-//! What came while the reader had the last segment in hand is in another one. When it is put back, it
-//! is filled from that, so that no repeated peek makes a queue of segments that are nearly empty.
+//! What came while the reader had the last segment in hand is in another one. When it is put back,
+//! it is filled from that, so that no repeated peek makes a queue of segments that are nearly
+//! empty.
 
 use crate::{
     header::{
@@ -183,8 +184,8 @@ pub trait Buffer: Sized {
     #[must_use]
     fn append(&mut self, bytes: &[u8]) -> bool;
 
-    /// Appends `head` and `len` bytes of a payload from `offset` on; says whether that was possible.
-    /// If not, nothing was appended.
+    /// Appends `head` and `len` bytes of a payload from `offset` on; says whether that was
+    /// possible. If not, nothing was appended.
     #[must_use]
     fn append_from(
         &mut self,
@@ -431,7 +432,8 @@ impl<L: Buffers> Queue<L> {
         list
     }
 
-    /// Appends a payload, or what is left of it, that has memory of up to `limit` for all of the queue.
+    /// Appends a payload, or what is left of it, that has memory of up to `limit` for all of the
+    /// queue.
     ///
     /// `spare` is an empty segment; it is taken if it is needed.
     ///
@@ -492,7 +494,8 @@ impl<L: Buffers> Queue<L> {
         self.messages = self.messages.saturating_add(ends);
     }
 
-    /// Puts a payload into the queue in its own buffer, if its memory is justified; says whether it did.
+    /// Puts a payload into the queue in its own buffer, if its memory is justified; says whether it
+    /// did.
     fn keep_whole(
         &mut self,
         payload: &mut Payload<'_, <L::Buffer as Buffer>::Source>,

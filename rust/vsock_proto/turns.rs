@@ -2,20 +2,21 @@
 
 //! Whose packet is next, of those that want to send: a deficit round robin.
 //!
-//! Packets wait in *flows*, one for each connection. In a *round*, each flow that has packets may send a
-//! [`QUANTUM`], and as much less in the next one as it sent too much. So a flow that always has packets
-//! gets its share of the bytes whatever the others do, but for a quantum and a packet.
+//! Packets wait in *flows*, one for each connection. In a *round*, each flow that has packets may
+//! send a [`QUANTUM`], and as much less in the next one as it sent too much. So a flow that always
+//! has packets gets its share of the bytes whatever the others do, but for a quantum and a packet.
 //!
-//! Within a round, those that had nothing when it began come before those that always have something:
-//! a packet that is waited for does not queue behind bulk. Nor behind a burst: each of them sends a
-//! little, and the rest of its share when its turn comes. They may not send more in a round than
-//! others, however often they have nothing, so nobody gains from that; and there are no more than
-//! [`OVERTAKE`] of them in a round, or flows that come and go would keep others from having any.
+//! Within a round, those that had nothing when it began come before those that always have
+//! something: a packet that is waited for does not queue behind bulk. Nor behind a burst: each of
+//! them sends a little, and the rest of its share when its turn comes. They may not send more in a
+//! round than others, however often they have nothing, so nobody gains from that; and there are no
+//! more than [`OVERTAKE`] of them in a round, or flows that come and go would keep others from
+//! having any.
 //!
-//! Here are the decisions only. Who has the packets keeps three lists of the flows that have any, one for
-//! each [`Place`], and adds flows to the end of a list. The next packet is that of the first flow of the
-//! first list that is not empty. If that is the one for [`Place::Next`], the next round begins: what is
-//! there is for [`Place::Later`] from then on.
+//! Here are the decisions only. Who has the packets keeps three lists of the flows that have any,
+//! one for each [`Place`], and adds flows to the end of a list. The next packet is that of the
+//! first flow of the first list that is not empty. If that is the one for [`Place::Next`], the next
+//! round begins: what is there is for [`Place::Later`] from then on.
 //!
 //! # Examples
 //!
@@ -48,8 +49,8 @@ const LARGEST: usize = 65536;
 /// A flow of small packets sends a run of hundreds, which a receiver can take in one go.
 const QUANTUM: i16 = (LARGEST / UNIT) as i16 + PACKET;
 
-/// What a flow may send before those that have waited since the last round, in [`UNIT`]s, if it has more:
-/// a few small packets, or one.
+/// What a flow may send before those that have waited since the last round, in [`UNIT`]s, if it has
+/// more: a few small packets, or one.
 const BURST: i16 = 16;
 
 /// How often in a round a flow may go before those that have waited since the last one.
@@ -84,8 +85,8 @@ impl Cost {
         Self(self.0.saturating_sub(others.0).max(0))
     }
 
-    /// The cost of a packet with `len` bytes of payload. One with more than 64 KiB costs as much as one
-    /// with that.
+    /// The cost of a packet with `len` bytes of payload. One with more than 64 KiB costs as much as
+    /// one with that.
     #[inline]
     pub fn of(len: usize) -> Self {
         let units = len.min(LARGEST).div_ceil(UNIT);
@@ -171,8 +172,8 @@ impl Rounds {
         Place::Now
     }
 
-    /// How much the first flow, which is in a list and has more than one packet, may send before it is
-    /// to be told that it was [`sent`](Self::sent): until the sum is not less than this.
+    /// How much the first flow, which is in a list and has more than one packet, may send before it
+    /// is to be told that it was [`sent`](Self::sent): until the sum is not less than this.
     #[inline]
     pub fn may_send(&self, turn: &Turn, place: Place) -> Cost {
         let credit = match place {
@@ -183,8 +184,8 @@ impl Rounds {
         Cost(credit.max(0))
     }
 
-    /// The first flow, which is in a list, sends a packet, or some as [`may_send`](Self::may_send) says.
-    /// Says to which list it goes, if it has more packets and does not stay the first one.
+    /// The first flow, which is in a list, sends a packet, or some as [`may_send`](Self::may_send)
+    /// says. Says to which list it goes, if it has more packets and does not stay the first one.
     #[inline]
     pub fn sent(
         &mut self,
@@ -207,13 +208,13 @@ impl Rounds {
         is_burst.then_some(Place::Later)
     }
 
-    /// The packet that was sent last, or those after it were taken back, could not be sent after all:
-    /// the flow has its credit again. Says whether its turn is not over for that reason: it is the first
-    /// flow again then, if it was not.
+    /// The packet that was sent last, or those after it were taken back, could not be sent after
+    /// all: the flow has its credit again. Says whether its turn is not over for that reason: it is
+    /// the first flow again then, if it was not.
     ///
-    /// Nobody looks back to an earlier round: if that ended with this packet, the flow may send more in
-    /// this one, at the cost of those before it. So no more than a [`SHARE`], and the packet that exceeds
-    /// it, should be taken before it is clear that they can be sent.
+    /// Nobody looks back to an earlier round: if that ended with this packet, the flow may send
+    /// more in this one, at the cost of those before it. So no more than a [`SHARE`], and the
+    /// packet that exceeds it, should be taken before it is clear that they can be sent.
     #[inline]
     pub fn take_back(&self, turn: &mut Turn, cost: Cost) -> bool {
         turn.credit = turn.credit.saturating_add(cost.0);

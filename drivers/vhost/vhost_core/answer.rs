@@ -52,7 +52,8 @@ impl Device {
     /// # Errors
     ///
     /// - `EINVAL` if it is too short or of an unknown version, or a mapping without any bytes;
-    /// - `EFAULT` if there is no IOTLB, or the message has no meaning; `ENOMEM` is reported so, too.
+    /// - `EFAULT` if there is no IOTLB, or the message has no meaning; `ENOMEM` is reported so,
+    ///   too.
     #[doc(alias = "vhost_chr_write_iter")]
     pub fn write_message(&self, iov: &mut IovIterSource<'_>) -> Result<usize> {
         let taken = iov.len().min(size_of::<Msg>());

@@ -79,8 +79,8 @@ impl Budget {
 
 /// A queue that runs, locked by the thread that works on it: see [`Virtqueue::run`].
 ///
-/// If it breaks, nothing can be done with it any more; the state of the queue and user space learn of
-/// it at the end of the run.
+/// If it breaks, nothing can be done with it any more; the state of the queue and user space learn
+/// of it at the end of the run.
 pub struct Active<'a> {
     queue: &'a Virtqueue,
     parts: Parts<'a>,
@@ -133,8 +133,8 @@ impl Segments for Lists<'_> {
 }
 
 impl Virtqueue {
-    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked. After
-    /// that the driver is signalled, if anything was completed and if it wants to be.
+    /// Works on the chains of the queue, if it is running: calls `work` with the queue locked.
+    /// After that the driver is signalled, if anything was completed and if it wants to be.
     ///
     /// Changes to the configuration that were made since the last time take effect here.
     ///
@@ -181,8 +181,8 @@ impl<'a> Active<'a> {
     fn end(mut self) -> Option<Why> {
         // Without anybody to be signalled nothing may be noted as signalled either.
         if let Some(call) = self.parts.call.filter(|_| self.used) {
-            // If the queue just broke, the driver gets what was completed before, and a signal: it may
-            // be waiting.
+            // If the queue just broke, the driver gets what was completed before, and a signal: it
+            // may be waiting.
             let signal = self
                 .with_ring(|ring, mem| ring.should_signal(mem))
                 .unwrap_or(true);
@@ -220,9 +220,9 @@ impl<'a> Active<'a> {
         self.parts.ring.size().get()
     }
 
-    /// Takes the next chain. If there is none, the work of the queue will be queued when there is one
-    /// to be taken: the driver was asked to kick, or user space where the buffers of a chain are. If
-    /// memory is short, it is queued after a moment.
+    /// Takes the next chain. If there is none, the work of the queue will be queued when there is
+    /// one to be taken: the driver was asked to kick, or user space where the buffers of a chain
+    /// are. If memory is short, it is queued after a moment.
     ///
     /// Context: sleeps.
     ///
@@ -283,8 +283,8 @@ impl<'a> Active<'a> {
         let _ = self.queue.queue_work();
     }
 
-    /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it, and
-    /// says whether there is something left.
+    /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it,
+    /// and says whether there is something left.
     #[inline]
     pub fn spend(&mut self, budget: &mut Budget, bytes: usize) -> bool {
         let descriptors = core::mem::take(&mut self.descriptors) as usize;
@@ -331,13 +331,15 @@ impl Chain<'_, '_> {
         self.active.parts.writable.bytes()
     }
 
-    /// Says whether there is anything that the device may read. Descriptors without bytes do not count.
+    /// Says whether there is anything that the device may read. Descriptors without bytes do not
+    /// count.
     #[inline]
     pub fn has_readable(&self) -> bool {
         !self.active.parts.readable.is_empty()
     }
 
-    /// Says whether there is anything that the device may write. Descriptors without bytes do not count.
+    /// Says whether there is anything that the device may write. Descriptors without bytes do not
+    /// count.
     #[inline]
     pub fn has_writable(&self) -> bool {
         !self.active.parts.writable.is_empty()
@@ -354,8 +356,8 @@ impl Chain<'_, '_> {
         parts.readable.read_at(parts.mem.mm, offset, out)
     }
 
-    /// Fills an empty buffer with `len` bytes of what the device may read, without the first `offset`
-    /// bytes.
+    /// Fills an empty buffer with `len` bytes of what the device may read, without the first
+    /// `offset` bytes.
     ///
     /// # Errors
     ///

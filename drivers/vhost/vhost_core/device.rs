@@ -416,12 +416,12 @@ impl Device {
 
     /// Stops the device for good, whoever the caller is: the file was closed.
     ///
-    /// When this returns there is no worker, no kick, and no reference to the device by either. Works
-    /// that were still queued may not be done: their queues were stopped, so that there is nothing for
-    /// them to do.
+    /// When this returns there is no worker, no kick, and no reference to the device by either.
+    /// Works that were still queued may not be done: their queues were stopped, so that there is
+    /// nothing for them to do.
     ///
-    /// `hidden` is what others found the device by. The grace period that the slots of the queues need
-    /// is its, too: nobody uses the device because of it when this returns, and it is dropped.
+    /// `hidden` is what others found the device by. The grace period that the slots of the queues
+    /// need is its, too: nobody uses the device because of it when this returns, and it is dropped.
     ///
     /// Context: sleeps.
     pub fn release(&self, hidden: impl Retire) {
@@ -430,8 +430,8 @@ impl Device {
             // Taking it away does not fail. No kick is under way when it returns.
             let _: (bool, Result) = queue.set_kick(None);
         }
-        // Now those are left who found a worker in a slot, and may be about to wake it up: it ends after
-        // them. One that there is no room for is waited for on its own.
+        // Now those are left who found a worker in a slot, and may be about to wake it up: it ends
+        // after them. One that there is no room for is waited for on its own.
         let mut workers = KVec::with_capacity(self.queues.len(), GFP_KERNEL).unwrap_or_default();
         for queue in &self.queues {
             drop(workers.push_within_capacity(queue.slot().hide()));

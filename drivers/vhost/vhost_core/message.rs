@@ -106,8 +106,8 @@ struct Question {
     version: u32,
     /// Whether user space has read it.
     read: bool,
-    /// Nobody waits for the answer any more. It stays to be read only because a reader may have been
-    /// told of it by `poll()`, as in C.
+    /// Nobody waits for the answer any more. It stays to be read only because a reader may have
+    /// been told of it by `poll()`, as in C.
     void: bool,
 }
 
@@ -146,8 +146,8 @@ impl State {
 pub struct Messages {
     #[pin]
     state: Mutex<State>,
-    /// There is something to read, or there will never be. In a box, whose memory is given back after
-    /// a grace period: dropping one that is not waits for that.
+    /// There is something to read, or there will never be. In a box, whose memory is given back
+    /// after a grace period: dropping one that is not waits for that.
     changed: PollCondVarBox,
 }
 

@@ -21,8 +21,9 @@
 //! # Translations
 //!
 //! The IOTLB of a queue is under its lock, and so is everything that came out of it: segments of a
-//! chain live no longer than [`Active`](crate::chain::Active), which holds the lock. To take a translation back takes the
-//! locks of all queues, one after the other; afterwards it is used nowhere.
+//! chain live no longer than [`Active`](crate::chain::Active), which holds the lock. To take a
+//! translation back takes the locks of all queues, one after the other; afterwards it is used
+//! nowhere.
 
 use crate::{
     memory::MemTable,
@@ -214,8 +215,8 @@ impl Virtqueue {
         self.asker.ask(miss);
     }
 
-    /// Breaks a queue that runs; does nothing otherwise. The work of the queue is queued, as the place
-    /// where what depends on the queue is cleaned up.
+    /// Breaks a queue that runs; does nothing otherwise. The work of the queue is queued, as the
+    /// place where what depends on the queue is cleaned up.
     pub(crate) fn set_broken(&self, inner: &mut Inner, why: Why) {
         if !inner.set_broken(why) {
             return;
@@ -241,8 +242,8 @@ impl Virtqueue {
         self.inner.try_lock()
     }
 
-    /// Replaces the eventfd that the driver kicks with. The first part of the result says that there
-    /// was another one, whose kicks may still have an effect: flush.
+    /// Replaces the eventfd that the driver kicks with. The first part of the result says that
+    /// there was another one, whose kicks may still have an effect: flush.
     ///
     /// # Errors
     ///
@@ -265,13 +266,13 @@ impl Virtqueue {
 
     /// Starts the queue; one that was started already is only checked again.
     ///
-    /// With an IOTLB, the queue starts even if a part of the ring is not translated yet, in contrast
-    /// to C.
+    /// With an IOTLB, the queue starts even if a part of the ring is not translated yet, in
+    /// contrast to C.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the ring or the memory are not known, or not in the owner's address space, or the
-    /// log is not.
+    /// `EFAULT` if the ring or the memory are not known, or not in the owner's address space, or
+    /// the log is not.
     pub(crate) fn start(&self, memory: Option<&Arc<MemTable>>, mm: &InOwnerMm) -> Result {
         let mut inner = self.inner.lock();
         let memory = memory

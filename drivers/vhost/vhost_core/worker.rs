@@ -164,8 +164,8 @@ impl Shared {
             // `run_pending()` begins with a `Full` exchange of the same word. The exchange is not
             // skipped if the bit is set already: the same holds then.
             match self.pending.cmpxchg(old, old | bits, Full) {
-                // Whoever queued something wakes the thread up, so that nobody has to wait for another
-                // one that was interrupted between the two.
+                // Whoever queued something wakes the thread up, so that nobody has to wait for
+                // another one that was interrupted between the two.
                 Ok(_) => return Ok(old & bits != bits),
                 Err(now) => old = now,
             }
@@ -365,8 +365,8 @@ impl Worker {
         self.thread.shared().pending.peek() & DEAD == 0
     }
 
-    /// The number of the thread, as the current process knows it: 0 if its namespace of processes does
-    /// not have the thread, or this did not run yet, or has ended.
+    /// The number of the thread, as the current process knows it: 0 if its namespace of processes
+    /// does not have the thread, or this did not run yet, or has ended.
     pub fn pid(&self) -> Pid {
         let task = self.thread.shared().task.as_ref();
         task.map_or(0, |task| process::pid_for_current(task))

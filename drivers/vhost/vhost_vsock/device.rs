@@ -150,8 +150,8 @@ pub(crate) struct Member {
     pub(crate) before: KVec<Cid>,
     /// There were more of them than anybody needs.
     pub(crate) before_is_full: bool,
-    /// By these somebody may still be using the device: nobody waits for that before the device ends, or
-    /// there are many.
+    /// By these somebody may still be using the device: nobody waits for that before the device
+    /// ends, or there are many.
     pub(crate) hidden: KVec<Hidden<VhostVsock>>,
 }
 
@@ -269,9 +269,9 @@ impl VhostVsock {
 
     /// Says whether a packet waits for the guest that cannot take it now.
     ///
-    /// A VMM stops the device of a guest that pauses. Whoever sends data, or connects, is told so; but
-    /// what a connection has to say once only (how much room there is, that it ends) would be missed
-    /// for ever. There is at most one packet of each kind for a connection.
+    /// A VMM stops the device of a guest that pauses. Whoever sends data, or connects, is told so;
+    /// but what a connection has to say once only (how much room there is, that it ends) would be
+    /// missed for ever. There is at most one packet of each kind for a connection.
     fn waits_for_start(&self, packet: &TxPacket, guard: &rcu::Guard) -> bool {
         let ends = matches!(
             packet.header().op(),

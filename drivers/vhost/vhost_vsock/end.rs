@@ -31,13 +31,14 @@ impl VhostVsock {
 
     /// The file was closed, by the owner or by whoever had it last.
     ///
-    /// The order matters: first nobody finds the device any more, then sockets learn of it, at once,
-    /// before another device has the CID. Then the queues end, and those who found the device before
-    /// that, and the worker; then what they left is dropped. A connection that the worker was just about
-    /// to make is reset in the end.
+    /// The order matters: first nobody finds the device any more, then sockets learn of it, at
+    /// once, before another device has the CID. Then the queues end, and those who found the device
+    /// before that, and the worker; then what they left is dropped. A connection that the worker
+    /// was just about to make is reset in the end.
     ///
-    /// Those who found the device do so in an RCU read section, and so do those who found the worker of
-    /// a queue: one grace period, in [`Device::release`](vhost_core::device::Device::release), is the end of both.
+    /// Those who found the device do so in an RCU read section, and so do those who found the
+    /// worker of a queue: one grace period, in
+    /// [`Device::release`](vhost_core::device::Device::release), is the end of both.
     ///
     /// Context: sleeps.
     pub(crate) fn release(&self) {

@@ -108,8 +108,8 @@ impl VhostVsock {
         let reachable = self.is_reachable(&rcu::read_lock());
         loop {
             if !reachable || !self.rx.is_running() {
-                // The guest could not be answered: its packets wait until it can. If the other queue
-                // is broken, its work cleans up after what this one did in the meantime.
+                // The guest could not be answered: its packets wait until it can. If the other
+                // queue is broken, its work cleans up after what this one did in the meantime.
                 let _ = self.rx.queue_work();
                 return Ok(Run::Done);
             }
@@ -170,8 +170,8 @@ impl VhostVsock {
     }
 }
 
-/// Packets with a payload up to this size are read at once, and their payload is copied from there; others
-/// get a buffer.
+/// Packets with a payload up to this size are read at once, and their payload is copied from there;
+/// others get a buffer.
 const SMALL: usize = 512;
 
 /// Private memory for a small packet.

@@ -152,8 +152,8 @@ impl<D: InNet> Membership<D> {
         self.0.value().cid
     }
 
-    /// Gives the CID up: nobody finds the device by it any more, but some may still be using it because
-    /// of that, until what is returned is dropped.
+    /// Gives the CID up: nobody finds the device by it any more, but some may still be using it
+    /// because of that, until what is returned is dropped.
     pub(crate) fn hide(self) -> Hidden<D> {
         self.0.hide()
     }

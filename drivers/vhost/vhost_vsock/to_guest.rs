@@ -72,8 +72,8 @@ impl VhostVsock {
         done
     }
 
-    /// Fills the buffers that there are. What is left in `held` and, behind that, in `packets` was taken
-    /// out of the queue and is not finished.
+    /// Fills the buffers that there are. What is left in `held` and, behind that, in `packets` was
+    /// taken out of the queue and is not finished.
     fn fill_buffers(
         &self,
         rx: &mut Active<'_>,

@@ -2,9 +2,9 @@
 
 //! Connections that come in to a listener.
 //!
-//! The socket of the connection is made before the listener is locked, and packets find it from then on. It is
-//! queued with the listener locked: now if nobody has the listener, else when its owner lets go. The peer
-//! is answered only then.
+//! The socket of the connection is made before the listener is locked, and packets find it from
+//! then on. It is queued with the listener locked: now if nobody has the listener, else when its
+//! owner lets go. The peer is answered only then.
 
 use crate::{
     carrier::{

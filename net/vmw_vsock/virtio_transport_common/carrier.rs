@@ -33,16 +33,15 @@ use vsock_proto::addr::{
 
 /// What moves packets between this side and a peer.
 ///
-/// The functions may be called from any number of threads as soon as the [registration](crate::Registration)
-/// begins, and
-/// must not use more than `static` state.
+/// The functions may be called from any number of threads as soon as the
+/// [registration](crate::Registration) begins, and must not use more than `static` state.
 #[vtable]
 pub trait Carrier: Send + Sync + Sized + 'static {
     /// What the carrier is for.
     const KIND: Kind;
 
-    /// Whether sender and receiver are on this machine, and a sender delivers what it can itself: see
-    /// [`deliver_now`](crate::deliver_now).
+    /// Whether sender and receiver are on this machine, and a sender delivers what it can itself:
+    /// see [`deliver_now`](crate::deliver_now).
     const IS_DIRECT: bool = false;
 
     /// Where the transport of the carrier is registered: a `static` of its own.
@@ -78,8 +77,9 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
     fn send(packet: TxPacket, net: Option<&Net>) -> Result;
 
-    /// Has [`wake_later`](crate::wake_later) called for a connection by a worker, soon: said for a carrier that
-    /// [is direct](Self::IS_DIRECT). Without it, and if the result is false, readers are woken at once.
+    /// Has [`wake_later`](crate::wake_later) called for a connection by a worker, soon: said for a
+    /// carrier that [is direct](Self::IS_DIRECT). Without it, and if the result is false, readers
+    /// are woken at once.
     ///
     /// Context: any but interrupts.
     fn defer_wake(_sock: &VsockSock, _conn: ArcBorrow<'_, Conn>) -> bool {
@@ -91,14 +91,15 @@ pub trait Carrier: Send + Sync + Sized + 'static {
         true
     }
 
-    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait` somebody
-    /// waits for all that were sent until now, which are to be dropped as soon as possible.
+    /// Drops packets that the carrier is done with, if it does not do that at once. With `wait`
+    /// somebody waits for all that were sent until now, which are to be dropped as soon as
+    /// possible.
     ///
     /// Context: does not sleep; a socket lock may be held.
     fn reap(_wait: bool) {}
 
-    /// The budget for what closed sockets leave behind for the peer of a socket; without it they may
-    /// leave anything.
+    /// The budget for what closed sockets leave behind for the peer of a socket; without it they
+    /// may leave anything.
     fn orphans(_sock: &LockedSock) -> Option<Arc<Orphans>> {
         None
     }

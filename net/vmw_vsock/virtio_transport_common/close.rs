@@ -2,9 +2,9 @@
 
 //! The end of a connection, and what its socket is told of it.
 //!
-//! A connection ends at once, whatever its socket is doing: its link is [ended](vsock_proto::link::Link::end)
-//! with the gate shut, packets do not find it any more. The socket learns it by [`settle`], which waits for
-//! nobody.
+//! A connection ends at once, whatever its socket is doing: its link is
+//! [ended](vsock_proto::link::Link::end) with the gate shut, packets do not find it any more. The
+//! socket learns it by [`settle`], which waits for nobody.
 
 use crate::{
     carrier::{
@@ -56,8 +56,8 @@ use vsock_proto::{
 /// How long a socket that the user closed waits for the RST of its peer, in seconds.
 const CLOSE_TIMEOUT: c_ulong = 8;
 
-/// Tells a socket what happened to its connection: now if nobody has the socket, else when its owner
-/// lets go.
+/// Tells a socket what happened to its connection: now if nobody has the socket, else when its
+/// owner lets go.
 ///
 /// Context: may sleep, but waits for no user and no peer. The gate is open.
 pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
@@ -80,8 +80,8 @@ pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
             }
             Err(_) => drop(gate),
         }
-        // INVARIANT: As the connection is attached, the socket has the module until the backlog was run: see
-        // `detach()`.
+        // INVARIANT: As the connection is attached, the socket has the module until the backlog was
+        // run: see `detach()`.
         token = Some(Token::new_no_fail(|sock, _| {
             if let Ok(conn) = conn_of::<C>(sock) {
                 conn.gate().deferred = false;
@@ -161,8 +161,8 @@ fn fail(sock: &mut LockedSock, err: Error) {
     sock.report_error(err);
 }
 
-/// The connection was lost. A user of a `SOCK_STREAM` socket gets the error after what was received; the
-/// core gives it to one of a `SOCK_SEQPACKET` socket instead of each message.
+/// The connection was lost. A user of a `SOCK_STREAM` socket gets the error after what was
+/// received; the core gives it to one of a `SOCK_SEQPACKET` socket instead of each message.
 fn lose<C: Carrier>(sock: &mut LockedSock, conn: &Conn, err: Error) {
     if sock.state() == SockState::SynSent {
         // Or the next attempt would find its REQUEST sent already, to where this one was for.
@@ -180,9 +180,11 @@ fn lose<C: Carrier>(sock: &mut LockedSock, conn: &Conn, err: Error) {
     sock.report_error(err);
 }
 
-/// Ends a connection, or the attempt to make one, with an error for its user. With `reset` the peer is told.
+/// Ends a connection, or the attempt to make one, with an error for its user. With `reset` the peer
+/// is told.
 ///
-/// Context: may sleep, but waits for no user and no peer. The gate is open; the socket may be locked.
+/// Context: may sleep, but waits for no user and no peer. The gate is open; the socket may be
+/// locked.
 pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, reset: bool) {
     let mut gate = conn.gate();
     if !gate.link.end(End::Lost(err)) {
@@ -222,13 +224,14 @@ pub struct Candidate<'a> {
     pub net: &'a Net,
 }
 
-/// Resets the connections of carrier `C` for which `gone` is true. Their users get `ECONNRESET`, and so do those that still try to connect.
+/// Resets the connections of carrier `C` for which `gone` is true. Their users get `ECONNRESET`,
+/// and so do those that still try to connect.
 ///
-/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers are
-/// not touched.
+/// What a user of a `SOCK_STREAM` socket has received can still be read. Connections to other peers
+/// are not touched.
 ///
-/// Context: may sleep, but waits for no user: it ends in a time that depends on how many connections
-/// there are only.
+/// Context: may sleep, but waits for no user: it ends in a time that depends on how many
+/// connections there are only.
 pub fn reset_connections<C: Carrier>(
     peers: Peers<'_>,
     mut gone: impl FnMut(&Candidate<'_>) -> bool,
@@ -292,8 +295,8 @@ pub(crate) fn cancel<C: Carrier>(sock: &mut LockedSock) -> Result {
     C::cancel(sock)
 }
 
-/// The user gives up the attempt to connect. The peer may have answered just now, and nobody was told: it
-/// gets a RST.
+/// The user gives up the attempt to connect. The peer may have answered just now, and nobody was
+/// told: it gets a RST.
 fn give_up<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, state: State) {
     let answered = conn.gate().link.give_up(state);
     if answered {
@@ -357,9 +360,9 @@ pub(crate) fn detach(sock: &mut LockedSock, conn: &Conn) {
     sock.flush_backlog();
 }
 
-/// Counts a closed socket, and its packets that the peer did not take, as left behind. If its user has
-/// too many of these already, its packets are dropped, the peer is to get a RST instead, and the result
-/// is false: nobody is to wait for the peer.
+/// Counts a closed socket, and its packets that the peer did not take, as left behind. If its user
+/// has too many of these already, its packets are dropped, the peer is to get a RST instead, and
+/// the result is false: nobody is to wait for the peer.
 fn leave_behind<C: Carrier>(sock: &mut LockedSock, conn: &Arc<Conn>) -> bool {
     let Some(orphans) = C::orphans(sock) else {
         return true;
@@ -384,13 +387,14 @@ fn reset_unsent<C: Carrier>(
         conn.is_queued(Control::Response),
     );
     let _ = C::cancel(sock);
-    // If the connection was over before, the peer has its RST, or that is in the queue, where it stays.
-    // If it did not even see that we want to connect, it knows of nothing.
+    // If the connection was over before, the peer has its RST, or that is in the queue, where it
+    // stays. If it did not even see that we want to connect, it knows of nothing.
     if asked || conn.is_done() || tables::is_replaced::<C>(sock, conn) || !conn.set_orphan(adopt) {
         return;
     }
-    // Without memory for it, the peer learns it when it sends something. As an answer to its REQUEST it
-    // counts as a reply, as the one that was dropped did: the peer is held back if it takes none.
+    // Without memory for it, the peer learns it when it sends something. As an answer to its
+    // REQUEST it counts as a reply, as the one that was dropped did: the peer is held back if it
+    // takes none.
     let _ = control::send::<C>(sock, conn, Control::Rst, answered);
 }
 

@@ -4,18 +4,18 @@
 //!
 //! # The gate
 //!
-//! All that a packet of the peer changes at once is under a spinlock of the connection, the *gate*: credit,
-//! what was received, and where the connection stands. No lock of a socket is waited for: a packet is
-//! taken, counted and answered whatever a user does with the socket.
+//! All that a packet of the peer changes at once is under a spinlock of the connection, the *gate*:
+//! credit, what was received, and where the connection stands. No lock of a socket is waited for: a
+//! packet is taken, counted and answered whatever a user does with the socket.
 //!
-//! What the socket has to be told of waits in the gate ([`Link`]) until somebody has the socket lock: see
-//! [`close::settle`](crate::close::settle).
+//! What the socket has to be told of waits in the gate ([`Link`]) until somebody has the socket
+//! lock: see [`close::settle`](crate::close::settle).
 //!
 //! # Lock order
 //!
-//! Socket lock < gate < `slock` of the socket (the spinlock inside of the socket lock, which is only tried
-//! with the gate held). Nothing that sleeps is done with the gate held, and nothing of a peer or a user waited
-//! for.
+//! Socket lock < gate < `slock` of the socket (the spinlock inside of the socket lock, which is
+//! only tried with the gate held). Nothing that sleeps is done with the gate held, and nothing of a
+//! peer or a user waited for.
 
 use crate::{
     convert::wire_type,
@@ -83,8 +83,8 @@ use vsock_proto::{
 /// the same: a peer that asks for many answers gets one, and a queue holds at most one of each kind
 /// for a connection (rule R9).
 ///
-/// A [`Control::CreditRequest`] is another matter: it says that a writer waits behind the payload that
-/// went before, so that one before that payload is not as good. There is one for a stall
+/// A [`Control::CreditRequest`] is another matter: it says that a writer waits behind the payload
+/// that went before, so that one before that payload is not as good. There is one for a stall
 /// ([`Room::ask`]), and none while the packets of the socket take too much memory ([`Conn::room`]):
 /// no peer can bring it about that there are many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,8 +127,8 @@ impl Control {
 pub(crate) enum Urgency {
     /// The sender had data before, and may wait for more: now.
     Reply,
-    /// The sender had none since its last packet, and probably has more to send: a worker wakes the reader, for
-    /// several packets at once.
+    /// The sender had none since its last packet, and probably has more to send: a worker wakes the
+    /// reader, for several packets at once.
     Bulk,
 }
 
@@ -153,8 +153,8 @@ pub(crate) struct Gate {
     /// Length of the message that waits until all of it can be sent, see
     /// [`send::message`](crate::send::message); 0 if there is none.
     waiting: u32,
-    /// Packets that a carrier has queued which could deliver the next one at once: that one waits behind
-    /// them.
+    /// Packets that a carrier has queued which could deliver the next one at once: that one waits
+    /// behind them.
     behind: u32,
     /// The kinds of [`Control`] that are in a queue.
     queued: u8,
@@ -227,8 +227,8 @@ impl Gate {
 
 /// The state of a socket that is assigned to a carrier.
 ///
-/// The socket has a reference from `init` to `destruct`, each packet that it sends another, and so has the
-/// table of connections while packets find it.
+/// The socket has a reference from `init` to `destruct`, each packet that it sends another, and so
+/// has the table of connections while packets find it.
 #[pin_data]
 pub struct Conn {
     #[pin]
@@ -318,8 +318,8 @@ impl Conn {
         drop(old);
     }
 
-    /// Sets whether packets of the peer find the connection; returns how that was before, to be dropped
-    /// with the gate open.
+    /// Sets whether packets of the peer find the connection; returns how that was before, to be
+    /// dropped with the gate open.
     pub(crate) fn set_membership(
         &self,
         membership: Option<Membership<Conn>>,
@@ -349,8 +349,8 @@ impl Conn {
         self.gate().queue.messages()
     }
 
-    /// Forgets what nobody will read, now and from now on. The peer does not get its credit back: there is
-    /// nobody to send to.
+    /// Forgets what nobody will read, now and from now on. The peer does not get its credit back:
+    /// there is nobody to send to.
     pub(crate) fn discard(&self) {
         let mut gate = self.gate();
         gate.discard = true;
@@ -410,8 +410,8 @@ impl Conn {
     /// Room to send now; none as long as a message waits for more, or too much memory is in use for
     /// what was sent.
     ///
-    /// For lack of credit, a writer that got this is woken when there is enough. For lack of memory, when
-    /// that is freed (see [`has_memory`]).
+    /// For lack of credit, a writer that got this is woken when there is enough. For lack of
+    /// memory, when that is freed (see [`has_memory`]).
     #[inline]
     pub(crate) fn room(&self, sock: &LockedSock) -> Room {
         if !has_memory(sock) {
@@ -435,8 +435,8 @@ impl Conn {
 
     /// Returns credit for bytes that the user read, and says whether the peer should be told.
     ///
-    /// `lowat` is how much the reader waits for. To be called with `len` 0 if that changes, or what the
-    /// peer says of its buffer.
+    /// `lowat` is how much the reader waits for. To be called with `len` 0 if that changes, or what
+    /// the peer says of its buffer.
     #[inline]
     pub(crate) fn release(&self, len: u32, lowat: usize) -> bool {
         self.gate().release(len, lowat)
@@ -475,8 +475,8 @@ impl Conn {
         }))
     }
 
-    /// Notes that a control packet goes to a queue, and returns between which addresses: nothing if one
-    /// of its kind is there already.
+    /// Notes that a control packet goes to a queue, and returns between which addresses: nothing if
+    /// one of its kind is there already.
     pub(crate) fn queue_control(&self, what: Control) -> Option<Ends> {
         self.gate().queue_control(what)
     }
@@ -498,8 +498,8 @@ impl Conn {
         self.gate().stamp(hdr, control, hand_over);
     }
 
-    /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind): says then how urgent
-    /// the packet is.
+    /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind): says then how
+    /// urgent the packet is.
     #[inline]
     pub(crate) fn stamp_if_first(
         &self,
@@ -554,8 +554,8 @@ impl Conn {
 /// Whether what a socket sent, and its peer did not take, leaves memory for more.
 ///
 /// The credit bounds the payload only, and a packet of a byte takes the memory of some hundred: as
-/// for [`RxQueue`], so much is allowed as large packets need. A writer that waits for that is woken when it is
-/// freed; until then there is no other limit than credit for packets that hold much.
+/// for [`RxQueue`], so much is allowed as large packets need. A writer that waits for that is woken
+/// when it is freed; until then there is no other limit than credit for packets that hold much.
 #[inline]
 pub(crate) fn has_memory(sock: &LockedSock) -> bool {
     let size = u32::try_from(sock.buffer_size()).unwrap_or(MAX_BUF_SIZE);

@@ -30,7 +30,8 @@ use kernel_ext::{
 };
 use vsock_proto::addr::Addr;
 
-/// Sends a packet without payload to the peer of a connection, unless one of its kind waits to be sent.
+/// Sends a packet without payload to the peer of a connection, unless one of its kind waits to be
+/// sent.
 ///
 /// Context: may sleep; the socket may be locked, the gate is not.
 pub(crate) fn send<C: Carrier>(
@@ -56,8 +57,8 @@ fn send_with<C: Carrier>(
     }
 }
 
-/// Sends a RST that was [queued](crate::conn::Gate::queue_control) with the gate that ended the connection
-/// between `ends`: the socket may have begun the next one.
+/// Sends a RST that was [queued](crate::conn::Gate::queue_control) with the gate that ended the
+/// connection between `ends`: the socket may have begun the next one.
 ///
 /// Context: as for [`send`].
 pub(crate) fn send_rst<C: Carrier>(
@@ -87,8 +88,8 @@ fn send_queued<C: Carrier>(
     C::send(packet, Some(sock.net()))
 }
 
-/// Tells the peer how much room there is, unless the connection is over and the next one between the
-/// same ports is there: its credit is another.
+/// Tells the peer how much room there is, unless the connection is over and the next one between
+/// the same ports is there: its credit is another.
 ///
 /// Context: may sleep.
 pub(crate) fn credit_update<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>) -> Result {
@@ -114,8 +115,8 @@ pub(crate) fn after_read<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, len: u3
 
 /// A reader finds less than it wants: the peer may have to be told, or it sends no more.
 ///
-/// Context: does not sleep. The core calls this when it is about to sleep itself, and has said so to
-/// the scheduler.
+/// Context: does not sleep. The core calls this when it is about to sleep itself, and has said so
+/// to the scheduler.
 pub(crate) fn before_wait<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>) {
     if conn.must_tell_before_wait() {
         // If there is no memory for this, the next look tries again.

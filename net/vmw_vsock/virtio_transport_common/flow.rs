@@ -12,10 +12,12 @@ use kernel_ext::{
 };
 use vsock_proto::turns::Turn;
 
-/// The packets of a connection in a queue. It is in one queue at a time, as long as it has packets there.
+/// The packets of a connection in a queue. It is in one queue at a time, as long as it has packets
+/// there.
 pub(crate) type Flow = flow_queue::Flow<Turn>;
 
-/// How often the packets of a connection were [purged](crate::SendQueue::purge), modulo the size of the number.
+/// How often the packets of a connection were [purged](crate::SendQueue::purge), modulo the size of
+/// the number.
 pub(crate) struct Purges(Atomic<u32>);
 
 impl Purges {

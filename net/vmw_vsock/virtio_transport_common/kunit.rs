@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KUnit suites: packets and their accounting with connections; the pure crate `vsock_proto` as it runs
-//! in a kernel.
+//! KUnit suites: packets and their accounting with connections; the pure crate `vsock_proto` as it
+//! runs in a kernel.
 
 use kernel::prelude::*;
 

@@ -3,15 +3,15 @@
 //! Sockets that their user closed, and what they leave behind for their peer.
 //!
 //! A closed socket waits for the answer of its peer, and what it sent waits in the queue of the
-//! carrier until the peer takes it. No limit of open files counts these. A peer that neither answers
-//! nor reads, with the help of a user or of a program that serves whoever connects, could make their
-//! number grow without end; hence each user has a budget for each peer. Who closes a socket beyond it
-//! resets the connection: what the peer did not take is lost, and the peer is told so. Other users of
-//! the same peer have budgets of their own.
+//! carrier until the peer takes it. No limit of open files counts these. A peer that neither
+//! answers nor reads, with the help of a user or of a program that serves whoever connects, could
+//! make their number grow without end; hence each user has a budget for each peer. Who closes a
+//! socket beyond it resets the connection: what the peer did not take is lost, and the peer is told
+//! so. Other users of the same peer have budgets of their own.
 //!
-//! The RST and its socket count, too, for as long as the peer does not take it, but there is as much room
-//! again for these: who has used up that as well has made 16384 connections, or more, to a peer that
-//! takes nothing. Such a peer is not told any more.
+//! The RST and its socket count, too, for as long as the peer does not take it, but there is as
+//! much room again for these: who has used up that as well has made 16384 connections, or more, to
+//! a peer that takes nothing. Such a peer is not told any more.
 
 use kernel::{
     prelude::*,
@@ -27,8 +27,8 @@ use kernel_ext::{
     user::User, //
 };
 
-/// What the closed sockets of a user may have together for a peer, in bytes: enough for 256 that had all
-/// that their credit allows under way, or for 16384 that only wait for an answer.
+/// What the closed sockets of a user may have together for a peer, in bytes: enough for 256 that
+/// had all that their credit allows under way, or for 16384 that only wait for an answer.
 const LIMIT: u32 = 64 * 1024 * 1024;
 
 /// As [`LIMIT`], for sockets that are reset.
@@ -39,8 +39,8 @@ const SOCKET: usize = 4096;
 
 /// The closed sockets of a peer.
 ///
-/// The lock is an innermost one: it is taken when the state of a connection is dropped, which may be
-/// wherever a packet is.
+/// The lock is an innermost one: it is taken when the state of a connection is dropped, which may
+/// be wherever a packet is.
 #[pin_data]
 pub struct Orphans {
     /// Bytes that those of each user take, for users that have any.
@@ -102,8 +102,8 @@ impl Orphans {
     }
 }
 
-/// A closed socket. It is kept with the state of the connection, to which the socket and each of its
-/// packets have a reference: dropping it says that all of them are gone.
+/// A closed socket. It is kept with the state of the connection, to which the socket and each of
+/// its packets have a reference: dropping it says that all of them are gone.
 pub(crate) struct Orphan {
     of: Arc<Orphans>,
     user: User,

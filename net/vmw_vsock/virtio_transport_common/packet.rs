@@ -48,8 +48,8 @@ use zerocopy::FromZeros as _;
 ///
 /// Dropping it is what ends the packet's accounting.
 pub struct TxControl {
-    /// The connection that has the packet in its books; none for the answer to a packet that belongs
-    /// to no connection.
+    /// The connection that has the packet in its books; none for the answer to a packet that
+    /// belongs to no connection.
     conn: Option<Arc<Conn>>,
     control: Option<Control>,
     /// Payload bytes in the books of `conn`.
@@ -169,8 +169,8 @@ impl TxPacket {
         Ok(this)
     }
 
-    /// A packet of a connection without payload. The caller has queued `control` with `conn`; if this
-    /// fails, it is not queued any more.
+    /// A packet of a connection without payload. The caller has queued `control` with `conn`; if
+    /// this fails, it is not queued any more.
     ///
     /// Context: may sleep if `gfp` does.
     pub(crate) fn control(
@@ -191,8 +191,8 @@ impl TxPacket {
     /// A packet of payload from a user, whose `header.len()` bytes are in the books of `conn`. If
     /// this fails, they are not any more.
     ///
-    /// With [`Payload::Pages`] the pages of the user are sent, else a copy. `flags` says which flags
-    /// the header gets, once the payload was taken from the source.
+    /// With [`Payload::Pages`] the pages of the user are sent, else a copy. `flags` says which
+    /// flags the header gets, once the payload was taken from the source.
     ///
     /// Context: may sleep.
     pub(crate) fn data(
@@ -302,7 +302,8 @@ impl TxPacket {
         self.0.cb().awaited
     }
 
-    /// Whether the packet must not be sent any more, see [`SendQueue::purge`](crate::SendQueue::purge).
+    /// Whether the packet must not be sent any more, see
+    /// [`SendQueue::purge`](crate::SendQueue::purge).
     #[inline]
     pub fn is_purged(&self) -> bool {
         self.0.cb().is_purged()
@@ -325,9 +326,11 @@ impl TxPacket {
     }
 
     /// The peer will never get this packet: of its connection, it is to get nothing after it but a
-    /// RST, or there would be a hole in what it reads. See [`abort_connection`](crate::abort_connection).
+    /// RST, or there would be a hole in what it reads. See
+    /// [`abort_connection`](crate::abort_connection).
     ///
-    /// To be called under the lock under which packets are handed over, as [`is_cut`](Self::is_cut).
+    /// To be called under the lock under which packets are handed over, as
+    /// [`is_cut`](Self::is_cut).
     pub fn cut(&self) {
         if let Some(conn) = &self.0.cb().conn {
             conn.cut();
@@ -501,8 +504,8 @@ impl Fragment<'_> {
 ///
 /// # Invariants
 ///
-/// The payload has the length that the header says, until it is taken; a packet without payload may have a
-/// buffer.
+/// The payload has the length that the header says, until it is taken; a packet without payload may
+/// have a buffer.
 pub struct RxPacket<'a> {
     header: Header,
     payload: Received<'a>,

@@ -2,10 +2,11 @@
 
 //! The way in: from a packet to the connection it is for.
 //!
-//! A packet's header finds the connection in the table. Payload and credit of an open connection go through
-//! its gate right there, within an RCU read section, and the reader is woken: no count is touched, no socket
-//! locked. What is left, [`Slow`], changes the connection with the gate shut and tells the socket afterwards.
-//! A packet for no connection is for a listener, or answered with a RST.
+//! A packet's header finds the connection in the table. Payload and credit of an open connection go
+//! through its gate right there, within an RCU read section, and the reader is woken: no count is
+//! touched, no socket locked. What is left, [`Slow`], changes the connection with the gate shut and
+//! tells the socket afterwards. A packet for no connection is for a listener, or answered with a
+//! RST.
 
 use crate::{
     accept::accept,
@@ -86,7 +87,8 @@ struct Slow {
 }
 
 enum Why {
-    /// Nothing of the packet was taken: the connection is not open, or the packet is none of its data.
+    /// Nothing of the packet was taken: the connection is not open, or the packet is none of its
+    /// data.
     Other,
     /// The packet was not taken, or not all of it; but its credit was.
     Packet(Wake),
@@ -109,8 +111,8 @@ impl Why {
 /// `net` is the namespace that the packet comes from, `None` if the carrier knows of none. The
 /// carrier has checked that the packet comes from where it says.
 ///
-/// Context: process context, may sleep, but waits for no user and no peer. The carrier may hold the locks
-/// that come before the socket lock.
+/// Context: process context, may sleep, but waits for no user and no peer. The carrier may hold the
+/// locks that come before the socket lock.
 pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     packet.trace();
     let header = *packet.header();
@@ -164,8 +166,8 @@ pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
     }
 }
 
-/// Takes a packet of a local sender to the connection it is for, without a queue: if none of the sender waits
-/// in one, and the connection is open. Else gives it back for the queue.
+/// Takes a packet of a local sender to the connection it is for, without a queue: if none of the
+/// sender waits in one, and the connection is open. Else gives it back for the queue.
 ///
 /// Context: as for [`Carrier::send`].
 pub fn deliver_now<C: Carrier>(mut packet: TxPacket, net: Option<&Net>) -> Result<(), TxPacket> {
@@ -242,8 +244,8 @@ pub(crate) fn offer<C: Carrier>(
     true
 }
 
-/// The payload of a packet could not be read: its connection, if it has one, is reset, so that no byte
-/// is lost in silence. The user gets `EIO`, the peer a RST.
+/// The payload of a packet could not be read: its connection, if it has one, is reset, so that no
+/// byte is lost in silence. The user gets `EIO`, the peer a RST.
 ///
 /// Checked before, and context: as for [`receive`].
 pub fn payload_lost<C: Carrier>(header: &Header, net: Option<&Net>) {
@@ -305,7 +307,8 @@ impl Gate {
                 .push(payload, seq_flags(header, ty), buf_alloc, spare)
         };
         self.heard |= ret.is_ok();
-        // Also a part: as soon as the gate is open, the user may read it, and give its credit back. It fits.
+        // Also a part: as soon as the gate is open, the user may read it, and give its credit back.
+        // It fits.
         let _ = self.rx.accept(left.saturating_sub(wire_len(payload)));
         ret
     }
@@ -429,8 +432,8 @@ enum Step {
     Done,
 }
 
-/// Takes a packet of any kind for a connection, and tells the socket if that changed. The result is false
-/// if the packet is to be refused.
+/// Takes a packet of any kind for a connection, and tells the socket if that changed. The result is
+/// false if the packet is to be refused.
 ///
 /// `wake` is what is due already, for what was taken of the packet before.
 ///

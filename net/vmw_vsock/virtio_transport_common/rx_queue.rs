@@ -219,8 +219,8 @@ impl<'a> Payload<'a> {
 /// Its memory is bounded in bytes that are really allocated (rule R9), and whoever respects its
 /// credit is never refused for the size of its packets.
 ///
-/// Lock: to be used under a lock, which may be a spinlock: nothing here allocates or sleeps. There is
-/// one reader at a time, which copies from what it [took](Taken) without that lock.
+/// Lock: to be used under a lock, which may be a spinlock: nothing here allocates or sleeps. There
+/// is one reader at a time, which copies from what it [took](Taken) without that lock.
 pub(crate) struct RxQueue(Queue<Segments>);
 
 impl RxQueue {
@@ -255,14 +255,15 @@ impl RxQueue {
 
     /// Appends the payload of a packet. The caller has accounted its bytes.
     ///
-    /// `spare` is a segment that is taken if it is needed. [`Refused::NeedsSegment`] asks for one: the
-    /// caller gives up the lock, allocates it and calls again with the same `payload`, of which a part
-    /// may be in the queue by now, and the same `flags`. No other payload may come in between.
+    /// `spare` is a segment that is taken if it is needed. [`Refused::NeedsSegment`] asks for one:
+    /// the caller gives up the lock, allocates it and calls again with the same `payload`, of which
+    /// a part may be in the queue by now, and the same `flags`. No other payload may come in
+    /// between.
     ///
     /// # Errors
     ///
-    /// [`Refused::NoRoom`] if that would take more memory than `buf_alloc` bytes of payload justify;
-    /// this happens to a peer only that sends very many messages of no bytes.
+    /// [`Refused::NoRoom`] if that would take more memory than `buf_alloc` bytes of payload
+    /// justify; this happens to a peer only that sends very many messages of no bytes.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -328,8 +329,8 @@ impl Taken {
         })
     }
 
-    /// Copies as much of the first message to the user as it has room for, and returns the real length
-    /// of it. The message is read, with its rest, unless this is a `peek`.
+    /// Copies as much of the first message to the user as it has room for, and returns the real
+    /// length of it. The message is read, with its rest, unless this is a `peek`.
     ///
     /// Context: may fault and sleep.
     ///

@@ -49,8 +49,8 @@ use vsock_proto::{
     }, //
 };
 
-/// As [`conn::has_memory`], after the carrier was asked for what it holds and does not need. If it is
-/// `false`, the carrier knows that somebody waits.
+/// As [`conn::has_memory`], after the carrier was asked for what it holds and does not need. If it
+/// is `false`, the carrier knows that somebody waits.
 #[inline]
 pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock) -> bool {
     if conn::has_memory(sock) {
@@ -128,11 +128,11 @@ impl<'c, 'm> Writer<'c, 'm> {
 /// Messages up to this size need no buffer on their way to a receiver on this machine.
 const SMALL: usize = 512;
 
-/// Sends all of a small message to a receiver on this machine, if that can be done at once: nothing of the
-/// sender waits in a queue, the receiver's connection is open and there is credit.
+/// Sends all of a small message to a receiver on this machine, if that can be done at once: nothing
+/// of the sender waits in a queue, the receiver's connection is open and there is credit.
 ///
-/// The message is copied to private memory first: what reads from the user may wait for ever, and holds the lock
-/// of the sender only.
+/// The message is copied to private memory first: what reads from the user may wait for ever, and
+/// holds the lock of the sender only.
 ///
 /// # Errors
 ///
@@ -235,23 +235,24 @@ pub(crate) fn stream<C: Carrier>(
 ///
 /// The packets of a message say where it ends, not where it begins: whatever comes next to the peer
 /// after some of them becomes a part of it. And a writer that waits for room may give up at any
-/// time (a signal, `SO_SNDTIMEO`, `O_NONBLOCK`), or let another thread write meanwhile. So the packets
-/// of a message go out together, under one hold of the socket lock, after all of them were made. What
-/// fails before that was never sent; the user may send it again, or something else.
+/// time (a signal, `SO_SNDTIMEO`, `O_NONBLOCK`), or let another thread write meanwhile. So the
+/// packets of a message go out together, under one hold of the socket lock, after all of them were
+/// made. What fails before that was never sent; the user may send it again, or something else.
 ///
-/// There is room at the latest when the peer has read all that it got, since a message that is longer
-/// than the window is refused. (A peer that does not tell of that could not be sent a message as long
-/// as the window in pieces either.) Such a peer is asked. As long as a message waits, [`Conn::room`]
-/// says that there is no room, so that neither the core tries again nor `poll()` returns before the message fits. The next
-/// `send()` that begins makes that undone: a short message overtakes a long one that waits.
+/// There is room at the latest when the peer has read all that it got, since a message that is
+/// longer than the window is refused. (A peer that does not tell of that could not be sent a
+/// message as long as the window in pieces either.) Such a peer is asked. As long as a message
+/// waits, [`Conn::room`] says that there is no room, so that neither the core tries again nor
+/// `poll()` returns before the message fits. The next `send()` that begins makes that undone: a
+/// short message overtakes a long one that waits.
 ///
 /// Context: may sleep.
 ///
 /// # Errors
 ///
 /// - `EMSGSIZE` if the message can never be sent, as it is longer than the buffers are;
-/// - `ENOMEM`, `ENODEV`, `EHOSTUNREACH`: nothing was sent. If the carrier fails after it took some of
-///   the packets, the connection is reset, which is the only way left to end the message.
+/// - `ENOMEM`, `ENODEV`, `EHOSTUNREACH`: nothing was sent. If the carrier fails after it took some
+///   of the packets, the connection is reset, which is the only way left to end the message.
 pub(crate) fn message<C: Carrier>(
     sock: &mut LockedSock,
     msg: &mut SendMsg<'_>,

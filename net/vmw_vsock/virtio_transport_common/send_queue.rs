@@ -2,9 +2,9 @@
 
 //! Packets that wait for the worker of a carrier.
 //!
-//! Connections that have packets there take turns, as [`vsock_proto::turns`] decides; the packets of each
-//! stay in order. Taking back what a connection has there costs nothing for others: under the lock, it is
-//! one step.
+//! Connections that have packets there take turns, as [`vsock_proto::turns`] decides; the packets
+//! of each stay in order. Taking back what a connection has there costs nothing for others: under
+//! the lock, it is one step.
 
 use crate::{
     conn::{
@@ -104,11 +104,12 @@ impl TxPackets {
 /// connection, and replies that belong to no connection by the carrier: it takes no packets from
 /// the peer while there are [`replies`](Self::replies) as many as the peer's ring has places.
 ///
-/// Packets that belong to no connection take turns with the connections, as if they were those of one.
+/// Packets that belong to no connection take turns with the connections, as if they were those of
+/// one.
 ///
-/// Its lock is the innermost of all, and may be taken in any context but interrupts. It is held for as
-/// long as it takes to move the packets that are asked for, and never while a packet is dropped: what
-/// that gives back has a lock of its own, and may free a socket.
+/// Its lock is the innermost of all, and may be taken in any context but interrupts. It is held for
+/// as long as it takes to move the packets that are asked for, and never while a packet is dropped:
+/// what that gives back has a lock of its own, and may free a socket.
 #[pin_data]
 pub struct SendQueue {
     #[pin]
@@ -265,11 +266,11 @@ impl SendQueue {
         Some(TxPacket::from_skb(packet))
     }
 
-    /// Takes the packets whose turn it is: `most` (or one), less if they are large, or all if there are
-    /// less.
+    /// Takes the packets whose turn it is: `most` (or one), less if they are large, or all if there
+    /// are less.
     ///
-    /// From here on they do not count as [`replies`](Self::replies). Who has them finishes one before
-    /// the next, and may [put back](Self::put_back) the rest.
+    /// From here on they do not count as [`replies`](Self::replies). Who has them finishes one
+    /// before the next, and may [put back](Self::put_back) the rest.
     #[inline]
     pub fn pop_some(&self, most: usize) -> TxPackets {
         let mut packets = TxPackets::new();
@@ -303,8 +304,8 @@ impl SendQueue {
 
     /// Puts packets back that were taken last, and could not be sent.
     ///
-    /// They are the next ones of their connections. Those whose connection was [purged](Self::purge)
-    /// meanwhile, or sends to another queue, are dropped.
+    /// They are the next ones of their connections. Those whose connection was
+    /// [purged](Self::purge) meanwhile, or sends to another queue, are dropped.
     pub fn put_back(&self, mut packets: TxPackets) {
         // The last one first, so that the first one comes first.
         let mut last_to_first = SkbList::new();
@@ -368,12 +369,12 @@ impl SendQueue {
 
     /// Drops the packets of a connection but for a RST.
     ///
-    /// So are those that were taken out of the queue and are not finished, when their turn comes or they
-    /// are put back. A RST stays: it is what the peer is to get if anything was dropped, and whoever
-    /// wants to send it after this finds that it is [queued](Conn::queue_control).
+    /// So are those that were taken out of the queue and are not finished, when their turn comes or
+    /// they are put back. A RST stays: it is what the peer is to get if anything was dropped, and
+    /// whoever wants to send it after this finds that it is [queued](Conn::queue_control).
     ///
-    /// The time it takes depends on what the connection has in the queue only; for others, who wait for
-    /// the lock, it takes none.
+    /// The time it takes depends on what the connection has in the queue only; for others, who wait
+    /// for the lock, it takes none.
     ///
     /// Context: the socket of the connection is locked.
     pub fn purge(&self, conn: &Conn) -> Purged {
@@ -406,7 +407,8 @@ impl SendQueue {
         };
         if let Some(rst) = rst {
             purged.replies = replies.saturating_sub(usize::from(rst.is_reply()));
-            // The worker may rest by now. Nobody else can have claimed the flow: the socket is locked.
+            // The worker may rest by now. Nobody else can have claimed the flow: the socket is
+            // locked.
             purged.wake = self.push_back(rst).is_ok();
         }
         purged

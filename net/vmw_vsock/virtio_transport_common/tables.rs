@@ -44,8 +44,8 @@ fn key_of<C: Carrier>(ends: &Ends) -> Key {
     Key::new(remote, local)
 }
 
-/// Whether a connection is between these addresses. One that was found by them may be another one by now:
-/// its socket connects to somewhere else.
+/// Whether a connection is between these addresses. One that was found by them may be another one
+/// by now: its socket connects to somewhere else.
 #[inline]
 pub(crate) fn is_between<C: Carrier>(ends: &Ends, src: SockAddr, dst: SockAddr) -> bool {
     ends.peer.port.get() == src.port
@@ -84,7 +84,8 @@ pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result {
     Ok(())
 }
 
-/// Packets do not find the connection any more, and the socket is not one of the core's connections.
+/// Packets do not find the connection any more, and the socket is not one of the core's
+/// connections.
 pub(crate) fn leave<C: Carrier>(sock: &mut LockedSock) {
     if let Ok(conn) = conn_of::<C>(sock) {
         drop(conn.set_membership(None));

@@ -3,10 +3,10 @@
 //! Our address, which the device gives us and may change.
 //!
 //! A device that was restored with another CID says so by an event, after which all connections are
-//! void. But its packets come by another queue: one for the new CID may be here before the event is.
-//! Then the CID is read again ([`Address::take_early`]), since nobody would answer the packet, and who
-//! sent it would wait for his time-out. Connections that are made with it are not void: the event that
-//! says the same later has to spare them ([`Address::take`]).
+//! void. But its packets come by another queue: one for the new CID may be here before the event
+//! is. Then the CID is read again ([`Address::take_early`]), since nobody would answer the packet,
+//! and who sent it would wait for his time-out. Connections that are made with it are not void: the
+//! event that says the same later has to spare them ([`Address::take`]).
 
 use kernel::{
     device::Bound,
@@ -83,8 +83,8 @@ impl Address {
         Cid::new(self.cid.peek())
     }
 
-    /// Takes the address again, because an event says that it may be another or the device was started
-    /// again, and returns what that makes void. A bad one is not taken.
+    /// Takes the address again, because an event says that it may be another or the device was
+    /// started again, and returns what that makes void. A bad one is not taken.
     ///
     /// Context: may sleep.
     ///
@@ -94,8 +94,8 @@ impl Address {
     pub(crate) fn take(&self, dev: &virtio::Device<Bound>) -> Result<Void> {
         let new = read(dev);
         if let Ok(new) = new {
-            // In this order: `take_early()` goes the other way, and either fails to put its address in,
-            // or is seen here.
+            // In this order: `take_early()` goes the other way, and either fails to put its address
+            // in, or is seen here.
             self.cid.xchg(new, Full);
         }
         let early = self.early.xchg(NONE, Full);
@@ -106,8 +106,8 @@ impl Address {
         })
     }
 
-    /// Takes the address again, because of a packet, and returns whether it is another. A bad one is
-    /// not taken.
+    /// Takes the address again, because of a packet, and returns whether it is another. A bad one
+    /// is not taken.
     ///
     /// Context: may sleep. Not called twice at the same time.
     pub(crate) fn take_early(&self, dev: &virtio::Device<Bound>) -> bool {

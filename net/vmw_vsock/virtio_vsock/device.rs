@@ -121,7 +121,8 @@ pub(crate) struct Device {
     pub(crate) orphans: Arc<Orphans>,
     /// See [`address`](crate::address).
     pub(crate) address: Address,
-    /// All connections are void, and not those of former addresses only: for the work that ends them.
+    /// All connections are void, and not those of former addresses only: for the work that ends
+    /// them.
     pub(crate) void: Atomic<bool>,
     pub(crate) seqpacket: Atomic<bool>,
     /// Descriptors of the receive queue: more replies than these are not queued.

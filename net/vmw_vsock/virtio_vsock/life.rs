@@ -136,8 +136,8 @@ impl Device {
                 Err(e) => pr_err!("the device does not start again ({:?})\n", e),
             }
         }
-        // What the device has been given is taken from it, unless that was done: it would have access
-        // to it forever, and sockets wait for what they sent.
+        // What the device has been given is taken from it, unless that was done: it would have
+        // access to it forever, and sockets wait for what they sent.
         if Adapter::<VsockDriver>::halt(&self.dev, &this, still).is_ok() {
             // What a work put back while the queue was taken from it.
             self.send_queue.purge_all();

@@ -15,17 +15,17 @@ mod given {
 /// Whether machines other than the host may open connections to this one.
 ///
 /// A host may forward packets between its guests: AWS Nitro does, whose parent instance and enclave
-/// are both guests, and so does vhost-user-vsock. A program that trusts a peer because its CID is not
-/// the host's trusts what the host claims.
+/// are both guests, and so does vhost-user-vsock. A program that trusts a peer because its CID is
+/// not the host's trusts what the host claims.
 pub(crate) fn siblings() -> bool {
     given::siblings.get()
 }
 
 /// Whether a header always has a descriptor of its own.
 ///
-/// A device has to take a packet however it is split, and a header that is contiguous with its payload
-/// needs no other descriptor. Some devices did not, until drivers did that: those of Linux 6.3 to 6.6
-/// were the first. The parameter is read when the device starts.
+/// A device has to take a packet however it is split, and a header that is contiguous with its
+/// payload needs no other descriptor. Some devices did not, until drivers did that: those of Linux
+/// 6.3 to 6.6 were the first. The parameter is read when the device starts.
 pub(crate) fn split_header() -> bool {
     given::split_header.get()
 }

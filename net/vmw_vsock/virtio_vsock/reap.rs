@@ -2,27 +2,28 @@
 
 //! Packets that the device has read: when they are dropped.
 //!
-//! Nobody is in a hurry for that but who waits for it, and an interrupt costs more than to send a small
-//! packet. So the device is asked for none as a rule. Packets that it used are looked for
+//! Nobody is in a hurry for that but who waits for it, and an interrupt costs more than to send a
+//! small packet. So the device is asked for none as a rule. Packets that it used are looked for
 //!
 //! - when others are sent, now and then,
 //! - after packets were received,
 //! - by who asks how much is unsent, or has no memory left to send more ([`Carrier::reap`]),
-//! - by a work, some milliseconds after the first one was sent, which is the last resort: what a packet
-//!   holds, maybe a socket that was closed, is not held for more than 20 ms after the device used it.
+//! - by a work, some milliseconds after the first one was sent, which is the last resort: what a
+//!   packet holds, maybe a socket that was closed, is not held for more than 20 ms after the device
+//!   used it.
 //!
-//! The device is asked for interrupts as long as somebody waits: packets in the [`SendQueue`] for room
-//! in the ring, which need not be told before much of it is free; a user for the pages of `MSG_ZEROCOPY`;
-//! or the callers of [`Carrier::reap`].
+//! The device is asked for interrupts as long as somebody waits: packets in the [`SendQueue`] for
+//! room in the ring, which need not be told before much of it is free; a user for the pages of
+//! `MSG_ZEROCOPY`; or the callers of [`Carrier::reap`].
 //!
 //! # Locks
 //!
-//! [`Sent`] is under the lock of the send queue (`tx`). Packets are dropped with that lock held, and
-//! maybe a socket locked: that wakes up writers, takes the locks of books, and may free a socket that was
-//! closed, all of which never sleeps.
+//! [`Sent`] is under the lock of the send queue (`tx`). Packets are dropped with that lock held,
+//! and maybe a socket locked: that wakes up writers, takes the locks of books, and may free a
+//! socket that was closed, all of which never sleeps.
 //!
-//! Whoever drops packets while others wait for room ([`Sent::blocked`]) queues the work that sends those:
-//! their interrupt may not come any more.
+//! Whoever drops packets while others wait for room ([`Sent::blocked`]) queues the work that sends
+//! those: their interrupt may not come any more.
 //!
 //! [`Carrier::reap`]: virtio_transport_common::Carrier::reap
 //! [`SendQueue`]: virtio_transport_common::SendQueue
@@ -56,8 +57,9 @@ use virtio_transport_common::TxPacket;
 /// How many packets are sent before those that the device used are looked for.
 const BATCH: usize = 16;
 
-/// How long the last resort waits. A packet that is sent right before it looks, and is used right after
-/// that, is found by the next look: twice as much is less than 20 ms, whatever the clock's ticks are.
+/// How long the last resort waits. A packet that is sent right before it looks, and is used right
+/// after that, is found by the next look: twice as much is less than 20 ms, whatever the clock's
+/// ticks are.
 const LAST_RESORT: Delta = Delta::from_millis(8);
 
 impl Device {
@@ -78,7 +80,8 @@ impl Device {
         if self.sending.armed.peek() {
             queue_work::<TX_WORK>(self);
         } else {
-            // Nobody asked: it has the interrupt together with another queue, or did not look in time.
+            // Nobody asked: it has the interrupt together with another queue, or did not look in
+            // time.
             self.watch();
         }
     }
@@ -86,8 +89,8 @@ impl Device {
     /// Sees to it that packets are looked for in a while, whoever else does.
     #[inline]
     pub(crate) fn watch(self: ArcBorrow<'_, Self>) {
-        // Relaxed: the work takes the lock after it cleared the flag. Who has sent a packet has the lock:
-        // if the flag is seen, that work will see the packet.
+        // Relaxed: the work takes the lock after it cleared the flag. Who has sent a packet has the
+        // lock: if the flag is seen, that work will see the packet.
         let watched = &self.sending.watched;
         if !watched.peek() && !watched.xchg(true, Relaxed) {
             queue_work::<REAP_WORK>(self);
@@ -133,8 +136,8 @@ impl Device {
         queue.disable_cb();
     }
 
-    /// Asks for an interrupt if it is wanted. Says whether something was used meanwhile, of which there
-    /// may be none.
+    /// Asks for an interrupt if it is wanted. Says whether something was used meanwhile, of which
+    /// there may be none.
     #[must_use]
     pub(crate) fn arm(&self, queue: &mut LiveTx<'_>) -> bool {
         if queue.is_broken() {
@@ -154,8 +157,8 @@ impl Device {
         let only_room = sent.used >= sent.wanted && !self.sending.wanted.peek();
         // Before there can be one.
         self.sending.armed.store(true, Relaxed);
-        // While no packets are received, the peer may wait for us to take some, and use no more of ours
-        // until then.
+        // While no packets are received, the peer may wait for us to take some, and use no more of
+        // ours until then.
         let done = if only_room && !self.rx_paused.peek() {
             queue.enable_cb_delayed()
         } else {
@@ -164,8 +167,8 @@ impl Device {
         !done
     }
 
-    /// Drops what the device used, if nobody else is at it. With `wait` somebody waits for all that was
-    /// sent: it is told by an interrupt, what is dropped wakes it up.
+    /// Drops what the device used, if nobody else is at it. With `wait` somebody waits for all that
+    /// was sent: it is told by an interrupt, what is dropped wakes it up.
     ///
     /// Context: does not sleep; a socket lock may be held.
     pub(crate) fn reap_sent(self: ArcBorrow<'_, Self>, wait: bool) {

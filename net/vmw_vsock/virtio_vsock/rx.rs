@@ -90,12 +90,12 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
     }
 }
 
-/// Why a packet is not for the machine with the address `own`, or not from one that may send it; `None`
-/// if it is taken.
+/// Why a packet is not for the machine with the address `own`, or not from one that may send it;
+/// `None` if it is taken.
 ///
-/// That is the host, and with the parameter `siblings` any other machine. A connection is looked up by
-/// all four parts of its addresses, hence without the parameter only requests are refused: whom a user
-/// of this machine connected to may answer.
+/// That is the host, and with the parameter `siblings` any other machine. A connection is looked up
+/// by all four parts of its addresses, hence without the parameter only requests are refused: whom
+/// a user of this machine connected to may answer.
 fn refusal(header: &Header, own: Cid) -> Option<&'static str> {
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
         return Some("with an address that is none");
@@ -112,8 +112,8 @@ fn refusal(header: &Header, own: Cid) -> Option<&'static str> {
     }
 }
 
-/// Says once what a packet was that is dropped, for who looks for one that is missing. (Device models
-/// are known that hand out a header of zeroes when their connection is gone.)
+/// Says once what a packet was that is dropped, for who looks for one that is missing. (Device
+/// models are known that hand out a header of zeroes when their connection is gone.)
 #[cold]
 fn say_refused(header: &Header, why: &str) {
     pr_warn_once!(
@@ -184,8 +184,8 @@ impl Device {
         } else {
             match outcome {
                 Outcome::Again => queue_work::<RX_WORK>(self),
-                // The device may use no more of our packets until it sees us take some of its: this one
-                // has the interrupt for them come with the first of them.
+                // The device may use no more of our packets until it sees us take some of its: this
+                // one has the interrupt for them come with the first of them.
                 Outcome::Paused => queue_work::<TX_WORK>(self),
                 Outcome::Idle => (),
             }
@@ -267,8 +267,8 @@ impl Device {
         receive::<Guest>(packet, None);
     }
 
-    /// Our address, which is read again if it is not where a packet goes, but only once in a run of the
-    /// work: a device may send any number of such packets.
+    /// Our address, which is read again if it is not where a packet goes, but only once in a run of
+    /// the work: a device may send any number of such packets.
     #[inline]
     fn cid_for(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, header: &Header) -> Cid {
         let own = self.cid();
@@ -293,8 +293,8 @@ impl Device {
     /// Notes that packets wait until replies were sent, and says whether that is still so.
     fn pause_rx(&self) -> bool {
         self.rx_paused.store(true, Relaxed);
-        // Pairs with the one in `resume_rx()`: either that sees the flag, or we see what it made room
-        // for.
+        // Pairs with the one in `resume_rx()`: either that sees the flag, or we see what it made
+        // room for.
         smp_mb(Full);
         if self.reply_room() == 0 {
             return true;

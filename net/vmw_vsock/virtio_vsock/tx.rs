@@ -48,8 +48,8 @@ enum Outcome {
     Unfit(TxPacket),
 }
 
-/// Gives a packet to the device, or back. The device is not told. What comes after a packet that was
-/// cut is dropped.
+/// Gives a packet to the device, or back. The device is not told. What comes after a packet that
+/// was cut is dropped.
 fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (Error, TxPacket)> {
     if packet.is_cut() {
         return Ok(());
@@ -102,8 +102,8 @@ impl Device {
         let Some(mut queue) = self.tx.try_lock() else {
             return Err(packet);
         };
-        // Packets of a socket stay in order: what it queued before is in the queue. It has to be looked
-        // at with the lock held, as the work has a packet in hand that it may put back.
+        // Packets of a socket stay in order: what it queued before is in the queue. It has to be
+        // looked at with the lock held, as the work has a packet in hand that it may put back.
         if !self.send_queue.is_empty() {
             return Err(packet);
         }

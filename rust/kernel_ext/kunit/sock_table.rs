@@ -165,8 +165,8 @@ mod tests {
         Ok(())
     }
 
-    /// What is found stays until the read section ends, whoever leaves the table meanwhile and drops what it
-    /// has; and a membership that is forgotten leaves nothing behind that is freed.
+    /// What is found stays until the read section ends, whoever leaves the table meanwhile and
+    /// drops what it has; and a membership that is forgotten leaves nothing behind that is freed.
     #[test]
     fn found_outlives_the_membership() -> Result {
         let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;

@@ -46,9 +46,10 @@ struct Link<T> {
 ///
 /// # Invariants
 ///
-/// Each of `heads`, and `next` of the links, is null or leads to a link that came from a `KBox`; they
-/// change only with `writers` locked. A link is in the list of its key. One that left the table is freed
-/// only after a grace period. Each link in the table has an [`Entry`], which keeps the table.
+/// Each of `heads`, and `next` of the links, is null or leads to a link that came from a `KBox`;
+/// they change only with `writers` locked. A link is in the list of its key. One that left the
+/// table is freed only after a grace period. Each link in the table has an [`Entry`], which keeps
+/// the table.
 #[pin_data]
 pub struct RcuTable<T: Send + Sync + 'static, const N: usize> {
     heads: [Atomic<*mut Link<T>>; N],
@@ -83,8 +84,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
     #[inline]
     pub(crate) fn index(&self, key: u32) -> usize {
         const { assert!(N.is_power_of_two() && N <= 1 << 16) };
-        // Multiply-shift by a random odd number: two keys share a list with a probability of at most
-        // 2 / N, whatever they are, for somebody who does not know it.
+        // Multiply-shift by a random odd number: two keys share a list with a probability of at
+        // most 2 / N, whatever they are, for somebody who does not know it.
         let product = u64::from(key).wrapping_mul(self.seed);
         // CAST: To the lower bits, of which these are. OVERFLOW: `N` is not 0.
         (product >> 32) as usize & N.wrapping_sub(1)
@@ -97,8 +98,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         unsafe { self.heads.get_unchecked(self.index(key)) }
     }
 
-    /// Returns the first one with a key, the latest first, that is `wanted`, for as long as the read
-    /// section lasts. It may leave the table meanwhile.
+    /// Returns the first one with a key, the latest first, that is `wanted`, for as long as the
+    /// read section lasts. It may leave the table meanwhile.
     #[inline]
     pub fn find<'g>(
         &self,
@@ -106,8 +107,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         _guard: &'g rcu::Guard,
         wanted: impl Fn(&T) -> bool,
     ) -> Option<&'g T> {
-        // As `rcu_dereference()`: what follows depends on the address that was loaded, so that a link is
-        // seen as it was at the release of `insert()`.
+        // As `rcu_dereference()`: what follows depends on the address that was loaded, so that a
+        // link is seen as it was at the release of `insert()`.
         let mut next = self.head(key).peek();
         while !next.is_null() {
             // SAFETY: By the type invariants, the link is freed only after a grace period that ends
@@ -121,8 +122,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         None
     }
 
-    /// Puts a value into the table, until its entry is dropped, unless `refusal` finds a reason in one
-    /// that has the same key.
+    /// Puts a value into the table, until its entry is dropped, unless `refusal` finds a reason in
+    /// one that has the same key.
     ///
     /// Context: may sleep; calls `refusal` with a spinlock held.
     ///
@@ -157,8 +158,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         let link = NonNull::from(KBox::leak(link));
         // Release: see `find()`.
         //
-        // INVARIANT: The link came from a `KBox`, and leads to what was the first of the list of its key;
-        // the lock is held.
+        // INVARIANT: The link came from a `KBox`, and leads to what was the first of the list of
+        // its key; the lock is held.
         head.store(link.as_ptr(), Release);
         drop(writers);
         // INVARIANT: It was just linked.
@@ -192,7 +193,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
     }
 }
 
-/// That a value is in a table; dropping it takes the value out, and drops that after a grace period.
+/// That a value is in a table; dropping it takes the value out, and drops that after a grace
+/// period.
 ///
 /// # Invariants
 ///
@@ -232,8 +234,8 @@ impl<T: Send + Sync + 'static, const N: usize> Entry<T, N> {
     /// The entry must go after this.
     fn unlink(&self) -> Unlinked<T> {
         self.table.unlink(self.link());
-        // INVARIANT: It is not in the table any more, and by the invariants of the table it came from a
-        // `KBox`. Nobody waited.
+        // INVARIANT: It is not in the table any more, and by the invariants of the table it came
+        // from a `KBox`. Nobody waited.
         Unlinked {
             link: self.link,
             waited: false,
@@ -247,7 +249,8 @@ impl<T: Send + Sync + 'static, const N: usize> Drop for Entry<T, N> {
     }
 }
 
-/// A value that was taken out of an [`RcuTable`]. Dropping it drops the value, after a grace period.
+/// A value that was taken out of an [`RcuTable`]. Dropping it drops the value, after a grace
+/// period.
 ///
 /// # Invariants
 ///
@@ -281,8 +284,8 @@ impl<T: Send + Sync + 'static> Drop for Unlinked<T> {
         if !self.waited {
             rcu::synchronize_rcu();
         }
-        // SAFETY: By the type invariants, the link came from a `KBox`, is in no table, and no reader is
-        // there any more.
+        // SAFETY: By the type invariants, the link came from a `KBox`, is in no table, and no
+        // reader is there any more.
         drop(unsafe { KBox::from_raw(self.link.as_ptr()) });
     }
 }

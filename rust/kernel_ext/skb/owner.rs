@@ -64,8 +64,8 @@ impl<C> SkBuff<C> {
         if !unsafe { bindings::sk_get_unless_zero(sk.as_ptr()) } {
             return None;
         }
-        // SAFETY: The reference is ours, and by the type invariants the owner is a vsock socket, whose
-        // first field is a `struct sock`.
+        // SAFETY: The reference is ours, and by the type invariants the owner is a vsock socket,
+        // whose first field is a `struct sock`.
         Some(unsafe { ARef::from_raw(sk.cast()) })
     }
 

@@ -37,8 +37,8 @@ impl ReceiveBuffer {
         }
         // By the allocator, so that it is done once: kernels with `init_on_alloc` do it anyway.
         let skb = SkBuff::alloc_parts(headroom, total, 0, gfp.as_raw_zero(), ())?;
-        // INVARIANT: `__alloc_skb()` passes the flags on to the allocation of the linear part, which is
-        // all zero then.
+        // INVARIANT: `__alloc_skb()` passes the flags on to the allocation of the linear part,
+        // which is all zero then.
         Ok(Self(skb))
     }
 
@@ -90,8 +90,9 @@ impl ReceiveBuffer {
         for (n, bytes) in copy.chunks_exact_mut(size_of::<u32>()).enumerate() {
             // SAFETY: The linear part has `N` bytes or more.
             let word = unsafe { head.add(n) };
-            // SAFETY: The word is aligned, in the linear part, and initialized by the type invariants.
-            // There is no reference to it, and the read is volatile: the device may write it.
+            // SAFETY: The word is aligned, in the linear part, and initialized by the type
+            // invariants. There is no reference to it, and the read is volatile: the device may
+            // write it.
             let word = unsafe { word.read_volatile() };
             for (to, from) in bytes.iter_mut().zip(word.to_ne_bytes()) {
                 *to = from;

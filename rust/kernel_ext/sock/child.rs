@@ -17,8 +17,9 @@ use kernel::{
 
 /// A socket that no user has yet, to be accepted from a listener.
 ///
-/// It is made of the listener, gets its addresses and its transport while [locked](Self::lock), and is
-/// [queued](Self::enqueue) once. Dropping it instead frees it; it is to be in no table any more then.
+/// It is made of the listener, gets its addresses and its transport while [locked](Self::lock), and
+/// is [queued](Self::enqueue) once. Dropping it instead frees it; it is to be in no table any more
+/// then.
 ///
 /// # Invariants
 ///
@@ -28,8 +29,8 @@ pub struct NewChild(ARef<VsockSock>);
 impl NewChild {
     /// Creates the socket of a connection to `listener`.
     ///
-    /// Context: may sleep. The listener need not be locked: what the child takes over from it are single
-    /// words, and what never changes.
+    /// Context: may sleep. The listener need not be locked: what the child takes over from it are
+    /// single words, and what never changes.
     ///
     /// # Errors
     ///
@@ -68,8 +69,8 @@ impl NewChild {
         let sock = self.0;
         // The reference of the child itself.
         core::mem::forget(sock.clone());
-        // SAFETY: Both are alive, the listener is locked, and by the type invariants the child is in no
-        // queue; the core takes references.
+        // SAFETY: Both are alive, the listener is locked, and by the type invariants the child is
+        // in no queue; the core takes references.
         unsafe { bindings::vsock_enqueue_accept(listener.as_sock(), sock.as_sock()) };
         sock
     }
@@ -83,8 +84,8 @@ impl LockedSock {
     ///
     /// # Errors
     ///
-    /// `EISCONN` if it has one already, `ENODEV` if there is no transport, `ESOCKTNOSUPPORT` if it does
-    /// not do this type of socket, and what `init` says.
+    /// `EISCONN` if it has one already, `ENODEV` if there is no transport, `ESOCKTNOSUPPORT` if it
+    /// does not do this type of socket, and what `init` says.
     #[doc(alias = "vsock_assign_transport")]
     pub fn assign_transport(&mut self, listener: &VsockSock) -> Result {
         // What was borrowed from the state of the old transport would go away.
@@ -92,8 +93,8 @@ impl LockedSock {
         if !unsafe { (*self.vsk()).transport }.is_null() {
             return Err(EISCONN);
         }
-        // SAFETY: By the type invariants, the socket is valid and locked; of the listener is only looked
-        // at whether there is one.
+        // SAFETY: By the type invariants, the socket is valid and locked; of the listener is only
+        // looked at whether there is one.
         to_result(unsafe { bindings::vsock_assign_transport(self.vsk(), listener.as_raw()) })
     }
 }

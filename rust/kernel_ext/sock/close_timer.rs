@@ -68,7 +68,8 @@ pub trait OnCloseTimeout {
 
 /// # Safety
 ///
-/// `work` is the `close_work` of a `struct vsock_sock`, scheduled by [`LockedSock::schedule_close`].
+/// `work` is the `close_work` of a `struct vsock_sock`, scheduled by
+/// [`LockedSock::schedule_close`].
 unsafe extern "C" fn close_timeout<T: OnCloseTimeout>(work: *mut bindings::work_struct) {
     let offset = core::mem::offset_of!(bindings::vsock_sock, close_work)
         + core::mem::offset_of!(bindings::delayed_work, work);

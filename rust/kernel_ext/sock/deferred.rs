@@ -2,10 +2,10 @@
 
 //! Work on a locked socket that waits for nobody.
 //!
-//! The lock of a socket is held for as long as a user likes: a program copies from memory that never
-//! comes. A worker that has something to do with the lock held must not wait for that. It takes the
-//! lock if nobody has it, else it leaves the work in the socket's *backlog*, and the owner does it when it
-//! lets the socket go, as with TCP.
+//! The lock of a socket is held for as long as a user likes: a program copies from memory that
+//! never comes. A worker that has something to do with the lock held must not wait for that. It
+//! takes the lock if nobody has it, else it leaves the work in the socket's *backlog*, and the
+//! owner does it when it lets the socket go, as with TCP.
 //!
 //! ```
 //! use kernel::prelude::*;
@@ -47,8 +47,8 @@ struct Deferred {
 
 /// A work that may go to the backlog of a socket, and has the memory for that.
 ///
-/// If the module of `run` may go away meanwhile, the token has to keep it: the child does, and so does the
-/// socket if it is on a transport of that module until its backlog was run.
+/// If the module of `run` may go away meanwhile, the token has to keep it: the child does, and so
+/// does the socket if it is on a transport of that module until its backlog was run.
 pub struct Token(SkBuff<Deferred>);
 
 impl Token {
@@ -104,13 +104,13 @@ impl Token {
 }
 
 impl VsockSock {
-    /// Locks the socket if nobody has it. If somebody has, the token goes to the backlog, and its work is
-    /// done before anybody else gets the lock.
+    /// Locks the socket if nobody has it. If somebody has, the token goes to the backlog, and its
+    /// work is done before anybody else gets the lock.
     ///
     /// Without a token nothing is left behind. `limit` is how many bytes of tokens may wait.
     ///
-    /// Context: any but interrupts; a spinlock may be held, which is not to be taken by what runs with
-    /// the `slock` of a socket held.
+    /// Context: any but interrupts; a spinlock may be held, which is not to be taken by what runs
+    /// with the `slock` of a socket held.
     ///
     /// # Errors
     ///
@@ -163,7 +163,8 @@ unsafe extern "C" fn take_deferred(sk: *mut bindings::sock, skb: *mut bindings::
     // SAFETY: It came from the `into_raw()` of a token, which the backlog gives up.
     let token = Token(unsafe { SkBuff::from_raw(skb) });
     let (_, Deferred { run, child }) = token.0.replace_cb(());
-    // SAFETY: The owner is within `release_sock()`, or a flush, and does not touch the socket meanwhile.
+    // SAFETY: The owner is within `release_sock()`, or a flush, and does not touch the socket
+    // meanwhile.
     run(unsafe { LockedSock::assume_locked(sk.cast()) }, child);
     0
 }

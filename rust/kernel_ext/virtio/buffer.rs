@@ -51,8 +51,8 @@ impl SgList {
         })
     }
 
-    /// Sets whether a part that begins where the one before it ends becomes one with that, as far as it
-    /// is appended by [`push`](Self::push).
+    /// Sets whether a part that begins where the one before it ends becomes one with that, as far
+    /// as it is appended by [`push`](Self::push).
     pub(super) fn set_joining(&mut self, joining: bool) {
         self.joining = joining;
     }
@@ -164,7 +164,8 @@ pub unsafe trait OutBuffer: Buffer {
 ///
 /// # Safety
 ///
-/// What `describe` appends is initialized memory that the value owns, of which any content is valid.
+/// What `describe` appends is initialized memory that the value owns, of which any content is
+/// valid.
 pub unsafe trait InBuffer: Buffer {
     /// Appends the parts that the device may write.
     fn describe(&mut self, list: &mut SgList) -> Result;
@@ -175,8 +176,9 @@ pub unsafe trait InBuffer: Buffer {
     fn wipe(&mut self, written: usize);
 }
 
-// SAFETY: The pointer is that of the C object, which is never null. The memory of the buffer belongs
-// to the object; a socket buffer that is a raw pointer is in no list, and nobody else refers to it.
+// SAFETY: The pointer is that of the C object, which is never null. The memory of the buffer
+// belongs to the object; a socket buffer that is a raw pointer is in no list, and nobody else
+// refers to it.
 unsafe impl<C: Send + 'static> Buffer for SkBuff<C> {
     #[inline]
     fn into_raw(self) -> NonNull<c_void> {
@@ -190,11 +192,11 @@ unsafe impl<C: Send + 'static> Buffer for SkBuff<C> {
     }
 }
 
-// SAFETY: By the invariants of `SkBuff`, head and payload are initialized. They belong to the buffer,
-// or are pages that it has references to.
+// SAFETY: By the invariants of `SkBuff`, head and payload are initialized. They belong to the
+// buffer, or are pages that it has references to.
 unsafe impl<C: Send + 'static> OutBuffer for SkBuff<C> {
-    /// The head comes before the payload. They are one part if the queue joins what is contiguous and
-    /// the payload is linear, else two or more.
+    /// The head comes before the payload. They are one part if the queue joins what is contiguous
+    /// and the payload is linear, else two or more.
     #[inline]
     fn describe(&self, list: &mut SgList) -> Result {
         let head = self.head();
@@ -217,8 +219,8 @@ unsafe impl Buffer for ReceiveBuffer {
     }
 }
 
-// SAFETY: By the invariants of `ReceiveBuffer`, all of the linear part is initialized; it belongs to
-// the buffer, and bytes have no invalid values.
+// SAFETY: By the invariants of `ReceiveBuffer`, all of the linear part is initialized; it belongs
+// to the buffer, and bytes have no invalid values.
 unsafe impl InBuffer for ReceiveBuffer {
     /// The whole linear part, head included.
     #[inline]
@@ -277,8 +279,8 @@ impl<T: Plain> InBox<T> {
     /// Copies the object out.
     #[inline]
     pub fn get(&self) -> T {
-        // SAFETY: The pointer is valid, and any bytes make a valid `T`. The read is volatile because
-        // a hostile device may still write there.
+        // SAFETY: The pointer is valid, and any bytes make a valid `T`. The read is volatile
+        // because a hostile device may still write there.
         unsafe { (&raw const (*self.0).0).read_volatile() }
     }
 }

@@ -195,9 +195,10 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         unsafe { &*self.vq().vdev.cast() }
     }
 
-    /// Sets whether parts of a buffer that are contiguous are given to the device as one: a descriptor
-    /// for both, and no table of descriptors if there is no other. A device may not care how a buffer is
-    /// split if it has `VIRTIO_F_VERSION_1` or `VIRTIO_F_ANY_LAYOUT` (virtio 1.3, section 2.7.4.1).
+    /// Sets whether parts of a buffer that are contiguous are given to the device as one: a
+    /// descriptor for both, and no table of descriptors if there is no other. A device may not care
+    /// how a buffer is split if it has `VIRTIO_F_VERSION_1` or `VIRTIO_F_ANY_LAYOUT` (virtio 1.3,
+    /// section 2.7.4.1).
     ///
     /// It stays so for queues that are put in place later.
     pub fn join_parts(&mut self, join: bool) {
@@ -270,8 +271,8 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         self.add::<false>(buf, gfp)
     }
 
-    /// Gives a buffer to the device. The list describes it: as an [`OutBuffer`] if `OUT`, else as an
-    /// [`InBuffer`].
+    /// Gives a buffer to the device. The list describes it: as an [`OutBuffer`] if `OUT`, else as
+    /// an [`InBuffer`].
     #[inline]
     fn add<const OUT: bool>(&mut self, buf: B, gfp: Gfp) -> Result<(), (Error, B)> {
         let (sgs, count) = match self.inner.sgs.finish() {
@@ -291,7 +292,8 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         };
 
         // SAFETY:
-        // - By the invariants of `Virtqueue`, the queue is valid, and the lock serializes its users.
+        // - By the invariants of `Virtqueue`, the queue is valid, and the lock serializes its
+        //   users.
         // - The list has `count` entries, the last of which is marked.
         // - The entries describe memory that `Buffer` and its subtraits promise to be valid for the
         //   device until `from_raw`, which is called when the device is done with it.
@@ -318,8 +320,9 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         let token = NonNull::new(token)?;
         // INVARIANT: One buffer less.
         self.inner.posted = self.inner.posted.saturating_sub(1);
-        // SAFETY: The ring keeps its tokens in memory of its own, which the device cannot write, and
-        // returns each of them once. All of them came from `B::into_raw` by the type invariants.
+        // SAFETY: The ring keeps its tokens in memory of its own, which the device cannot write,
+        // and returns each of them once. All of them came from `B::into_raw` by the type
+        // invariants.
         Some((unsafe { B::from_raw(token) }, DeviceLen(len)))
     }
 
@@ -353,8 +356,8 @@ impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
     }
 
-    /// As [`enable_cb`](Self::enable_cb), but only for when the device has used three quarters of the
-    /// buffers that it has, if it can be told that. What is popped meanwhile undoes the delay.
+    /// As [`enable_cb`](Self::enable_cb), but only for when the device has used three quarters of
+    /// the buffers that it has, if it can be told that. What is popped meanwhile undoes the delay.
     #[doc(alias = "virtqueue_enable_cb_delayed")]
     #[must_use]
     #[inline]

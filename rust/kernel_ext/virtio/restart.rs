@@ -3,19 +3,20 @@
 //! A device that is reset under its driver, and goes on.
 //!
 //! Whoever resets the parent of the device, for example by `reset` in sysfs, causes it; a driver
-//! causes it by [`Adapter::restart`] when its device makes no sense any more. For the driver it is as
-//! if the machine had slept: [`Driver::freeze`], then [`Driver::restore`]. [`Adapter::halt`] is the
-//! first half of that.
+//! causes it by [`Adapter::restart`] when its device makes no sense any more. For the driver it is
+//! as if the machine had slept: [`Driver::freeze`], then [`Driver::restore`]. [`Adapter::halt`] is
+//! the first half of that.
 //!
 //! # Lock order
 //!
-//! 1. The lock of the device's parent. The bus has it while it resets the parent, lets it sleep, wakes
-//!    it up or removes it, and so has [`Adapter::restart`] or [`Adapter::halt`]: of all of these one
-//!    goes on at a time.
-//! 2. The lock of the device: its driver is neither bound nor unbound meanwhile. What the virtio core
-//!    calls for a reset takes it, unless `restart`, which has it, is who resets: see [`RESTARTING`].
-//! 3. What the driver takes in [`Driver::freeze`] and [`Driver::restore`], and where it is asked whether
-//!    it still wants to be restarted.
+//! 1. The lock of the device's parent. The bus has it while it resets the parent, lets it sleep,
+//!    wakes it up or removes it, and so has [`Adapter::restart`] or [`Adapter::halt`]: of all of
+//!    these one goes on at a time.
+//! 2. The lock of the device: its driver is neither bound nor unbound meanwhile. What the virtio
+//!    core calls for a reset takes it, unless `restart`, which has it, is who resets: see
+//!    [`RESTARTING`].
+//! 3. What the driver takes in [`Driver::freeze`] and [`Driver::restore`], and where it is asked
+//!    whether it still wants to be restarted.
 
 use super::{
     Adapter,
@@ -105,8 +106,8 @@ impl Drop for DeviceLock {
 
 /// The device that [`Adapter::restart`] has locked while the virtio core calls its driver.
 ///
-/// It must not be locked again then. As its parent is locked, all that the core calls for this device
-/// comes from there.
+/// It must not be locked again then. As its parent is locked, all that the core calls for this
+/// device comes from there.
 static RESTARTING: Atomic<*mut bindings::virtio_device> = Atomic::new(core::ptr::null_mut());
 
 /// The right to restart a device.
@@ -139,14 +140,15 @@ impl<T: Driver> Adapter<T> {
     /// Resets a device and starts it anew, if its driver is bound to it with `shared`, and `still`
     /// wants that. While `still` is called, the device is neither bound, unbound nor restored.
     ///
-    /// Context: may sleep. None of the locks of the [order](self#lock-order) is held, nor one that others
-    /// hold when they take the first of them.
+    /// Context: may sleep. None of the locks of the [order](self#lock-order) is held, nor one that
+    /// others hold when they take the first of them.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the driver is not bound any more, `still` is false, the device sleeps, or the
-    /// machine is being switched off, `EBUSY` if another device is being restarted right now: nothing
-    /// was done. What [`Driver::restore`] says, in which case the device is bound, and has no queues.
+    /// machine is being switched off, `EBUSY` if another device is being restarted right now:
+    /// nothing was done. What [`Driver::restore`] says, in which case the device is bound, and has
+    /// no queues.
     pub fn restart(
         dev: &Device,
         shared: &Arc<T::Shared>,
@@ -164,9 +166,9 @@ impl<T: Driver> Adapter<T> {
     }
 
     /// Resets a device and takes its queues away, under the conditions of
-    /// [`restart`](Self::restart): it has no access to memory any more, and all that it had is given
-    /// back. The driver stays bound. It gets the device back, by [`Driver::restore`], when the machine
-    /// has slept or the device's parent is reset.
+    /// [`restart`](Self::restart): it has no access to memory any more, and all that it had is
+    /// given back. The driver stays bound. It gets the device back, by [`Driver::restore`], when
+    /// the machine has slept or the device's parent is reset.
     ///
     /// Context: as for [`restart`](Self::restart), but for [`Driver::restore`].
     ///
@@ -210,8 +212,8 @@ impl<T: Driver> Adapter<T> {
         Ok(lock)
     }
 
-    /// Locks the parent of a device, and calls `f` if the driver is bound to the device with `shared`,
-    /// has queues, and `still` wants it.
+    /// Locks the parent of a device, and calls `f` if the driver is bound to the device with
+    /// `shared`, has queues, and `still` wants it.
     fn with_started(
         dev: &Device,
         shared: &Arc<T::Shared>,
@@ -304,8 +306,8 @@ impl<T: Driver> Adapter<T> {
             unsafe {
                 Self::with_binding(vdev, |dev, binding| {
                     if binding.started.load(Relaxed) {
-                        // Unbound and bound again meanwhile: it was reset under its new driver, or is
-                        // in a state that nobody knows.
+                        // Unbound and bound again meanwhile: it was reset under its new driver, or
+                        // is in a state that nobody knows.
                         Self::suspend(dev, binding);
                         return Err(EBUSY);
                     }

@@ -45,9 +45,10 @@ impl Device<device::Bound> {
     ///
     /// A field that the device changes meanwhile is read again, a few times.
     ///
-    /// A configuration space that ends before the field does is not noticed: `struct virtio_config_ops`
-    /// tells nobody how long it is. With the PCI transport this ends in its own `BUG_ON()`, as with every
-    /// driver in C: who makes the device ends the guest, which he can at any time.
+    /// A configuration space that ends before the field does is not noticed: `struct
+    /// virtio_config_ops` tells nobody how long it is. With the PCI transport this ends in its own
+    /// `BUG_ON()`, as with every driver in C: who makes the device ends the guest, which he can at
+    /// any time.
     ///
     /// Context: may sleep.
     ///

@@ -408,7 +408,8 @@ impl<T: Transport> Shim<T> {
 
     /// # Safety
     ///
-    /// See [`Shim`]. `vsock_linger()` calls this without the lock too, for a socket that is being closed.
+    /// See [`Shim`]. `vsock_linger()` calls this without the lock too, for a socket that is being
+    /// closed.
     pub(super) unsafe extern "C" fn unsent_bytes(vsk: Vsk) -> isize {
         // SAFETY: Without the lock the socket is in `release()`, and is not destructed before that
         // returns.
@@ -439,8 +440,8 @@ impl<T: Transport> Shim<T> {
             Ok(mut skb) => {
                 // A BPF program reads the fields of the owner without asking if there is one.
                 skb.set_receiver(sock);
-                // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket is
-                // valid.
+                // SAFETY: The actor takes over the buffer, of which nobody else knows; the socket
+                // is valid.
                 unsafe { actor(vsk.cast(), skb.into_raw_clean().as_ptr()) }
             }
             Err(e) => e.to_errno(),

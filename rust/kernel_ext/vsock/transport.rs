@@ -77,8 +77,8 @@ impl<T: Send + Sync + 'static> TransportSlot<T> {
     /// The transport, which is only compared: what it points to is not looked at through this.
     #[inline]
     pub(super) fn get(&self) -> *const bindings::vsock_transport {
-        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word. The atomic's
-        // own load is a call into the kernel.
+        // SAFETY: The pointer is valid, and all access to it is atomic: an aligned word. The
+        // atomic's own load is a call into the kernel.
         unsafe { self.transport.as_ptr().read_volatile() }
     }
 }
@@ -89,9 +89,9 @@ impl<T: Send + Sync + 'static> TransportSlot<T> {
         // Nothing is in the table: a member has a socket, and that a reference to the module.
         drop(self.table.swap(None));
         self.transport.store(core::ptr::null(), Release);
-        // The last user of a socket may be in the last instructions of ours, after the socket gave the
-        // module back: a timer that ended the close, or an owner that did what was left in the backlog.
-        // SAFETY: FFI call without preconditions.
+        // The last user of a socket may be in the last instructions of ours, after the socket gave
+        // the module back: a timer that ended the close, or an owner that did what was left in the
+        // backlog. SAFETY: FFI call without preconditions.
         unsafe { bindings::wait_for_tasks() };
     }
 }
@@ -128,8 +128,8 @@ pub trait Transport: Send + Sync + 'static {
     /// May sleep for the time that `SO_LINGER` says.
     fn release(sock: &mut LockedSock);
 
-    /// The socket is about to have another transport, or none: from here on packets do not find it, and
-    /// nothing is left in its backlog. Not called for a socket that nobody refers to.
+    /// The socket is about to have another transport, or none: from here on packets do not find it,
+    /// and nothing is left in its backlog. Not called for a socket that nobody refers to.
     fn detach(sock: &mut LockedSock, conn: ArcBorrow<'_, Self::Conn>);
 
     /// Forgets what was not sent yet of a socket.

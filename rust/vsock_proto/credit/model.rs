@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two sides that send to each other by random schedules: no writer waits for ever, nobody gets more
-//! than fits, and there are few updates.
+//! Two sides that send to each other by random schedules: no writer waits for ever, nobody gets
+//! more than fits, and there are few updates.
 //!
-//! A side sleeps as programs do: its writer until [`CreditChange::wake`] says that there is room, its
-//! reader until `SO_RCVLOWAT` bytes are there. At the end of a schedule everything that can go on does.
-//! A writer that still waits then, although there *is* room for it, would do so for ever.
+//! A side sleeps as programs do: its writer until [`CreditChange::wake`] says that there is room,
+//! its reader until `SO_RCVLOWAT` bytes are there. At the end of a schedule everything that can go
+//! on does. A writer that still waits then, although there *is* room for it, would do so for ever.
 
 use super::{
     CreditChange,

@@ -27,29 +27,30 @@ impl fmt::Display for Overflow {
 /// `CREDIT_UPDATE` costs a packet, and mostly a wake-up on the other side; too few of them, and a
 /// writer waits for ever. With
 ///
-/// - **W** the window, what the peer may have in flight: the *smallest* one of our buffer, our buffer
-///   as the peer was told, and the peer's own buffer, which bounds what it sends;
+/// - **W** the window, what the peer may have in flight: the *smallest* one of our buffer, our
+///   buffer as the peer was told, and the peer's own buffer, which bounds what it sends;
 /// - **U** the bytes in the buffer, and **n** those that left it untold;
-/// - **V** = W - U - n, what the peer believes to be free, or less than that while something is on its
-///   way;
+/// - **V** = W - U - n, what the peer believes to be free, or less than that while something is on
+///   its way;
 ///
 /// there are two occasions:
 ///
 /// 1. [`RxCredit::update_after_read`], after anything that makes n or the reader's low-water mark L
 ///    larger, or W smaller. An update is sent if
 ///    - two of these are true: V is less than a packet of full size (or than W/2), so that the writer
-///      will soon have to wait; half of the window is news; U < L, so that the reader may be about to
-///      wait. (To tell of each small read from a full buffer would wake the writer for each of them,
-///      though the reader has enough to go on. To tell whenever the queue is empty would do so in
-///      each round trip. After all was read the writer knows of half of the window at least.) Or if
+///      will soon have to wait; half of the window is news; U < L, so that the reader may be about
+///      to wait. (To tell of each small read from a full buffer would wake the writer for each of
+///      them, though the reader has enough to go on. To tell whenever the queue is empty would do
+///      so in each round trip. After all was read the writer knows of half of the window at least.)
+///      Or if
 ///    - W - n = U + V < L: nothing that the peer believes it may send would wake the reader.
-/// 2. [`RxCredit::update_before_wait`], when the reader finds less than L, or no whole message, and is
-///    about to wait; also when bytes come that are less than L, and it is not woken for them. An update
-///    is sent if n >= W/8, or V is less than a packet of full size.
+/// 2. [`RxCredit::update_before_wait`], when the reader finds less than L, or no whole message, and
+///    is about to wait; also when bytes come that are less than L, and it is not woken for them. An
+///    update is sent if n >= W/8, or V is less than a packet of full size.
 ///
-/// Nothing is sent if n = 0, or if a packet of ours with payload was made and is not with the peer yet:
-/// that one will tell. Everything is news to a peer that asked (`CREDIT_REQUEST`), until it sends
-/// payload again.
+/// Nothing is sent if n = 0, or if a packet of ours with payload was made and is not with the peer
+/// yet: that one will tell. Everything is news to a peer that asked (`CREDIT_REQUEST`), until it
+/// sends payload again.
 ///
 /// # Why no writer waits for ever
 ///
@@ -57,23 +58,23 @@ impl fmt::Display for Overflow {
 /// reader that is busy elsewhere will come back.) If n = 0, the writer knows all there is. Else:
 ///
 /// - *A writer that goes on with any byte*: all of C, also for `SOCK_SEQPACKET`, where it sends the
-///   message in pieces; and our streams. It waits, so V = 0. At the last occasion 1 was
-///   W - n >= L, or an update had been sent, and n is still the same: U = W - n >= L. So the reader was
-///   woken, and took what there is. Or there is no whole message: then it looked, and by 2, with V = 0,
+///   message in pieces; and our streams. It waits, so V = 0. At the last occasion 1 was W - n >= L,
+///   or an update had been sent, and n is still the same: U = W - n >= L. So the reader was woken,
+///   and took what there is. Or there is no whole message: then it looked, and by 2, with V = 0,
 ///   the peer was told. This holds for a W of any size, also below the size of a packet, and for
 ///   messages as long as the window, and it needs no request.
-/// - *A writer that wants a whole packet*, of up to 64 KiB: V is less than that, and after the last bytes
-///   came the reader looked, or they were too few to wake it: told by 2.
-/// - *A writer that wants a whole message* of up to W (ours): it has asked ([`TxCredit::look`]), unless
-///   it sees no room at all and is in the first case. Since then each read was told.
+/// - *A writer that wants a whole packet*, of up to 64 KiB: V is less than that, and after the last
+///   bytes came the reader looked, or they were too few to wake it: told by 2.
+/// - *A writer that wants a whole message* of up to W (ours): it has asked ([`TxCredit::look`]),
+///   unless it sees no room at all and is in the first case. Since then each read was told.
 ///
 /// All that rests on W being *not more* than what bounds the writer. With our own buffer instead, V
-/// looks large when the peer's buffer is the smaller one, and both sides wait: libkrun had this. A W
-/// that is too small, for a peer that does not bound what it sends by its own buffer (older kernels),
-/// brings some more updates, not fewer.
+/// looks large when the peer's buffer is the smaller one, and both sides wait: libkrun had this. A
+/// W that is too small, for a peer that does not bound what it sends by its own buffer (older
+/// kernels), brings some more updates, not fewer.
 ///
-/// Nor is our writer left waiting by a C peer, which tells if U < L, if n > `buf_alloc` - 64 KiB, and
-/// after each message. It counts n in whole packets, but U < L holds after all was read.
+/// Nor is our writer left waiting by a C peer, which tells if U < L, if n > `buf_alloc` - 64 KiB,
+/// and after each message. It counts n in whole packets, but U < L holds after all was read.
 ///
 /// # Invariants
 ///
@@ -207,15 +208,16 @@ impl RxCredit {
         self.fwd_cnt.wrapping_sub(self.last_fwd_cnt)
     }
 
-    /// The peer asked for our credit (`CREDIT_REQUEST`), which it is to be told whatever it knows. It
-    /// has a writer that waits.
+    /// The peer asked for our credit (`CREDIT_REQUEST`), which it is to be told whatever it knows.
+    /// It has a writer that waits.
     #[inline]
     pub fn peer_asks(&mut self) {
         self.asked = true;
     }
 
-    /// Whether to send a `CREDIT_UPDATE` after bytes left the buffer, or the reader's `lowat` or the
-    /// size of the peer's buffer changed; see [When the peer is told](Self#when-the-peer-is-told).
+    /// Whether to send a `CREDIT_UPDATE` after bytes left the buffer, or the reader's `lowat` or
+    /// the size of the peer's buffer changed; see [When the peer is
+    /// told](Self#when-the-peer-is-told).
     ///
     /// `lowat` is `SO_RCVLOWAT`: the reader is not woken while fewer bytes are in the buffer.
     #[doc(alias = "virtio_transport_stream_do_dequeue")]
@@ -235,8 +237,8 @@ impl RxCredit {
             || news.window.saturating_sub(news.untold) < lowat
     }
 
-    /// Whether to send a `CREDIT_UPDATE` as the reader has found less than it wants, and is about to
-    /// wait; see [When the peer is told](Self#when-the-peer-is-told).
+    /// Whether to send a `CREDIT_UPDATE` as the reader has found less than it wants, and is about
+    /// to wait; see [When the peer is told](Self#when-the-peer-is-told).
     #[inline]
     pub fn update_before_wait(&self, tx: &TxCredit) -> bool {
         self.news(tx).is_some_and(|news| {

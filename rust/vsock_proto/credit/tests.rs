@@ -190,8 +190,8 @@ fn stamp_tells() {
     assert_eq!(rx.untold(), 0);
 }
 
-/// Our books of a connection whose peer has a buffer of `peer` bytes, from which ours, of `size`, was
-/// filled with `used` bytes.
+/// Our books of a connection whose peer has a buffer of `peer` bytes, from which ours, of `size`,
+/// was filled with `used` bytes.
 fn filled(size: u32, peer: u32, used: u32) -> (TxCredit, RxCredit) {
     let mut tx = TxCredit::new(size);
     tx.set_peer_buf_alloc_hint(peer);

@@ -65,25 +65,24 @@ impl Room {
 /// # Writers that wait
 ///
 /// Whoever wants to send calls [`TxCredit::look`] before it waits, as does `poll()`. From the first
-/// look that found no room on, the next change that makes room for what was looked for says so, once:
-/// each function that can make room returns whether somebody is to be woken. Room may also come from
-/// [`TxCredit::unreserve`], which does not say so: the packet that gives it back is freed then, and
-/// its memory is what wakes.
+/// look that found no room on, the next change that makes room for what was looked for says so,
+/// once: each function that can make room returns whether somebody is to be woken. Room may also
+/// come from [`TxCredit::unreserve`], which does not say so: the packet that gives it back is freed
+/// then, and its memory is what wakes.
 ///
 /// A stall is the time from a look that found no room to the next byte that is reserved. In a stall
-/// the peer is asked (`CREDIT_REQUEST`) at most once, and only if it does not see by its own count that
-/// its buffer is full for us. If it sees that, it tells of the next byte that is read, as Linux
-/// always did. It does not see it if
+/// the peer is asked (`CREDIT_REQUEST`) at most once, and only if it does not see by its own count
+/// that its buffer is full for us. If it sees that, it tells of the next byte that is read, as
+/// Linux always did. It does not see it if
 ///
 /// - the writer has a message that must be sent as a whole, and there is room for a part of it, or
-/// - our own buffer, which bounds what we send ([`TxCredit::window`]), is the smaller one, and the peer
-///   does not apply that bound to its count.
+/// - our own buffer, which bounds what we send ([`TxCredit::window`]), is the smaller one, and the
+///   peer does not apply that bound to its count.
 ///
-/// One request is enough. The C transport tells after each message, and whenever its queue is empty;
-/// ours tells after each read from the request on until the next payload comes
-/// ([`RxCredit::peer_asks`](super::RxCredit::peer_asks)).
-/// So a request has to stay behind the payload that was sent before: one that is still in a queue
-/// from an earlier stall does not do.
+/// One request is enough. The C transport tells after each message, and whenever its queue is
+/// empty; ours tells after each read from the request on until the next payload comes
+/// ([`RxCredit::peer_asks`](super::RxCredit::peer_asks)). So a request has to stay behind the
+/// payload that was sent before: one that is still in a queue from an earlier stall does not do.
 ///
 /// # Invariants
 ///

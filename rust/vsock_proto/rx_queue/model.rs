@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A queue in buffers whose sizes are those of a kernel, beside a model that is nothing but bytes and
-//! ends of messages.
+//! A queue in buffers whose sizes are those of a kernel, beside a model that is nothing but bytes
+//! and ends of messages.
 
 use super::*;
 use std::{
@@ -163,8 +163,8 @@ pub(super) enum Event {
 #[derive(Default)]
 struct Model {
     bytes: VecDeque<u8>,
-    /// Where messages end, counted from the first byte that ever came, and whether the last packet of
-    /// the message was one of nothing.
+    /// Where messages end, counted from the first byte that ever came, and whether the last packet
+    /// of the message was one of nothing.
     ends: VecDeque<(usize, bool)>,
     read: usize,
     came: usize,

@@ -105,8 +105,8 @@ proptest! {
     }
 }
 
-/// A peer with credit is never refused, whatever the size of its packets: 1, 128, 200, 300 bytes, the
-/// reader asleep, both types of socket.
+/// A peer with credit is never refused, whatever the size of its packets: 1, 128, 200, 300 bytes,
+/// the reader asleep, both types of socket.
 #[test]
 fn peer_with_credit_is_never_refused() {
     for ty in [SocketType::Stream, SocketType::SeqPacket] {

@@ -17,11 +17,11 @@ use crate::{
     record::Record, //
 };
 
-/// The first buffers of a queue, taken out of it so that a reader can copy from them without the lock
-/// of the queue.
+/// The first buffers of a queue, taken out of it so that a reader can copy from them without the
+/// lock of the queue.
 ///
-/// To be given to [`Queue::put_back`], and dropped after that without the lock. Until then it counts
-/// as unread, and whatever is not put back counts as unread for ever.
+/// To be given to [`Queue::put_back`], and dropped after that without the lock. Until then it
+/// counts as unread, and whatever is not put back counts as unread for ever.
 pub struct Taken<L: Buffers> {
     ty: SocketType,
     epoch: u32,
@@ -119,8 +119,8 @@ impl<L: Buffers> Taken<L> {
         }
     }
 
-    /// Calls `copy` with up to `len` bytes of a stream: a buffer, a place in it, and how many there.
-    /// Those for which that succeeds are read, unless this is a `peek`.
+    /// Calls `copy` with up to `len` bytes of a stream: a buffer, a place in it, and how many
+    /// there. Those for which that succeeds are read, unless this is a `peek`.
     ///
     /// # Errors
     ///
@@ -217,9 +217,9 @@ impl<L: Buffers> Taken<L> {
         message
     }
 
-    /// Calls `f` with the first run of bytes: a buffer that is all of that run and of nothing else by
-    /// value, with the place where the run begins; another one by reference, with the place and the
-    /// length. It is read if that succeeds.
+    /// Calls `f` with the first run of bytes: a buffer that is all of that run and of nothing else
+    /// by value, with the place where the run begins; another one by reference, with the place and
+    /// the length. It is read if that succeeds.
     ///
     /// Nothing if there is no buffer.
     ///
@@ -361,8 +361,8 @@ impl<L: Buffers> Queue<L> {
     /// Puts a segment that was the last one before what came meanwhile, and fills it from that;
     /// `first` gets what goes before the list, `drop` what is not needed any more.
     ///
-    /// A segment that was filled from is itself filled from the next one, until what is full pays for
-    /// the one that is not. That are at most 13, and that many only of messages of one byte.
+    /// A segment that was filled from is itself filled from the next one, until what is full pays
+    /// for the one that is not. That are at most 13, and that many only of messages of one byte.
     fn join(&mut self, first: &mut L, segment: L::Buffer, unpaid: i64, drop: &mut L) {
         let mut last = segment;
         let mut debt = unpaid;

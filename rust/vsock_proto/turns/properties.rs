@@ -231,8 +231,8 @@ proptest! {
         }
     }
 
-    /// Whatever others do, a flow that always has packets is never behind any of them by more than a
-    /// quantum and a packet, nor behind its share.
+    /// Whatever others do, a flow that always has packets is never behind any of them by more than
+    /// a quantum and a packet, nor behind its share.
     #[test]
     fn share(events in prop::collection::vec(event(2), 0..600), lens in lens(), busy in 1..3_usize) {
         let events = events.into_iter().map(|event| match event {
@@ -284,8 +284,8 @@ proptest! {
         prop_assert_eq!((rounds_of_one, turn_of_one), (rounds, turn));
     }
 
-    /// A packet of a flow that had none goes before those of flows that have had their turn, and those
-    /// that have not are not ahead by more than a burst and a packet.
+    /// A packet of a flow that had none goes before those of flows that have had their turn, and
+    /// those that have not are not ahead by more than a burst and a packet.
     #[test]
     fn rare_packets_go_first(busy in 1..FLOWS, lens in lens(), before in 0..500_usize) {
         let mut queue = Queue::new(FLOWS + 1);
@@ -340,8 +340,8 @@ fn costs() {
     assert_eq!(Cost::of(usize::MAX), SHARE);
 }
 
-/// Flows that come and go, of which there are many, do not keep one from having its turn that was there
-/// before.
+/// Flows that come and go, of which there are many, do not keep one from having its turn that was
+/// there before.
 #[test]
 fn many_new_flows() {
     const MANY: usize = 2000;

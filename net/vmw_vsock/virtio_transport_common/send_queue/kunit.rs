@@ -43,8 +43,8 @@ mod tests {
         header_to(op, SocketType::Stream, LOCAL, PEER, len)
     }
 
-    /// A connection whose peer has room for [`ROOM`] bytes, and the packets that it sends: each begins
-    /// with its number.
+    /// A connection whose peer has room for [`ROOM`] bytes, and the packets that it sends: each
+    /// begins with its number.
     struct Sender {
         sock: KernelSock,
         conn: Arc<Conn>,
@@ -284,8 +284,8 @@ mod tests {
         Ok(())
     }
 
-    /// Connections that flood do not delay one that says something now and then; and each of them has
-    /// its turn.
+    /// Connections that flood do not delay one that says something now and then; and each of them
+    /// has its turn.
     #[test]
     fn takes_turns() -> Result {
         let (mut many, mut rare, queue) = (senders::<4>()?, Sender::new()?, queue()?);
