@@ -8,6 +8,8 @@ pub mod skb;
 pub mod sock;
 #[path = "kernel_ext/sock_table.rs"]
 pub mod sock_table;
+#[path = "kernel_ext/user.rs"]
+pub mod user;
 #[path = "kernel_ext/vsock.rs"]
 pub mod vsock;
 
@@ -67,23 +69,6 @@ pub mod net {
     pub struct Net;
 
     pub(crate) static NET: Net = Net;
-}
-
-pub mod user {
-    //! There is one user.
-
-    use super::sock::VsockSock;
-
-    /// The user.
-    #[derive(Clone, Copy)]
-    pub struct User;
-
-    impl User {
-        /// That of a socket.
-        pub fn of(_sock: &VsockSock) -> Self {
-            Self
-        }
-    }
 }
 
 pub mod peek {

@@ -2,20 +2,16 @@
 
 //! What there is one of in an execution: all threads of an execution are one thread of the machine.
 
-use crate::kernel_ext::{
-    sock::{
-        LockedSock,
-        VsockSock,
-        WeakSock, //
-    },
-    sock_table::Table, //
-};
 use std::{
-    any::Any,
+    any::{
+        Any,
+        TypeId, //
+    },
     cell::{
         Cell,
         RefCell, //
     },
+    collections::HashMap,
     rc::Rc, //
 };
 
@@ -31,54 +27,12 @@ pub enum Fault {
 }
 
 /// What an execution has.
-pub struct World {
-    pub(crate) table: Table,
-    /// Sockets that are bound: listeners.
-    bound: loom::sync::Mutex<Vec<VsockSock>>,
-    /// How `vsock_assign_transport()` gives a socket its transport.
-    pub(crate) assign: fn(&mut LockedSock),
-    /// Sockets that are not freed.
-    pub(crate) sockets: Cell<usize>,
-    /// Sockets that may have the timer of a close.
-    pub(crate) timers: RefCell<Vec<WeakSock>>,
-    /// What the carrier has.
-    pub(crate) carrier: RefCell<Option<Rc<dyn Any>>>,
+#[derive(Default)]
+struct World {
+    /// One thing of a type.
+    things: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     /// What was found to be wrong.
     wrong: RefCell<Vec<String>>,
-}
-
-impl World {
-    /// Lets a listener be found.
-    pub(crate) fn bind(&self, sock: VsockSock) {
-        self.bound.lock().unwrap().push(sock);
-    }
-
-    /// Lets it not be found any more.
-    pub(crate) fn unbind(&self, sock: &VsockSock) {
-        let mut bound = self.bound.lock().unwrap();
-        let at = bound.iter().position(|bound| bound.is(sock));
-        let sock = at.map(|at| bound.remove(at));
-        drop(bound);
-        drop(sock);
-    }
-
-    /// Who is bound to a port.
-    pub(crate) fn find_bound(&self, port: u32) -> Option<VsockSock> {
-        let bound = self.bound.lock().unwrap();
-        bound
-            .iter()
-            .find(|sock| sock.fields().local.port == port)
-            .cloned()
-    }
-
-    /// All timers fire.
-    pub(crate) fn fire_close_timers(&self) {
-        for sock in self.timers.take() {
-            if let Some(sock) = sock.upgrade() {
-                sock.fire_close_timer();
-            }
-        }
-    }
 }
 
 thread_local! {
@@ -89,8 +43,17 @@ thread_local! {
     static TOKENS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The world of this execution.
-pub(crate) fn get() -> Rc<World> {
+/// What this execution has of a type.
+pub(crate) fn the<T: Default + 'static>() -> Rc<T> {
+    let world = get();
+    let mut things = world.things.borrow_mut();
+    let thing = things
+        .entry(TypeId::of::<T>())
+        .or_insert_with(|| Rc::new(T::default()));
+    thing.clone().downcast().expect("it is of that type")
+}
+
+fn get() -> Rc<World> {
     WORLD.with_borrow(|world| world.clone().expect("there is a world"))
 }
 
@@ -136,7 +99,6 @@ pub struct Tried {
 pub fn explore(
     preemptions: Option<usize>,
     fault: Fault,
-    assign: fn(&mut LockedSock),
     f: impl Fn() + Send + Sync + 'static,
 ) -> Tried {
     FAULT.set(fault);
@@ -148,19 +110,9 @@ pub fn explore(
     let run = move || {
         EXECUTIONS.set(EXECUTIONS.get() + 1);
         NO_ATOMIC_MEMORY.set(false);
-        let world = Rc::new(World {
-            table: Table::new(),
-            bound: loom::sync::Mutex::new(Vec::new()),
-            assign,
-            sockets: Cell::new(0),
-            timers: RefCell::default(),
-            carrier: RefCell::new(None),
-            wrong: RefCell::new(Vec::new()),
-        });
+        let world = Rc::new(World::default());
         WORLD.set(Some(world.clone()));
         f();
-        check(world.table.len() == 0, "nobody is left in the table");
-        check(world.sockets.get() == 0, "all sockets are freed");
         let wrong = world.wrong.take();
         if !wrong.is_empty() {
             core::mem::forget(world);

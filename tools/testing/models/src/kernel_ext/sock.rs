@@ -3,24 +3,13 @@
 //! Sockets: `struct sock` with its lock and its backlog, as `net/core/sock.c` and `rust/helpers/sock.c` have
 //! them, and what `kernel_ext::sock` makes of that.
 
-#[path = "sock/deferred.rs"]
-mod deferred;
 #[path = "sock/locked.rs"]
 mod locked;
 #[path = "sock/types.rs"]
 mod types;
 
 pub use self::{
-    deferred::{
-        NewChild,
-        Run,
-        Token, //
-    },
-    locked::{
-        LockedSock,
-        OnCloseTimeout,
-        SockGuard, //
-    },
+    locked::OnCloseTimeout,
     types::{
         Shutdown,
         SockAddr,
@@ -38,17 +27,26 @@ use crate::{
         error::{
             Error,
             Result,
-            ENOBUFS, //
-        }, //
+            ENOBUFS,
+            ENOMEM, //
+        },
+        sync::aref::ARef, //
     },
     world::{
         self,
         Fault, //
     }, //
 };
-use core::any::{
-    Any,
-    TypeId, //
+use core::{
+    any::{
+        Any,
+        TypeId, //
+    },
+    marker::PhantomData,
+    ops::{
+        Deref,
+        DerefMut, //
+    }, //
 };
 use loom::{
     sync::{
@@ -66,6 +64,10 @@ use loom::{
     }, //
 };
 use std::{
+    cell::{
+        Cell,
+        RefCell, //
+    },
     collections::VecDeque,
     sync::Arc as StdArc, //
 };
@@ -140,11 +142,63 @@ struct Inner {
     glance: Mutex<()>,
 }
 
+/// All sockets of an execution.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    /// How many are not freed.
+    count: Cell<usize>,
+    /// Those that may have the timer of a close.
+    timers: RefCell<Vec<WeakSock>>,
+    /// Those that are bound: listeners.
+    bound: Mutex<Vec<VsockSock>>,
+    /// How `vsock_assign_transport()` gives a socket its transport.
+    pub(crate) assign: Cell<Option<fn(&mut LockedSock)>>,
+}
+
+impl Sockets {
+    /// Lets a listener be found.
+    pub(crate) fn bind(&self, sock: VsockSock) {
+        self.bound.lock().unwrap().push(sock);
+    }
+
+    /// Lets it not be found any more.
+    pub(crate) fn unbind(&self, sock: &VsockSock) {
+        let mut bound = self.bound.lock().unwrap();
+        let at = bound.iter().position(|bound| bound.is(sock));
+        let sock = at.map(|at| bound.remove(at));
+        drop(bound);
+        drop(sock);
+    }
+
+    /// Who is bound to a port.
+    pub(crate) fn find_bound(&self, port: u32) -> Option<VsockSock> {
+        let bound = self.bound.lock().unwrap();
+        bound
+            .iter()
+            .find(|sock| sock.fields().local.port == port)
+            .cloned()
+    }
+
+    /// All timers fire.
+    pub(crate) fn fire_close_timers(&self) {
+        for sock in self.timers.take() {
+            if let Some(sock) = sock.upgrade() {
+                sock.fire_close_timer();
+            }
+        }
+    }
+
+    /// How many are not freed.
+    pub(crate) fn count(&self) -> usize {
+        self.count.get()
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let world = world::get();
-            world.sockets.set(world.sockets.get() - 1);
+            let sockets = world::the::<Sockets>();
+            sockets.count.set(sockets.count.get() - 1);
         }
     }
 }
@@ -169,7 +223,8 @@ impl VsockSock {
             cid: u32::MAX,
             port: u32::MAX,
         };
-        world::get().sockets.set(world::get().sockets.get() + 1);
+        let sockets = world::the::<Sockets>();
+        sockets.count.set(sockets.count.get() + 1);
         Self(StdArc::new(Inner {
             ty,
             slock: Mutex::new(Slock {
@@ -439,5 +494,114 @@ impl VsockSock {
         let mut locked = sock.lock();
         locked.fields().close_scheduled = false;
         run(&mut locked);
+    }
+}
+
+/// A locked socket.
+pub struct LockedSock(VsockSock);
+
+/// Evidence that it is locked.
+pub struct SockGuard<'a> {
+    locked: LockedSock,
+    _p: PhantomData<&'a VsockSock>,
+}
+
+impl SockGuard<'_> {
+    fn new(sock: &VsockSock) -> Self {
+        Self {
+            locked: LockedSock(sock.clone()),
+            _p: PhantomData,
+        }
+    }
+}
+
+impl Deref for SockGuard<'_> {
+    type Target = LockedSock;
+
+    fn deref(&self) -> &LockedSock {
+        &self.locked
+    }
+}
+
+impl DerefMut for SockGuard<'_> {
+    fn deref_mut(&mut self) -> &mut LockedSock {
+        &mut self.locked
+    }
+}
+
+impl Drop for SockGuard<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.locked.unlock();
+        }
+    }
+}
+
+impl Deref for LockedSock {
+    type Target = VsockSock;
+
+    fn deref(&self) -> &VsockSock {
+        &self.0
+    }
+}
+
+/// What is done with the locked socket.
+pub type Run = fn(&mut LockedSock, Option<NewChild>);
+
+/// A work for a backlog.
+pub struct Token {
+    run: Run,
+    child: Option<NewChild>,
+}
+
+impl Token {
+    /// Memory that it counts.
+    pub const SIZE: usize = 1;
+
+    /// A work with a child.
+    pub fn with_child(run: Run, child: NewChild) -> Result<Self, (Error, NewChild)> {
+        let child = Some(child);
+        Ok(Self { run, child })
+    }
+
+    /// A work on the socket alone.
+    pub fn new_no_fail(run: Run) -> Self {
+        Self { run, child: None }
+    }
+
+    /// The child.
+    pub fn into_child(self) -> Option<NewChild> {
+        self.child
+    }
+}
+
+/// A socket that nobody has yet.
+pub struct NewChild(ARef<VsockSock>);
+
+impl NewChild {
+    /// Makes it.
+    pub fn new(listener: &VsockSock) -> Result<Self> {
+        if listener.ty() != SockType::Stream {
+            return Err(ENOMEM);
+        }
+        Ok(Self(ARef(VsockSock::create(listener.ty(), false))))
+    }
+
+    /// The socket.
+    pub fn sock(&self) -> &VsockSock {
+        &self.0
+    }
+
+    /// Locks it.
+    pub fn lock(&self) -> SockGuard<'_> {
+        self.0.lock()
+    }
+
+    /// Queues it.
+    pub fn enqueue(self, listener: &mut LockedSock) -> ARef<VsockSock> {
+        let sock: &VsockSock = listener;
+        let _glance = sock.0.glance.lock().unwrap();
+        listener.fields().accept_queue.push_back(self.0 .0.clone());
+        self.0
     }
 }

@@ -72,13 +72,10 @@ struct Inner {
 }
 
 /// All connections of all transports.
+#[derive(Default)]
 pub struct Table(loom::sync::Mutex<Inner>);
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        Self(loom::sync::Mutex::new(Inner::default()))
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap().nodes.len()
     }
@@ -150,8 +147,8 @@ impl<T> Drop for Membership<T> {
         if std::thread::panicking() {
             return;
         }
-        let world = world::get();
-        let mut inner = world.table.0.lock().unwrap();
+        let table = world::the::<Table>();
+        let mut inner = table.0.lock().unwrap();
         let at = inner
             .nodes
             .iter()

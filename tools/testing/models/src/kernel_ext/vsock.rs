@@ -16,13 +16,15 @@ use super::{
         SockAddr,
         SockState,
         SockType,
+        Sockets,
         VsockSock, //
     },
     sock_table::{
         Found,
         Key,
         Membership,
-        Scope, //
+        Scope,
+        Table, //
     }, //
 };
 use crate::{
@@ -39,7 +41,12 @@ use crate::{
             ArcBorrow, //
         }, //
     },
-    world, //
+    world::{
+        self,
+        check,
+        Fault,
+        Tried, //
+    }, //
 };
 use core::{
     any::TypeId,
@@ -112,7 +119,7 @@ pub fn with_connection<T: Transport, R>(
     _net: Option<&Net>,
     f: impl FnOnce(Found<'_, T::Conn>) -> R,
 ) -> Option<R> {
-    let (sock, conn) = world::get().table.find(TypeId::of::<T>(), key)?;
+    let (sock, conn) = world::the::<Table>().find(TypeId::of::<T>(), key)?;
     Some(f(Found {
         sock: &sock,
         conn: ArcBorrow::new(conn),
@@ -125,20 +132,16 @@ pub fn join<T: Transport>(
     conn: Arc<T::Conn>,
     key: Key,
 ) -> Result<Membership<T::Conn>> {
-    let world = world::get();
-    Ok(world
-        .table
-        .insert(TypeId::of::<T>(), key, sock.clone(), conn.0))
+    let table = world::the::<Table>();
+    Ok(table.insert(TypeId::of::<T>(), key, sock.clone(), conn.0))
 }
 
 /// As above.
 pub fn connections<T: Transport>(
     peer: Option<(u32, Scope)>,
 ) -> impl Iterator<Item = (ARef<VsockSock>, Arc<T::Conn>)> {
-    let world = world::get();
-    let members = world
-        .table
-        .members(TypeId::of::<T>(), peer.map(|(cid, _)| cid));
+    let table = world::the::<Table>();
+    let members = table.members(TypeId::of::<T>(), peer.map(|(cid, _)| cid));
     members
         .into_iter()
         .map(|(sock, conn)| (ARef(sock), Arc(conn)))
@@ -146,7 +149,24 @@ pub fn connections<T: Transport>(
 
 /// As above.
 pub fn find_bound(addr: SockAddr, _net: Option<&Net>) -> Option<ARef<VsockSock>> {
-    world::get().find_bound(addr.port).map(ARef)
+    world::the::<Sockets>().find_bound(addr.port).map(ARef)
+}
+
+/// As [`world::explore`], and nothing is to be left in the end. `assign` is how a child gets its transport.
+pub(crate) fn explore(
+    preemptions: Option<usize>,
+    fault: Fault,
+    assign: fn(&mut LockedSock),
+    f: impl Fn() + Send + Sync + 'static,
+) -> Tried {
+    world::explore(preemptions, fault, move || {
+        // So that it is no thread's to make.
+        let (sockets, table) = (world::the::<Sockets>(), world::the::<Table>());
+        sockets.assign.set(Some(assign));
+        f();
+        check(table.len() == 0, "nobody is left in the table");
+        check(sockets.count() == 0, "all sockets are freed");
+    })
 }
 
 /// `Shim::init`.
@@ -182,7 +202,7 @@ pub(crate) fn close<T: Transport>(sock: &VsockSock) {
     if has_transport {
         T::release(&mut locked);
     } else {
-        world::get().unbind(sock);
+        world::the::<Sockets>().unbind(sock);
     }
     locked.set_shutdown(Shutdown::BOTH);
     loop {

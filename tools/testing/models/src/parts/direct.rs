@@ -18,11 +18,7 @@ struct Inside {
 
 impl Inside {
     fn get() -> Rc<loom::sync::Mutex<Self>> {
-        let world = world::get();
-        let mut carrier = world.carrier.borrow_mut();
-        let inside =
-            carrier.get_or_insert_with(|| Rc::new(loom::sync::Mutex::new(Self::default())));
-        inside.clone().downcast().unwrap()
+        world::the()
     }
 }
 
@@ -121,7 +117,7 @@ fn send_inside(sock: &VsockSock, conn: &Arc<Conn>, bytes: &[u8]) {
 /// A sender delivers itself, or queues, what it sends, and shuts down; `state` is that of the receiver at first,
 /// to which the answer to its REQUEST is sent in the first case.
 pub(crate) fn direct(how: How, state: State, sends: &'static [&'static [u8]]) -> Tried {
-    world::explore(
+    vsock::explore(
         how.preemptions,
         how.fault,
         vsock::init::<Over<Loop>>,
@@ -177,7 +173,7 @@ pub(crate) fn direct(how: How, state: State, sends: &'static [&'static [u8]]) ->
                 vsock::close::<Over<Loop>>(&sock);
             }
             while work() {}
-            world::get().fire_close_timers();
+            world::the::<Sockets>().fire_close_timers();
             while work() {}
         },
     )

@@ -11,7 +11,7 @@ fn listener(max: usize) -> VsockSock {
     fields.state = SockState::Listen;
     fields.max_accept_queue = max;
     drop(fields);
-    world::get().bind(sock.clone());
+    world::the::<Sockets>().bind(sock.clone());
     sock
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn listen_and_close(how: How) -> Tried {
         drop(sock.lock());
         vsock::close::<On>(&sock);
         worker.join().unwrap();
-        world::get().fire_close_timers();
+        world::the::<Sockets>().fire_close_timers();
         transmit();
         sock.check_idle();
         let (yes, no) = (seen(Op::Response, PEER), seen(Op::Rst, PEER));
@@ -59,7 +59,7 @@ pub(crate) fn listen(how: How, workers: u32, each: u32, max: usize) -> Tried {
             check(yes + no == 1, "each peer is answered, once");
         }
         vsock::close::<On>(&sock);
-        world::get().fire_close_timers();
+        world::the::<Sockets>().fire_close_timers();
         transmit();
         check(sock.references() == 1, "nobody refers to a closed listener");
     })

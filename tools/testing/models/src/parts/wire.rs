@@ -40,6 +40,7 @@ pub(crate) use kernel_ext::{
         SockAddr,
         SockState,
         SockType,
+        Sockets,
         VsockSock, //
     },
     vsock::{
@@ -89,10 +90,7 @@ pub(crate) struct Lines {
 }
 
 pub(crate) fn lines() -> Rc<loom::sync::Mutex<Lines>> {
-    let world = world::get();
-    let mut carrier = world.carrier.borrow_mut();
-    let lines = carrier.get_or_insert_with(|| Rc::new(loom::sync::Mutex::new(Lines::default())));
-    lines.clone().downcast().unwrap()
+    world::the()
 }
 
 impl Carrier for Wire {
@@ -222,7 +220,7 @@ pub(crate) struct How {
 
 /// A model: what is there before the threads, and a look at the end.
 pub(crate) fn explore(how: How, f: impl Fn() + Send + Sync + 'static) -> Tried {
-    world::explore(how.preemptions, how.fault, vsock::init::<On>, move || {
+    vsock::explore(how.preemptions, how.fault, vsock::init::<On>, move || {
         // So that it is no thread's to make.
         let lines = lines();
         f();

@@ -3,10 +3,12 @@
 //! A socket with its lock.
 
 use super::{
+    LockedSock,
     Poll,
     Shutdown,
     SockAddr,
     SockState,
+    Sockets,
     VsockSock,
     WeakSock, //
 };
@@ -20,62 +22,7 @@ use crate::{
     },
     world, //
 };
-use core::{
-    marker::PhantomData,
-    ops::{
-        Deref,
-        DerefMut, //
-    }, //
-};
 use std::sync::Arc as StdArc;
-
-/// A locked socket.
-pub struct LockedSock(pub(super) VsockSock);
-
-/// Evidence that it is locked.
-pub struct SockGuard<'a> {
-    locked: LockedSock,
-    _p: PhantomData<&'a VsockSock>,
-}
-
-impl SockGuard<'_> {
-    pub(super) fn new(sock: &VsockSock) -> Self {
-        Self {
-            locked: LockedSock(sock.clone()),
-            _p: PhantomData,
-        }
-    }
-}
-
-impl Deref for SockGuard<'_> {
-    type Target = LockedSock;
-
-    fn deref(&self) -> &LockedSock {
-        &self.locked
-    }
-}
-
-impl DerefMut for SockGuard<'_> {
-    fn deref_mut(&mut self) -> &mut LockedSock {
-        &mut self.locked
-    }
-}
-
-impl Drop for SockGuard<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.locked.unlock();
-        }
-    }
-}
-
-impl Deref for LockedSock {
-    type Target = VsockSock;
-
-    fn deref(&self) -> &VsockSock {
-        &self.0
-    }
-}
 
 impl LockedSock {
     /// Changes the state.
@@ -194,7 +141,7 @@ impl LockedSock {
     pub fn schedule_close<T: OnCloseTimeout>(&mut self, _seconds: core::ffi::c_ulong) {
         if !core::mem::replace(&mut self.fields().close_scheduled, true) {
             *self.0 .0.timer.lock().unwrap() = Some((T::close_timeout, self.0.clone()));
-            world::get()
+            world::the::<Sockets>()
                 .timers
                 .borrow_mut()
                 .push(WeakSock(StdArc::downgrade(&self.0 .0)));
@@ -213,7 +160,9 @@ impl LockedSock {
 
     /// `vsock_assign_transport()`, for a child.
     pub fn assign_transport(&mut self, _listener: &VsockSock) -> Result {
-        (world::get().assign)(self);
+        if let Some(assign) = world::the::<Sockets>().assign.get() {
+            assign(self);
+        }
         Ok(())
     }
 }
