@@ -189,7 +189,12 @@ pub fn latency(bench: &Bench) -> Try<()> {
 
 /// Bytes of kernel memory of what does nothing.
 pub fn memory(bench: &Bench) -> Try<()> {
-    let names = ["memory_device", "memory_connection", "memory_packet"];
+    let names = [
+        "memory_device",
+        "memory_connection",
+        "memory_packet",
+        "memory_packet_of_64",
+    ];
     if !names.iter().any(|name| bench.wants(name)) {
         return Ok(());
     }
@@ -212,15 +217,15 @@ pub fn memory(bench: &Bench) -> Try<()> {
 
     const CONNECTIONS: usize = 2000;
     let machine = Machine::start(C, RING)?;
-    let connect = |count: usize| -> Try<Vec<End>> {
-        let service = Service::Source { size: 64, count: 1 };
-        (0..count)
+    let connect = |connections: usize, count: u32| -> Try<Vec<End>> {
+        let service = Service::Source { size: 64, count };
+        (0..connections)
             .map(|_| End::ask(libc::SOCK_STREAM, machine.cid(), PORT, service).map(End::small))
             .collect()
     };
-    drop(connect(50)?);
+    drop(connect(50, 1)?);
     let before = slab::read()?;
-    let mut ends = connect(CONNECTIONS)?;
+    let mut ends = connect(CONNECTIONS, 1)?;
     let after = slab::read()?;
     bench.figure(
         "memory_connection",
@@ -235,6 +240,24 @@ pub fn memory(bench: &Bench) -> Try<()> {
         "memory_packet",
         "bytes",
         bytes(&after, &queued, CONNECTIONS),
+    );
+    drop(ends);
+
+    // What a connection that is not read has for each packet of many.
+    const QUEUES: usize = 200;
+    const PACKETS: usize = 64;
+    let mut ends = connect(QUEUES, PACKETS as u32)?;
+    let before = slab::read()?;
+    for end in &mut ends {
+        end.send(1)?;
+    }
+    // The guest sends in a thread of its own.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let after = slab::read()?;
+    bench.figure(
+        "memory_packet_of_64",
+        "bytes",
+        bytes(&before, &after, QUEUES * PACKETS),
     );
     Ok(())
 }
