@@ -13,6 +13,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         rcu,
         Arc,
         ArcBorrow, //
@@ -27,6 +31,7 @@ use kernel_ext::{
     lock::SpinLockBh,
     net::Net,
     new_spinlock_bh,
+    peek::Peek,
     rcu::RcuSlot,
     sock::{
         LockedSock,
@@ -74,6 +79,8 @@ struct Loopback {
     /// Connections whose readers the work wakes.
     #[pin]
     sleepers: SpinLockBh<Sleepers>,
+    /// There may be some: written with the lock held, read without. The work is queued after it is set.
+    has_sleepers: Atomic<bool>,
 }
 
 /// A socket and its connection.
@@ -97,9 +104,24 @@ impl Loopback {
                     [const { None }; 8],
                     "vsock_loopback::Loopback::sleepers"
                 ),
+                has_sleepers: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
+    }
+}
+
+impl Loopback {
+    /// Wakes the readers that wait for it.
+    #[cold]
+    fn wake_sleepers(&self) {
+        let mut sleepers = self.sleepers.lock();
+        let woken = core::mem::replace(&mut *sleepers, [const { None }; 8]);
+        self.has_sleepers.store(false, Relaxed);
+        drop(sleepers);
+        for (sock, conn) in woken.into_iter().flatten() {
+            wake_later::<Local>(&sock, &conn);
+        }
     }
 }
 
@@ -107,9 +129,8 @@ impl WorkItem for Loopback {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let sleepers = core::mem::replace(&mut *this.sleepers.lock(), [const { None }; 8]);
-        for (sock, conn) in sleepers.into_iter().flatten() {
-            wake_later::<Local>(&sock, &conn);
+        if this.has_sleepers.peek() {
+            this.wake_sleepers();
         }
         let mut run = Run::new(&this.queue);
         // Most packets come from the same namespace.
@@ -228,6 +249,7 @@ impl Carrier for Local {
             return false;
         };
         *place = Some((sock.into(), conn.into()));
+        loopback.has_sleepers.store(true, Relaxed);
         drop(sleepers);
         loopback.workqueue.queue(Arc::from(loopback));
         true
