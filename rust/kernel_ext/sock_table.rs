@@ -236,11 +236,8 @@ unsafe fn nodes<T>(
         // SAFETY: A linked node is not freed before the end of the read section.
         next = load(unsafe { &raw const (*link).next });
         // SAFETY: The link is at `offset` in a `Node`.
-        Some(
-            unsafe { link.byte_sub(offset) }
-                .cast::<Node<T>>()
-                .cast_const(),
-        )
+        let node = unsafe { link.byte_sub(offset) };
+        Some(node.cast::<Node<T>>().cast_const())
     })
 }
 

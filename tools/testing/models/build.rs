@@ -30,7 +30,7 @@ const PARTS: [&str; 10] = [
     "reading",
     "scenarios",
     "send",
-    "send_queue",
+    "flow",
     "wire",
 ];
 
