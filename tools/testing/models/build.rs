@@ -25,12 +25,12 @@ const PARTS: [&str; 10] = [
     "connecting",
     "direct",
     "ends",
+    "flow",
     "orphans",
     "packet",
     "reading",
     "scenarios",
     "send",
-    "flow",
     "wire",
 ];
 
