@@ -17,7 +17,7 @@ from .root import build_root
 NEEDED = {
     "drivers/vhost/vhost_core/ring_ioctl.rs": 1,    # the number of a queue
     "rust/vring/chain.rs": 2,                       # descriptors, and those read ahead
-    "rust/vring/iotlb.rs": 1,                       # offset into a mapping
+    "rust/vring/iotlb/mapping.rs": 1,               # offset into a mapping
     "rust/vring/translate.rs": 3,                   # region of memory, and offset into it, or into the last one
 }
 CALL = re.compile(r"\bnospec::below\(")
