@@ -74,7 +74,7 @@ mod tests {
         fn update(&self) -> Result {
             let mut header = header(Op::CreditUpdate, 0);
             header.set_credit(ROOM, self.read);
-            let change = self.conn.peer_update(&header);
+            let change = self.conn.gate().peer_update(&header);
             change.map(|_| ()).map_err(|_| EPROTO)
         }
 
@@ -109,7 +109,7 @@ mod tests {
         }
 
         fn control(&self, what: Control, is_reply: bool) -> Result<TxPacket> {
-            assert!(self.conn.queue_control(what));
+            assert!(self.conn.queue_control(what).is_some());
             let (conn, header) = (self.conn.clone(), header(what.op(), 0));
             TxPacket::control(self.sock.sock(), conn, what, &header, is_reply, Gfp::Kernel)
         }
@@ -221,7 +221,7 @@ mod tests {
         queue.push_back(next)?;
         hand.push_front(request);
         queue.put_back(hand);
-        assert!(!gone.conn.queue_control(Control::Request));
+        assert!(gone.conn.queue_control(Control::Request).is_none());
         let mut rest = queue.pop_some(9);
         assert!(!rest.has_more());
         assert!(rest.pop().is_some_and(|packet| stays.owns(&packet)));
@@ -251,16 +251,16 @@ mod tests {
         let purged = queue.purge(&gone.conn);
         assert_eq!((purged.replies, purged.wake), (0, true));
         assert_eq!((queue.replies(), queue.backlog().0), (1, 1));
-        assert!(!gone.conn.queue_control(Control::Rst));
+        assert!(gone.conn.queue_control(Control::Rst).is_none());
         let hand = queue.pop_some(1);
         let _ = queue.purge(&gone.conn);
-        assert!(!gone.conn.queue_control(Control::Rst));
+        assert!(gone.conn.queue_control(Control::Rst).is_none());
         queue.put_back(hand);
         let rst = queue.pop().ok_or(EINVAL)?;
         assert_eq!(rst.header().op(), Op::Rst);
         assert!(queue.is_empty() && gone.is_done());
         drop(rst);
-        assert!(gone.conn.queue_control(Control::Rst));
+        assert!(gone.conn.queue_control(Control::Rst).is_some());
         Ok(())
     }
 
