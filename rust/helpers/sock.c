@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
 
-#include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/workqueue.h>
 #include <net/af_vsock.h>
@@ -98,7 +97,6 @@ __rust_helper bool rust_vsock_helper_current_exiting(void)
 
 /* Something of ours ran on behalf of a socket, and may be in its last instructions. */
 static bool vsock_ran_for_socket;
-static DEFINE_MUTEX(vsock_wait_for_tasks_mutex);
 
 __rust_helper void rust_vsock_helper_note_ran_for_socket(void)
 {
@@ -107,15 +105,12 @@ __rust_helper void rust_vsock_helper_note_ran_for_socket(void)
 
 /*
  * Waits until each task that was preempted has slept or gone to user space, if any may be in the last
- * instructions of what ran for a socket. (The wait takes a second; with the mutex, so does another module that
- * is unloaded meanwhile.)
+ * instructions of what ran for a socket. (That takes a second.)
  */
 __rust_helper void rust_vsock_helper_wait_for_tasks(void)
 {
-	mutex_lock(&vsock_wait_for_tasks_mutex);
-	if (xchg(&vsock_ran_for_socket, false))
+	if (READ_ONCE(vsock_ran_for_socket))
 		synchronize_rcu_tasks();
-	mutex_unlock(&vsock_wait_for_tasks_mutex);
 }
 
 /* What the socket layer set, of which all vsock sockets have the same. */
@@ -123,8 +118,8 @@ static int (*vsock_own_backlog_rcv)(struct sock *sk, struct sk_buff *skb);
 
 /*
  * Locks @sk if nobody has it, and returns 1. Else @skb goes to its backlog, with @rcv as what takes it from
- * there, and the result is 0; or it would be there beyond @limit bytes, or is NULL, and the result is
- * -ENOBUFS.
+ * there, and the result is 0; or it would be there beyond @limit, or is NULL, and the result is
+ * -ENOBUFS. The limit is in buffers like @skb.
  */
 __rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct sk_buff *skb,
 							 unsigned int limit,
@@ -136,7 +131,7 @@ __rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct
 	if (!sk->sk_lock.owned) {
 		sk->sk_lock.owned = 1;
 		ret = 1;
-	} else if (!skb || sk->sk_backlog.len + skb->truesize > limit) {
+	} else if (!skb || sk->sk_backlog.len + (u64)skb->truesize > (u64)limit * skb->truesize) {
 		ret = -ENOBUFS;
 	} else {
 		if (sk->sk_backlog_rcv != rcv) {
@@ -147,6 +142,8 @@ __rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct
 		if (sk->sk_backlog.tail)
 			sk->sk_backlog.tail->mark = 1;
 		skb->mark = 0;
+		/* It carries no data; else it would be for sockets that memory reserves are for. */
+		skb->pfmemalloc = 0;
 		__sk_add_backlog(sk, skb);
 		sk->sk_backlog.len += skb->truesize;
 	}

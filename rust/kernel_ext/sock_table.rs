@@ -315,16 +315,20 @@ impl<T: Send + Sync + 'static> SockTable<T> {
 
     /// Puts a connection into the table, until the membership is dropped.
     ///
-    /// Context: may sleep.
+    /// `is_live` says of a connection with the same key whether a user would lose it: packets find the
+    /// latest one only.
+    ///
+    /// Context: may sleep; `is_live` does not, and is called with the lock of the table held.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `EADDRINUSE` if there is a live one, `ENOMEM`.
     pub fn insert(
         self: &Arc<Self>,
         sock: ARef<VsockSock>,
         conn: Arc<T>,
         key: Key,
+        is_live: impl Fn(&T) -> bool,
     ) -> Result<Membership<T>> {
         let peer = (key.remote_cid, Scope::of(sock.net()));
         let node = KBox::new(
@@ -353,6 +357,18 @@ impl<T: Send + Sync + 'static> SockTable<T> {
             drop(peers);
             room = Some(RBTreeNodeReservation::new(GFP_KERNEL)?);
         };
+        let offset = core::mem::offset_of!(Node<T>, by_tuple);
+        // SAFETY: The bucket is one of tuples, and the lock is held.
+        for other in unsafe { nodes::<T>(self.tuple_bucket(key), offset) } {
+            // SAFETY: The lock keeps the node linked, and this never changes.
+            let other = unsafe { &(*other).member };
+            let nets = (Some(other.sock.net()), Some(node.member.sock.net()));
+            if other.key == key && Net::reachable(nets.0, nets.1) && is_live(&other.conn) {
+                // There was a list for this peer before, or it is the other one's.
+                drop(peers);
+                return Err(EADDRINUSE);
+            }
+        }
         let node = NonNull::from(KBox::leak(node));
         let raw = node.as_ptr();
         // SAFETY: The node is valid, and nobody else knows it yet.

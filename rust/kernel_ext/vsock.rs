@@ -260,14 +260,16 @@ pub fn connections<T: Transport>(
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `ENODEV` if the transport is not registered.
+/// `ENOMEM`, `ENODEV` if the transport is not registered, `EADDRINUSE` if there is a connection with
+/// the same key for which `is_live` is true: see [`SockTable::insert`].
 pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
+    is_live: impl Fn(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = T::slot().table.get().ok_or(ENODEV)?;
-    table.insert(sock.into(), conn, key)
+    table.insert(sock.into(), conn, key, is_live)
 }
 
 /// Says whether a CID belongs to this machine.

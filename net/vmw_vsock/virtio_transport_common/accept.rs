@@ -87,7 +87,6 @@ fn defer<C: Carrier>(listener: &VsockSock, child: NewChild) -> Result<(), (Error
     let token = Token::with_child(run, child)?;
     // As many as the listener may have in its queue wait for it to be unlocked, and one more.
     let limit = listener.max_accept_queue().saturating_add(1);
-    let limit = limit.saturating_mul(Token::SIZE);
     let mut token = Some(token);
     let ret = listener.lock_or_defer(&mut token, limit);
     let child = token.and_then(Token::into_child);

@@ -121,7 +121,7 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
     }
     match news.end {
         Some(End::Closed) => do_close::<C>(sock, &conn),
-        Some(End::Failed(err)) => fail(sock, err),
+        Some(End::Failed(err)) => fail::<C>(sock, err),
         Some(End::Lost(err)) => lose::<C>(sock, &conn, err),
         None => (),
     }
@@ -152,10 +152,12 @@ fn do_close<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
 }
 
 /// The attempt to connect failed.
-fn fail(sock: &mut LockedSock, err: Error) {
+fn fail<C: Carrier>(sock: &mut LockedSock, err: Error) {
     if sock.state() != SockState::SynSent {
         return;
     }
+    // Or the next attempt would find its REQUEST sent already, to where this one was for.
+    let _ = C::cancel(sock);
     sock.set_state(SockState::Close);
     sock.remove_from_tables();
     sock.report_error(err);
@@ -165,9 +167,7 @@ fn fail(sock: &mut LockedSock, err: Error) {
 /// received; the core gives it to one of a `SOCK_SEQPACKET` socket instead of each message.
 fn lose<C: Carrier>(sock: &mut LockedSock, conn: &Conn, err: Error) {
     if sock.state() == SockState::SynSent {
-        // Or the next attempt would find its REQUEST sent already, to where this one was for.
-        let _ = C::cancel(sock);
-        fail(sock, err);
+        fail::<C>(sock, err);
         return;
     }
     if sock.state() == SockState::Established && !sock.close_is_scheduled() {
@@ -191,6 +191,7 @@ pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, re
         return;
     }
     let membership = gate.membership.take();
+    conn.cut();
     let rst = if reset {
         gate.queue_control(Control::Rst)
     } else {

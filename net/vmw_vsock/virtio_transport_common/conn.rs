@@ -185,6 +185,10 @@ impl Gate {
     /// See [`Conn::queue_control`].
     pub(crate) fn queue_control(&mut self, what: Control) -> Option<Ends> {
         if let Control::Shutdown(flags) = what {
+            // It might be for the next connection.
+            if self.link.is_done() {
+                return None;
+            }
             self.shutdown = self.shutdown.union(flags);
         }
         let needed = self.queued & what.bit() == 0;
@@ -304,6 +308,7 @@ impl Conn {
         let (local, remote) = (sock.local_addr(), sock.remote_addr());
         let mut gate = self.gate();
         gate.link.begin(state);
+        self.cut.store(false, Relaxed);
         // The peer of an attempt that the user gave up may have sent something before it knew.
         let old = gate.queue.purge();
         let size = gate.rx.buf_alloc();
@@ -330,6 +335,12 @@ impl Conn {
     /// Whether data comes and goes.
     pub(crate) fn is_open(&self) -> bool {
         self.gate().link.is_open()
+    }
+
+    /// Whether data comes and goes, and a user has the socket.
+    pub(crate) fn is_live(&self) -> bool {
+        let gate = self.gate();
+        gate.link.is_open() && !gate.discard
     }
 
     /// Whether the connection is over.
@@ -373,9 +384,11 @@ impl Conn {
         has_room
     }
 
-    /// From here on, the peer gets nothing but a RST.
+    /// From here on, the peer gets nothing but a RST: a packet could not be sent, or packets of the peer do
+    /// not find the connection any more, and what is sent now would be for the next one between the ports.
     pub(crate) fn cut(&self) {
-        // Relaxed: see `TxPacket::cut`, both sides have a lock.
+        // Relaxed: see `TxPacket::cut`, both sides have a lock. And if the connection is left, the peer
+        // learns that by a RST, which comes behind what is being handed over now.
         self.cut.store(true, Relaxed);
     }
 
@@ -508,7 +521,7 @@ impl Conn {
         hand_over: u32,
     ) -> Option<Urgency> {
         let mut gate = self.gate();
-        if gate.behind > 0 {
+        if gate.behind > 0 || self.is_cut() {
             return None;
         }
         gate.stamp(hdr, control, hand_over);

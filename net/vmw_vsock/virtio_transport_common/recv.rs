@@ -488,6 +488,7 @@ fn take<C: Carrier>(
             reaction => {
                 let rest = gate.link.apply(&reaction, connect_error);
                 if rest.leave {
+                    conn.cut();
                     left = gate.membership.take();
                 }
                 break match rest.reset {

@@ -44,6 +44,8 @@ use vsock_proto::{
 struct Inner {
     flows: FlowQueue<TxControl, Turn>,
     rounds: Rounds,
+    /// How often [`SendQueue::purge_all`] was called, modulo the size of the number.
+    cleared: u32,
     /// How many packets there are.
     len: usize,
     /// How much memory they take.
@@ -85,8 +87,12 @@ impl TxPackets {
     pub fn pop(&mut self) -> Option<TxPacket> {
         loop {
             let packet = self.list.pop_front()?;
-            if !packet.cb().is_purged() {
-                return Some(TxPacket::from_skb(packet));
+            if packet.cb().is_purged() {
+                continue;
+            }
+            let packet = TxPacket::from_skb(packet);
+            if !packet.is_cut() {
+                return Some(packet);
             }
         }
     }
@@ -193,6 +199,7 @@ impl SendQueue {
                 Inner {
                     flows: FlowQueue::new(Turn::default()),
                     rounds: Rounds::new(),
+                    cleared: 0,
                     len: 0,
                     memory: 0,
                     idle: true,
@@ -380,7 +387,9 @@ impl SendQueue {
     pub fn purge(&self, conn: &Conn) -> Purged {
         // Before the lock is taken, see `take_back()`.
         conn.purges.add();
-        let taken = self.inner.lock().flows.take(&conn.flow);
+        let mut inner = self.inner.lock();
+        let (taken, cleared) = (inner.flows.take(&conn.flow), inner.cleared);
+        drop(inner);
         let (mut len, mut memory, mut replies) = (0usize, 0usize, 0usize);
         let mut rst = None;
         for packet in taken {
@@ -400,7 +409,12 @@ impl SendQueue {
         ] {
             conn.unqueue_control(kind);
         }
-        self.discount(&mut self.inner.lock(), len, memory, replies);
+        let mut inner = self.inner.lock();
+        // Or they were forgotten with all others.
+        if inner.cleared == cleared {
+            self.discount(&mut inner, len, memory, replies);
+        }
+        drop(inner);
         let mut purged = Purged {
             replies,
             wake: false,
@@ -420,6 +434,7 @@ impl SendQueue {
         let flows = core::mem::replace(&mut inner.flows, FlowQueue::new(Turn::default()));
         inner.rounds = Rounds::new();
         (inner.len, inner.memory) = (0, 0);
+        inner.cleared = inner.cleared.wrapping_add(1);
         self.replies.poke(0);
         drop(inner);
         drop(flows);

@@ -50,7 +50,7 @@ mod tests {
 
     fn join(table: &Arc<Table>, sock: &KernelSock, key: Key) -> Result<Membership<Counted>> {
         let conn = Arc::new(Counted(None), GFP_KERNEL)?;
-        table.insert(sock.sock().into(), conn, key)
+        table.insert(sock.sock().into(), conn, key, |_| false)
     }
 
     /// Whether the table has that socket for the key, and nothing if `None`.
@@ -173,7 +173,7 @@ mod tests {
         let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
-        let member = table.insert(sock.sock().into(), conn, KEY)?;
+        let member = table.insert(sock.sock().into(), conn, KEY, |_| false)?;
         {
             let guard = rcu::read_lock();
             let found = table.find(KEY, None, &guard).ok_or(ENOENT)?;
@@ -191,7 +191,7 @@ mod tests {
         let sock = KernelSock::new(SockType::Stream)?;
         let table = Table::new()?;
         let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
-        let forgotten = ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY)?);
+        let forgotten = ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY, |_| false)?);
         drop(sock);
         {
             let guard = rcu::read_lock();
@@ -200,6 +200,24 @@ mod tests {
             assert_eq!(gone.load(Relaxed), 1);
         }
         drop(ManuallyDrop::into_inner(forgotten));
+        Ok(())
+    }
+
+    #[test]
+    fn live_connection_is_not_hidden() -> Result {
+        let table = Table::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let first = join(&table, &sock, KEY)?;
+        let again = |live: bool| {
+            let conn = Arc::new(Counted(None), GFP_KERNEL)?;
+            table.insert(sock.sock().into(), conn, KEY, |_| live)
+        };
+        assert_eq!(again(true).err(), Some(EADDRINUSE));
+        assert_eq!(members(&table, None), 1);
+        drop(again(false)?);
+        drop(first);
+        drop(again(true)?);
+        assert_eq!(members(&table, None), 0);
         Ok(())
     }
 

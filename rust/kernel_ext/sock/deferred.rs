@@ -52,9 +52,6 @@ struct Deferred {
 pub struct Token(SkBuff<Deferred>);
 
 impl Token {
-    /// Memory that a token counts in a backlog, in bytes.
-    pub const SIZE: usize = crate::skb::EMPTY_TRUESIZE;
-
     /// A work on the socket alone.
     ///
     /// Context: sleeps.
@@ -107,7 +104,7 @@ impl VsockSock {
     /// Locks the socket if nobody has it. If somebody has, the token goes to the backlog, and its
     /// work is done before anybody else gets the lock.
     ///
-    /// Without a token nothing is left behind. `limit` is how many bytes of tokens may wait.
+    /// Without a token nothing is left behind. `limit` is how many tokens may wait.
     ///
     /// Context: any but interrupts; a spinlock may be held, which is not to be taken by what runs
     /// with the `slock` of a socket held.

@@ -125,8 +125,8 @@ const MISTAKES: &[Mistake] = &[
     (
         "queues_any_number",
         "accept",
-        "    let limit = limit.saturating_mul(Token::SIZE);\n",
-        "    let limit = limit.saturating_add(usize::MAX);\n",
+        "    let limit = listener.max_accept_queue().saturating_add(1);\n",
+        "    let limit = usize::MAX;\n",
     ),
     (
         "stays_in_the_table",
@@ -137,7 +137,7 @@ const MISTAKES: &[Mistake] = &[
     (
         "overtakes",
         "conn",
-        "        if gate.behind > 0 {\n",
+        "        if gate.behind > 0 || self.is_cut() {\n",
         "        if gate.behind > 9 {\n",
     ),
     (

@@ -131,6 +131,7 @@ pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
+    _is_live: impl Fn(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = world::the::<Table>();
     Ok(table.insert(TypeId::of::<T>(), key, sock.clone(), conn.0))
