@@ -60,6 +60,10 @@ pub const FULL_SEGMENT: usize = 3584;
 /// The most memory of a buffer that stays whole: what may be lost of it when nearly all was read.
 const WHOLE_MAX: usize = 112 * 1024;
 
+/// The memory of a buffer that is kept as it is if the queue is empty, whatever it holds: a reader that keeps
+/// up gets what came, without a copy. Room for a small packet in a receive buffer of the guest driver.
+const ALONE_MAX: usize = 8 * 1024;
+
 /// Less room than this is not used for a part of a message.
 const LEAST_PART: usize = 16;
 
@@ -507,7 +511,10 @@ impl<L: Buffers> Queue<L> {
         };
         let len = payload.left();
         let before = self.debt_to_tail();
-        if len == 0 || truesize > WHOLE_MAX || before.saturating_add(debt(truesize, len)) > 0 {
+        // A queue has one such at most: there is no memory of others.
+        let is_alone = self.memory == 0 && truesize <= ALONE_MAX;
+        let is_paid = truesize <= WHOLE_MAX && before.saturating_add(debt(truesize, len)) <= 0;
+        if len == 0 || !(is_alone || is_paid) {
             return Ok(false);
         }
         let memory = self.memory.saturating_add(truesize);
