@@ -64,6 +64,11 @@ const WHOLE_MAX: usize = 112 * 1024;
 /// up gets what came, without a copy. Room for a small packet in a receive buffer of the guest driver.
 const ALONE_MAX: usize = 8 * 1024;
 
+/// How much of what full buffers save may be used by those that follow them, as a [`debt`]: a packet that
+/// comes in a full buffer and a rest stays in both. It is part of the constant by which a queue may exceed its bound:
+/// its reader may take the full ones first.
+const SAVED_MAX: i64 = 2 * 16 * 1024;
+
 /// Less room than this is not used for a part of a message.
 const LEAST_PART: usize = 16;
 
@@ -354,7 +359,8 @@ pub struct Queue<L: Buffers> {
     messages: u32,
     /// Memory of the buffers, as above.
     memory: usize,
-    /// [`debt`] of the segments in the list that nothing behind them has paid for.
+    /// [`debt`] of the buffers in the list that nothing behind them has paid for. If it is negative, so much
+    /// was saved by the last ones, up to [`SAVED_MAX`].
     unpaid: i64,
     /// Counts what makes the reader's hand void.
     epoch: u32,
@@ -529,7 +535,9 @@ impl<L: Buffers> Queue<L> {
             self.list.push_back(tail);
         }
         self.list.push_back(L::Buffer::from_source(source, mark));
-        self.unpaid = 0;
+        self.unpaid = before
+            .saturating_add(debt(truesize, len))
+            .clamp(-SAVED_MAX, 0);
         self.memory = memory;
         self.count(len, mark.ends);
         Ok(true)
@@ -538,7 +546,7 @@ impl<L: Buffers> Queue<L> {
     /// What the next buffer has to pay if nothing more is appended to the last segment.
     fn debt_to_tail(&self) -> i64 {
         let tail = self.tail.as_ref().map_or(0, debt_of);
-        self.unpaid.saturating_add(tail).max(0)
+        self.unpaid.saturating_add(tail).max(-SAVED_MAX)
     }
 
     /// Begins a new segment, for `left` bytes or the first of them.
