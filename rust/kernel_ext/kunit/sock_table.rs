@@ -174,11 +174,12 @@ mod tests {
         let sock = KernelSock::new(SockType::Stream)?;
         let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
         let member = table.insert(sock.sock().into(), conn, KEY, |_| false)?;
+        // The member has the last reference to it.
+        drop(sock);
         {
             let guard = rcu::read_lock();
             let found = table.find(KEY, None, &guard).ok_or(ENOENT)?;
             drop(member);
-            drop(sock);
             assert!(finds(&table, KEY, None));
             assert_eq!(gone.load(Relaxed), 0);
             assert!(found.conn.0.is_some());
