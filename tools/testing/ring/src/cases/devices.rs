@@ -78,7 +78,7 @@ fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
          {worst_changed:?}; closed in {closed:?}; {grace:?} is a grace period"
     ));
     // On a machine that has other things to do, all of it takes longer.
-    let limit = (grace / 2).max(LIMIT * ctx.scale);
+    let limit = grace.max(LIMIT * ctx.scale);
     Ok(if set.max(changed).max(closed) <= limit {
         "in time".to_owned()
     } else {
