@@ -32,8 +32,8 @@
 //! # Lock order
 //!
 //! The lock of the device < those of its queues in the order of their number < what the device
-//! takes while it works on a chain, and that of [`message::Messages`]. The worker's lock for flushes is taken with the lock of the
-//! device held, never with that of a queue.
+//! takes while it works on a chain, and that of [`message::Messages`]. The worker's lock for
+//! flushes is taken with the lock of the device held, never with that of a queue.
 
 #![deny(unsafe_code)]
 

@@ -33,9 +33,10 @@
 //! 1. the lock of the device's start ([`Device::fail`]), under that of the bus's device if both
 //!    are,
 //! 2. the lock of the receive queue ([`Device::rx`]), held while packets are received,
-//! 3. the socket lock of a listener, and that of its child,
-//! 4. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
-//! 5. the lock of [`SendQueue`], and that of the books of a connection, of which no two are held.
+//! 3. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
+//! 4. the lock of [`SendQueue`], and the gate of a connection, of which no two are held.
+//!
+//! With one of these held, a socket lock is only tried, never waited for.
 //!
 //! The lock of the event queue ([`Device::event`]) is held together with none of these.
 //!

@@ -109,10 +109,11 @@ pub(crate) fn with_device<R>(
 ///
 /// # Lock order
 ///
-/// `member` < lock of a bucket of the table; both are never held together with those that follow.
+/// `member` < lock of the table; both are never held together with those that follow.
 /// `holder` is taken with nothing else.
 /// Lock of [`Device`] < that of the queue to the guest (0) < that of the queue from the guest (1) <
-/// socket locks < lock of the [`SendQueue`]. A work holds the lock of its own queue only.
+/// gate of a connection, lock of the [`SendQueue`]. A work holds the lock of its own queue only, and
+/// with it, a socket lock is only tried, never waited for.
 #[pin_data]
 pub(crate) struct VhostVsock {
     #[pin]

@@ -379,16 +379,16 @@ impl Conn {
         // With the gate open, as it may sleep. Only the owner of the socket does this.
         let new = adopt();
         let has_room = new.is_some();
-        let old = core::mem::replace(&mut self.gate().orphan, new);
-        drop(old);
+        self.gate().orphan = new;
         has_room
     }
 
-    /// From here on, the peer gets nothing but a RST: a packet could not be sent, or packets of the peer do
-    /// not find the connection any more, and what is sent now would be for the next one between the ports.
+    /// From here on, the peer gets nothing but a RST: a packet could not be sent, or packets of the
+    /// peer do not find the connection any more, and what is sent now would be for the next one
+    /// between the ports.
     pub(crate) fn cut(&self) {
-        // Relaxed: see `TxPacket::cut`, both sides have a lock. And if the connection is left, the peer
-        // learns that by a RST, which comes behind what is being handed over now.
+        // Relaxed: see `TxPacket::cut`, both sides have a lock. And if the connection is left, the
+        // peer learns that by a RST, which comes behind what is being handed over now.
         self.cut.store(true, Relaxed);
     }
 

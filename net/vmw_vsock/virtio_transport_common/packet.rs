@@ -550,7 +550,13 @@ impl<'a> RxPacket<'a> {
     /// The sender stays the owner of the buffer, until a receiver takes the payload.
     #[inline]
     pub fn from_tx(mut packet: TxPacket) -> Self {
-        let header = packet.stamp();
+        packet.stamp();
+        Self::from_stamped(packet)
+    }
+
+    /// As [`from_tx`](Self::from_tx), of a packet that was stamped just now.
+    pub(crate) fn from_stamped(packet: TxPacket) -> Self {
+        let header = packet.header();
         let (skb, cb) = packet.0.replace_cb(());
         // INVARIANT: A packet that is sent has a header that says the length of its payload.
         Self {

@@ -181,7 +181,7 @@ pub fn deliver_now<C: Carrier>(mut packet: TxPacket, net: Option<&Net>) -> Resul
         return Err(packet);
     };
     packet.deliver_tap();
-    let mut packet = RxPacket::from_tx(packet);
+    let mut packet = RxPacket::from_stamped(packet);
     if offer::<C>(&mut packet, net, urgency) {
         return Ok(());
     }

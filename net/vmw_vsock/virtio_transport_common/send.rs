@@ -60,6 +60,12 @@ pub(crate) fn has_memory<C: Carrier>(sock: &LockedSock) -> bool {
     conn::has_memory(sock)
 }
 
+/// Our address, with the CID that we have now, and that of the peer.
+fn addrs<C: Carrier>(sock: &LockedSock) -> (Addr, Addr) {
+    let local = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
+    (local, wire_addr(sock.remote_addr()))
+}
+
 /// What the packets of one message of a user have in common.
 struct Writer<'c, 'm> {
     conn: &'c Arc<Conn>,
@@ -79,9 +85,7 @@ impl<'c, 'm> Writer<'c, 'm> {
         msg: &mut SendMsg<'m>,
         len: usize,
     ) -> Result<Self> {
-        // With the CID that we have now.
-        let src = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
-        let dst = wire_addr(sock.remote_addr());
+        let (src, dst) = addrs::<C>(sock);
         let mut completion = Completion::new(sock, msg, len)?;
         let pages = completion.is_some() && can_send_pages::<C>(msg, len);
         if let (Some(completion), false) = (&mut completion, pages) {
@@ -161,8 +165,8 @@ fn small<C: Carrier>(
         if bytes.len() < len {
             return Err(ENOMEM);
         }
-        let src = Addr::new(C::local_cid(), Port::new(sock.local_addr().port));
-        let mut header = header_to(Op::Rw, conn.ty(), src, wire_addr(sock.remote_addr()), want);
+        let (src, dst) = addrs::<C>(sock);
+        let mut header = header_to(Op::Rw, conn.ty(), src, dst, want);
         let urgency = conn.stamp_if_first(&mut header, None, want).ok_or(EAGAIN)?;
         // As with C, the tracepoint does not show where a message ends.
         trace_made(&header, false);

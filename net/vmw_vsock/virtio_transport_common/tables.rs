@@ -76,8 +76,8 @@ pub(crate) fn with_connection<C: Carrier, R>(
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EADDRINUSE` if another user has a connection between the same ports, whose packets this one
-/// would get.
+/// `ENOMEM`; `EADDRINUSE` if another user has a connection between the same ports, whose packets
+/// this one would get.
 pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result {
     let key = key_of::<C>(&conn.gate().ends);
     let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, Conn::is_live)?;

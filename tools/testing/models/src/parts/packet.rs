@@ -179,9 +179,13 @@ impl<'a> RxPacket<'a> {
     }
 
     pub(crate) fn from_tx(mut packet: TxPacket) -> Self {
-        let header = packet.stamp();
+        packet.stamp();
+        Self::from_stamped(packet)
+    }
+
+    pub(crate) fn from_stamped(mut packet: TxPacket) -> Self {
         Self {
-            header,
+            header: packet.header,
             payload: packet
                 .payload
                 .take()
