@@ -154,6 +154,23 @@ pub(crate) fn trace_made(header: &Header, zerocopy: bool) {
     );
 }
 
+/// Shows a packet that came to who traces that.
+#[inline(always)]
+pub(crate) fn trace_received(header: &Header) {
+    trace::virtio_transport_recv_pkt(
+        header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+        header.src_port().get(),
+        header.dst_cid_raw() as u32,
+        header.dst_port().get(),
+        header.len(),
+        header.ty_raw(),
+        header.op().raw(),
+        header.flags(),
+        header.buf_alloc(),
+        header.fwd_cnt(),
+    );
+}
+
 /// A packet to send: header and payload, owned.
 ///
 /// The header is private memory at the head of the buffer, and a linear payload is right behind it.
@@ -611,23 +628,6 @@ impl<'a> RxPacket<'a> {
             Some(skb) => skb.is_owned_in(net),
             None => net.is_none(),
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn trace(&self) {
-        let h = &self.header;
-        trace::virtio_transport_recv_pkt(
-            h.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
-            h.src_port().get(),
-            h.dst_cid_raw() as u32,
-            h.dst_port().get(),
-            h.len(),
-            h.ty_raw(),
-            h.op().raw(),
-            h.flags(),
-            h.buf_alloc(),
-            h.fwd_cnt(),
-        );
     }
 }
 

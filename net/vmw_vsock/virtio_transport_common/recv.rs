@@ -25,6 +25,7 @@ use crate::{
         wire_type, //
     },
     packet::{
+        trace_received,
         RxPacket,
         TxPacket, //
     },
@@ -86,6 +87,43 @@ struct Slow {
     why: Why,
 }
 
+/// A packet between addresses that there are, of a type of sockets that there is.
+struct Incoming<'p, 'a> {
+    header: Header,
+    payload: &'p mut Payload<'a>,
+    ty: SocketType,
+    src: SockAddr,
+    dst: SockAddr,
+}
+
+/// Why a packet is for nobody.
+enum Unusable {
+    /// No peer that could be answered has such an address.
+    NoAddress,
+    /// There is no such type of sockets, or no such port.
+    Nonsense,
+}
+
+impl<'p, 'a> Incoming<'p, 'a> {
+    #[inline]
+    fn of(packet: &'p mut RxPacket<'a>) -> Result<Self, Unusable> {
+        let header = *packet.header();
+        let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
+            return Err(Unusable::NoAddress);
+        };
+        match header.ty() {
+            Some(ty) if header.has_ports() => Ok(Self {
+                header,
+                payload: packet.payload(),
+                ty,
+                src: sock_addr(src),
+                dst: sock_addr(dst),
+            }),
+            _ => Err(Unusable::Nonsense),
+        }
+    }
+}
+
 enum Why {
     /// Nothing of the packet was taken: the connection is not open, or the packet is none of its
     /// data.
@@ -114,55 +152,18 @@ impl Why {
 /// Context: process context, may sleep, but waits for no user and no peer. The carrier may hold the
 /// locks that come before the socket lock.
 pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
-    packet.trace();
-    let header = *packet.header();
-    let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
-        // Nobody that could be answered has such an address.
-        return;
-    };
-    let Some(ty) = header.ty() else {
-        control::refuse::<C>(&packet, net);
-        return;
-    };
-    if !header.has_ports() {
-        control::refuse::<C>(&packet, net);
-        return;
-    }
-    let (src, dst) = (sock_addr(src), sock_addr(dst));
-    let payload = packet.payload();
-    let found = tables::with_connection::<C, _>(src, dst, net, |found| {
-        let urgency = Urgency::Reply;
-        let why = deliver::<C>(&found, &header, payload, ty, (src, dst), urgency).err()?;
-        Some(Slow {
-            sock: found.sock.into(),
-            conn: found.conn.into(),
-            why,
-        })
-    });
-    match found {
-        Some(None) => (),
-        Some(Some(Slow { sock, conn, why })) => match why {
-            why @ (Why::Packet(_) | Why::Other) => {
-                let ends = (src, dst);
-                if !take::<C>(
-                    &sock,
-                    &conn,
-                    &header,
-                    packet.payload(),
-                    ty,
-                    ends,
-                    why.wake(),
-                ) {
-                    control::refuse::<C>(&packet, net);
-                }
-            }
-            Why::Wake(wake) => after::<C>(&sock, &conn, wake),
+    trace_received(packet.header());
+    let taken = match Incoming::of(&mut packet) {
+        Ok(mut incoming) => match try_deliver::<C>(&mut incoming, net, None) {
+            Some(Ok(())) => true,
+            Some(Err(slow)) => finish::<C>(slow, &mut incoming),
+            None => for_listener::<C>(&incoming, net),
         },
-        None => {
-            if !for_listener::<C>(&header, src, dst, ty, net) {
-                control::refuse::<C>(&packet, net);
-            }
-        }
+        Err(Unusable::Nonsense) => false,
+        Err(Unusable::NoAddress) => return,
+    };
+    if !taken {
+        control::refuse::<C>(&packet, net);
     }
 }
 
@@ -201,47 +202,48 @@ pub(crate) fn offer<C: Carrier>(
     net: Option<&Net>,
     urgency: Urgency,
 ) -> bool {
-    let header = *packet.header();
-    let (Ok(src), Ok(dst), Some(ty)) = (header.src(), header.dst(), header.ty()) else {
+    let Ok(mut incoming) = Incoming::of(packet) else {
         return false;
     };
-    let (src, dst) = (sock_addr(src), sock_addr(dst));
-    let payload = packet.payload();
-    let found = tables::with_connection::<C, _>(src, dst, net, |found| {
-        // What another part of the kernel took over is told under a lock that may not be had now.
-        if found.sock.has_user_data() {
-            return Err(None);
-        }
-        deliver::<C>(&found, &header, payload, ty, (src, dst), urgency).map_err(|why| {
-            let (sock, conn) = (found.sock.into(), found.conn.into());
-            Some(Slow { sock, conn, why })
-        })
-    });
-    let slow = match found {
+    let slow = match try_deliver::<C>(&mut incoming, net, Some(urgency)) {
         Some(Ok(())) => None,
-        Some(Err(Some(slow))) if !matches!(slow.why, Why::Other) => Some(slow),
+        Some(Err(slow)) if !matches!(slow.why, Why::Other) => Some(slow),
         _ => return false,
     };
-    packet.trace();
-    if let Some(Slow { sock, conn, why }) = slow {
-        match why {
-            Why::Wake(wake) => after::<C>(&sock, &conn, wake),
-            // If it is refused, the sender learns that its peer is gone by a RST that is under way.
-            why => {
-                let ends = (src, dst);
-                take::<C>(
-                    &sock,
-                    &conn,
-                    &header,
-                    packet.payload(),
-                    ty,
-                    ends,
-                    why.wake(),
-                );
-            }
-        }
+    trace_received(&incoming.header);
+    if let Some(slow) = slow {
+        // If it is refused, the sender learns that its peer is gone by a RST that is under way.
+        finish::<C>(slow, &mut incoming);
     }
     true
+}
+
+/// Delivers payload and credit to an open connection, if the packet is for a connection. Of a sender
+/// that delivers itself, `urgency` is how urgent the packet is.
+#[inline]
+fn try_deliver<C: Carrier>(
+    packet: &mut Incoming<'_, '_>,
+    net: Option<&Net>,
+    urgency: Option<Urgency>,
+) -> Option<Result<(), Slow>> {
+    tables::with_connection::<C, _>(packet.src, packet.dst, net, |found| {
+        deliver::<C>(&found, packet, urgency).map_err(|why| Slow {
+            sock: found.sock.into(),
+            conn: found.conn.into(),
+            why,
+        })
+    })
+}
+
+/// Does what is left of a packet; the result is false if it is to be refused.
+fn finish<C: Carrier>(Slow { sock, conn, why }: Slow, packet: &mut Incoming<'_, '_>) -> bool {
+    match why {
+        Why::Wake(wake) => {
+            after::<C>(&sock, &conn, wake);
+            true
+        }
+        why => take::<C>(&sock, &conn, packet, why.wake()),
+    }
 }
 
 /// The payload of a packet could not be read: its connection, if it has one, is reset, so that no
@@ -287,25 +289,28 @@ impl Gate {
     #[inline]
     fn store(
         &mut self,
-        header: &Header,
-        payload: &mut Payload<'_>,
-        ty: SocketType,
+        Incoming {
+            header,
+            payload,
+            ty,
+            ..
+        }: &mut Incoming<'_, '_>,
         spare: &mut Option<Segment>,
     ) -> Result<(), Refused> {
         let left = wire_len(payload);
         if !self.rx.fits(left) {
             return Err(Refused::NoRoom);
         }
-        let ret = if self.discard {
+        if self.discard {
             // What is left of it is nowhere.
             let _ = self.rx.accept(left);
             self.heard = true;
             return Ok(());
-        } else {
-            let buf_alloc = self.rx.buf_alloc();
-            self.queue
-                .push(payload, seq_flags(header, ty), buf_alloc, spare)
-        };
+        }
+        let buf_alloc = self.rx.buf_alloc();
+        let ret = self
+            .queue
+            .push(payload, seq_flags(header, *ty), buf_alloc, spare);
         self.heard |= ret.is_ok();
         // Also a part: as soon as the gate is open, the user may read it, and give its credit back.
         // It fits.
@@ -320,27 +325,28 @@ impl Gate {
 #[inline]
 fn deliver<C: Carrier>(
     found: &Found<'_, Conn>,
-    header: &Header,
-    payload: &mut Payload<'_>,
-    ty: SocketType,
-    (src, dst): (SockAddr, SockAddr),
-    urgency: Urgency,
+    packet: &mut Incoming<'_, '_>,
+    urgency: Option<Urgency>,
 ) -> Result<(), Why> {
-    let op = header.op();
+    let op = packet.header.op();
     let conn = &*found.conn;
-    if !matches!(op, Op::Rw | Op::CreditUpdate) || conn.ty() != ty {
+    if !matches!(op, Op::Rw | Op::CreditUpdate) || conn.ty() != packet.ty {
+        return Err(Why::Other);
+    }
+    // What another part of the kernel took over is told under a lock that a sender may not wait for.
+    if urgency.is_some() && found.sock.has_user_data() {
         return Err(Why::Other);
     }
     let (mut spare, mut wake) = (None, Wake::default());
     loop {
         let mut gate = conn.gate();
         let is_for = gate.link.is_open()
-            && gate.is_known_as(dst.cid)
-            && tables::is_between::<C>(&gate.ends, src, dst);
+            && gate.is_known_as(packet.dst.cid)
+            && tables::is_between::<C>(&gate.ends, packet.src, packet.dst);
         if !is_for {
             return Err(Why::Other);
         }
-        let Ok(change) = gate.peer_update(header) else {
+        let Ok(change) = gate.peer_update(&packet.header) else {
             break;
         };
         wake.writers |= change.wake;
@@ -349,10 +355,10 @@ fn deliver<C: Carrier>(
             drop(gate);
             return wake_now(found.sock, wake);
         }
-        match gate.store(header, payload, ty, &mut spare) {
+        match gate.store(packet, &mut spare) {
             Ok(()) => {
                 let readable = gate.is_readable(found.sock.rcvlowat());
-                let later = readable && urgency == Urgency::Bulk;
+                let later = readable && urgency == Some(Urgency::Bulk);
                 let deferred = later && core::mem::replace(&mut gate.woken_later, true);
                 drop(gate);
                 wake.readers = readable && !deferred;
@@ -441,22 +447,20 @@ enum Step {
 fn take<C: Carrier>(
     sock: &VsockSock,
     conn: &Arc<Conn>,
-    header: &Header,
-    payload: &mut Payload<'_>,
-    ty: SocketType,
-    (src, dst): (SockAddr, SockAddr),
+    packet: &mut Incoming<'_, '_>,
     mut wake: Wake,
 ) -> bool {
+    let header = packet.header;
     let (mut left, mut spare) = (None, None);
     let step = loop {
         let mut gate = conn.gate();
-        let is_for = gate.attached && tables::is_between::<C>(&gate.ends, src, dst);
-        if !is_for || gate.link.is_done() || conn.ty() != ty {
+        let is_for = gate.attached && tables::is_between::<C>(&gate.ends, packet.src, packet.dst);
+        if !is_for || gate.link.is_done() || conn.ty() != packet.ty {
             break Step::Refuse;
         }
         // A RST may come from where nobody knows of the connection.
         if header.op() != Op::Rst {
-            match gate.peer_update(header) {
+            match gate.peer_update(&header) {
                 Ok(change) => {
                     wake.writers |= change.wake;
                     wake.resized |= change.resized;
@@ -464,14 +468,14 @@ fn take<C: Carrier>(
                 Err(_) => break Step::Abort(EPROTO),
             }
         }
-        if !gate.is_known_as(dst.cid) {
+        if !gate.is_known_as(packet.dst.cid) {
             // It may have changed with a reset of the transport.
-            gate.ends.local_cid = Cid::new(dst.cid);
+            gate.ends.local_cid = Cid::new(packet.dst.cid);
             gate.link.note_local_cid();
         }
         let state = gate.link.state();
         let size = match protocol::receive(state, header.op(), header.flags(), &gate.local()) {
-            Reaction::Deliver => match gate.store(header, payload, ty, &mut spare) {
+            Reaction::Deliver => match gate.store(packet, &mut spare) {
                 Ok(()) => {
                     wake.readers = gate.is_readable(sock.rcvlowat());
                     break Step::Done;
@@ -531,17 +535,12 @@ fn connect_error(why: ConnectError) -> Error {
 }
 
 /// Takes a packet that is for no connection; the result is false if it is to be refused.
-fn for_listener<C: Carrier>(
-    header: &Header,
-    src: SockAddr,
-    dst: SockAddr,
-    ty: SocketType,
-    net: Option<&Net>,
-) -> bool {
-    let Some(sock) = vsock::find_bound(dst, net) else {
+fn for_listener<C: Carrier>(packet: &Incoming<'_, '_>, net: Option<&Net>) -> bool {
+    let header = &packet.header;
+    let Some(sock) = vsock::find_bound(packet.dst, net) else {
         return false;
     };
-    if wire_type(sock.ty()) != ty {
+    if wire_type(sock.ty()) != packet.ty {
         return false;
     }
     // It may stop to listen at any time: this is looked at again with the socket locked.
@@ -550,7 +549,7 @@ fn for_listener<C: Carrier>(
         _ => State::Closed,
     };
     match protocol::receive(state, header.op(), header.flags(), &Local::default()) {
-        Reaction::Accept => accept::<C>(&sock, header, src, dst).is_ok(),
+        Reaction::Accept => accept::<C>(&sock, header, packet.src, packet.dst).is_ok(),
         reaction => reaction == Reaction::Ignore,
     }
 }

@@ -209,9 +209,9 @@ impl<'a> RxPacket<'a> {
     pub(crate) fn payload(&mut self) -> &mut Received<'a> {
         &mut self.payload
     }
-
-    pub(crate) fn trace(&self) {}
 }
+
+pub(crate) fn trace_received(_header: &Header) {}
 
 pub(crate) fn header_to(op: Op, ty: SocketType, src: Addr, dst: Addr, len: u32) -> Header {
     Header::new(op, ty, src, dst, len, 0)
