@@ -8,6 +8,8 @@
 
 #[path = "kernel_ext/clock.rs"]
 pub mod clock;
+#[path = "kernel_ext/deferred.rs"]
+pub mod deferred;
 #[path = "kernel_ext/eventfd.rs"]
 pub mod eventfd;
 #[path = "kernel_ext/flow_queue.rs"]

@@ -34,9 +34,6 @@ pub use self::receive::ReceiveBuffer;
 /// The most bytes that one linear allocation should have: more presses the page allocator.
 pub const MAX_CHEAP_LINEAR: usize = bindings::SKB_MAX_LINEAR as usize;
 
-/// Memory of a buffer without payload, in bytes.
-pub const EMPTY_TRUESIZE: usize = bindings::SKB_TRUESIZE_0 as usize;
-
 /// An owned `struct sk_buff` with a headroom for a header, and a control block of type `C`.
 ///
 /// The buffer has a *head*, whose size was given at allocation, and a *payload*, which is either

@@ -8,10 +8,8 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop,
     ptr::NonNull, //
 };
-use kernel::prelude::*;
 
 pub(crate) type Link = Option<NonNull<bindings::sk_buff>>;
 
@@ -149,22 +147,10 @@ impl<C> SkbList<C> {
         self.first.as_ref().map(Self::borrow)
     }
 
-    /// The first buffer.
-    #[inline]
-    pub fn front_mut(&mut self) -> Option<SkbMut<'_, C>> {
-        self.first.map(SkbMut::new)
-    }
-
     /// The last buffer.
     #[inline]
     pub fn back(&self) -> Option<&SkBuff<C>> {
         self.last.as_ref().map(Self::borrow)
-    }
-
-    /// The last buffer.
-    #[inline]
-    pub fn back_mut(&mut self) -> Option<SkbMut<'_, C>> {
-        self.last.map(SkbMut::new)
     }
 
     #[inline]
@@ -230,57 +216,5 @@ impl<C> core::ops::Deref for SkbRef<'_, C> {
     #[inline]
     fn deref(&self) -> &SkBuff<C> {
         SkbList::<C>::borrow(&self.skb)
-    }
-}
-
-/// A buffer in a [`SkbList`] that may be changed, but not replaced: it is a link of the chain.
-pub struct SkbMut<'a, C> {
-    skb: ManuallyDrop<SkBuff<C>>,
-    _p: PhantomData<&'a mut SkBuff<C>>,
-}
-
-impl<C> SkbMut<'_, C> {
-    fn new(skb: NonNull<bindings::sk_buff>) -> Self {
-        // SAFETY: By the type invariants of the list, it is a valid `SkBuff<C>`. The list is
-        // borrowed mutably for as long as this lives, and goes on owning the buffer:
-        // `ManuallyDrop`.
-        let skb = ManuallyDrop::new(unsafe { SkBuff::from_raw(skb) });
-        Self {
-            skb,
-            _p: PhantomData,
-        }
-    }
-
-    /// The control block.
-    #[inline]
-    pub fn cb_mut(&mut self) -> &mut C {
-        self.skb.cb_mut()
-    }
-
-    /// See [`SkBuff::append`].
-    #[inline]
-    pub fn append(&mut self, bytes: &[u8]) -> Result {
-        self.skb.append(bytes)
-    }
-
-    /// See [`SkBuff::append_with`].
-    #[inline]
-    pub fn append_with<D>(
-        &mut self,
-        head: &[u8],
-        other: &SkBuff<D>,
-        offset: usize,
-        len: usize,
-    ) -> Result {
-        self.skb.append_with(head, other, offset, len)
-    }
-}
-
-impl<C> core::ops::Deref for SkbMut<'_, C> {
-    type Target = SkBuff<C>;
-
-    #[inline]
-    fn deref(&self) -> &SkBuff<C> {
-        &self.skb
     }
 }

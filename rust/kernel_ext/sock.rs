@@ -9,18 +9,12 @@
 mod child;
 #[path = "sock/close_timer.rs"]
 mod close_timer;
-#[path = "sock/deferred.rs"]
-mod deferred;
 #[path = "sock/types.rs"]
 mod types;
 
 pub use self::{
     child::NewChild,
     close_timer::OnCloseTimeout,
-    deferred::{
-        Run,
-        Token, //
-    },
     types::{
         Shutdown,
         SockAddr,
@@ -289,7 +283,7 @@ impl<'a> SockGuard<'a> {
     /// # Safety
     ///
     /// The current task has just locked `sock`, and nobody else will unlock it.
-    unsafe fn new(sock: &'a VsockSock) -> Self {
+    pub(crate) unsafe fn new(sock: &'a VsockSock) -> Self {
         // INVARIANT: By the safety requirements; the borrow is a reference.
         Self {
             vsk: NonNull::from(sock).cast(),

@@ -311,17 +311,6 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER_LEN && align_of::<Header>() == 1);
 
 impl Header {
-    /// Whether this is of the same connection as `other`, and of the same operation and type.
-    #[inline]
-    pub fn is_alike(&self, other: &Self) -> bool {
-        self.src_cid == other.src_cid
-            && self.dst_cid == other.dst_cid
-            && self.src_port == other.src_port
-            && self.dst_port == other.dst_port
-            && self.ty == other.ty
-            && self.op == other.op
-    }
-
     /// Makes the header of a packet with `len` bytes of payload.
     ///
     /// The credit fields are zero; see [`Header::set_credit`].

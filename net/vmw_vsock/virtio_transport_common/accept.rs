@@ -23,13 +23,15 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::sock::{
-    LockedSock,
-    NewChild,
-    SockAddr,
-    SockState,
-    Token,
-    VsockSock, //
+use kernel_ext::{
+    deferred::Token,
+    sock::{
+        LockedSock,
+        NewChild,
+        SockAddr,
+        SockState,
+        VsockSock, //
+    }, //
 };
 use vsock_proto::{
     conn::State,

@@ -30,13 +30,13 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::{
+    deferred::Token,
     net::Net,
     sock::{
         LockedSock,
         OnCloseTimeout,
         Shutdown,
         SockState,
-        Token,
         VsockSock, //
     },
     sock_table::Scope,

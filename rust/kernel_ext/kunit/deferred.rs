@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Suite of [`crate::sock`]: work on a socket that somebody else has locked.
+//! Suite of [`crate::deferred`]: work on a socket that somebody else has locked.
 
 use kernel::prelude::*;
 
@@ -8,12 +8,12 @@ use kernel::prelude::*;
 mod tests {
     use super::*;
     use crate::{
+        deferred::Token,
         kunit::KernelSock,
         sock::{
             LockedSock,
             NewChild,
-            SockType,
-            Token, //
+            SockType, //
         }, //
     };
 

@@ -8,6 +8,7 @@ use kernel::prelude::*;
 mod tests {
     use super::*;
     use crate::{
+        bindings,
         gfp::Gfp,
         kunit::{
             pattern,
@@ -19,7 +20,6 @@ mod tests {
         skb::{
             ReceiveBuffer,
             SkBuff,
-            EMPTY_TRUESIZE,
             MAX_CHEAP_LINEAR, //
         },
         sock::SockType, //
@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(skb.head().len(), HEAD);
         assert!(skb.head().iter().all(|byte| *byte == 0));
         assert!(skb.tailroom() >= 100);
-        assert!(skb.truesize() >= EMPTY_TRUESIZE);
+        assert!(skb.truesize() >= bindings::SKB_TRUESIZE_0 as usize);
         assert_eq!(*skb.cb(), 7);
         Ok(())
     }

@@ -19,6 +19,12 @@ pub use crate::{
 };
 pub use skb as skb_list;
 
+pub mod deferred {
+    //! Work for the owner of a socket, which is with the sockets here.
+
+    pub use super::sock::Token;
+}
+
 pub mod lock {
     //! Spinlocks. Each time that one is taken is a place where another thread may come first.
 

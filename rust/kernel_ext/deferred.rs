@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use kernel::prelude::*;
-//! use kernel_ext::sock::{Token, VsockSock};
+//! use kernel_ext::{deferred::Token, sock::VsockSock};
 //!
 //! /// Wakes the readers of a socket under its lock: now, or when its owner lets go.
 //! fn wake(sock: &VsockSock) -> Result {
@@ -21,16 +21,16 @@
 //! }
 //! ```
 
-use super::{
-    LockedSock,
-    NewChild,
-    SockGuard,
-    VsockSock, //
-};
 use crate::{
     bindings,
     gfp::Gfp,
-    skb::SkBuff, //
+    skb::SkBuff,
+    sock::{
+        LockedSock,
+        NewChild,
+        SockGuard,
+        VsockSock, //
+    }, //
 };
 use core::ptr::NonNull;
 use kernel::prelude::*;
