@@ -240,14 +240,14 @@ mod conn_tests {
         let (space, unsent, memory) = c.books();
         assert_eq!((space, unsent), (500, 500));
         assert!(memory > free);
-        let linear = packet.payload().as_skb().and_then(SkBuff::linear);
+        let linear = packet.parts().1.as_skb().and_then(SkBuff::linear);
         assert!(linear == Some(&bytes[..]));
         let mut segment = Some(Segment::alloc(4096, Gfp::Kernel)?);
         let pushed =
             c.conn
                 .gate()
                 .queue
-                .push(packet.payload(), SeqFlags::NONE, 256 * 1024, &mut segment);
+                .push(packet.parts().1, SeqFlags::NONE, 256 * 1024, &mut segment);
         assert!(pushed.is_ok());
         assert_eq!(c.conn.unread(), 500);
         drop(packet);

@@ -598,10 +598,10 @@ impl<'a> RxPacket<'a> {
         &self.header
     }
 
-    /// The payload, to be put into a queue.
+    /// The header, and the payload, to be put into a queue.
     #[inline]
-    pub(crate) fn payload(&mut self) -> &mut Received<'a> {
-        &mut self.payload
+    pub(crate) fn parts(&mut self) -> (&Header, &mut Received<'a>) {
+        (&self.header, &mut self.payload)
     }
 
     /// Shows the packet to the monitoring devices, once.

@@ -89,7 +89,7 @@ struct Slow {
 
 /// A packet between addresses that there are, of a type of sockets that there is.
 struct Incoming<'p, 'a> {
-    header: Header,
+    header: &'p Header,
     payload: &'p mut Payload<'a>,
     ty: SocketType,
     src: SockAddr,
@@ -107,14 +107,14 @@ enum Unusable {
 impl<'p, 'a> Incoming<'p, 'a> {
     #[inline]
     fn of(packet: &'p mut RxPacket<'a>) -> Result<Self, Unusable> {
-        let header = *packet.header();
+        let (header, payload) = packet.parts();
         let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
             return Err(Unusable::NoAddress);
         };
         match header.ty() {
             Some(ty) if header.has_ports() => Ok(Self {
                 header,
-                payload: packet.payload(),
+                payload,
                 ty,
                 src: sock_addr(src),
                 dst: sock_addr(dst),
@@ -210,7 +210,7 @@ pub(crate) fn offer<C: Carrier>(
         Some(Err(slow)) if !matches!(slow.why, Why::Other) => Some(slow),
         _ => return false,
     };
-    trace_received(&incoming.header);
+    trace_received(incoming.header);
     if let Some(slow) = slow {
         // If it is refused, the sender learns that its peer is gone by a RST that is under way.
         finish::<C>(slow, &mut incoming);
@@ -346,7 +346,7 @@ fn deliver<C: Carrier>(
         if !is_for {
             return Err(Why::Other);
         }
-        let Ok(change) = gate.peer_update(&packet.header) else {
+        let Ok(change) = gate.peer_update(packet.header) else {
             break;
         };
         wake.writers |= change.wake;
@@ -460,7 +460,7 @@ fn take<C: Carrier>(
         }
         // A RST may come from where nobody knows of the connection.
         if header.op() != Op::Rst {
-            match gate.peer_update(&header) {
+            match gate.peer_update(header) {
                 Ok(change) => {
                     wake.writers |= change.wake;
                     wake.resized |= change.resized;
@@ -536,7 +536,7 @@ fn connect_error(why: ConnectError) -> Error {
 
 /// Takes a packet that is for no connection; the result is false if it is to be refused.
 fn for_listener<C: Carrier>(packet: &Incoming<'_, '_>, net: Option<&Net>) -> bool {
-    let header = &packet.header;
+    let header = packet.header;
     let Some(sock) = vsock::find_bound(packet.dst, net) else {
         return false;
     };

@@ -206,8 +206,8 @@ impl<'a> RxPacket<'a> {
         &self.header
     }
 
-    pub(crate) fn payload(&mut self) -> &mut Received<'a> {
-        &mut self.payload
+    pub(crate) fn parts(&mut self) -> (&Header, &mut Received<'a>) {
+        (&self.header, &mut self.payload)
     }
 }
 
