@@ -18,6 +18,8 @@ help:
 	@echo 'make stock             modules for Debian'"'"'s stock kernel: build/stock/*.ko'
 	@echo '                       (CLIPPY=1: lint them into build/clippy; W=e: warnings are errors)'
 	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
+	@echo '                       PARAMS="vhost_core.max_mem_regions=100 ...": our modules get these'
+	@echo '                       parameters, in host and guest; also for test-debug, bench and bench-check'
 	@echo 'make debug             modules for the debug kernel (built once, 15-40 min): build/debug/*.ko'
 	@echo 'make lean              modules for the lean kernel (built once, about 15 min): build/lean/*.ko'
 	@echo 'make test-debug        tests on it; TIERS="T1 T2 T3 T4", GUEST=stock|debug, TESTS=glob select'
@@ -25,7 +27,8 @@ help:
 	@echo '                       quarter of an hour; RING_SEED=N repeats a run'
 	@echo 'make bench             ours and C side by side, in instructions; ROWS="glob..." RIGS="host loopback'
 	@echo '                       guest" KERNELS="stock lean" BOOTS=3 select, PROFILE=row tells where they go'
-	@echo 'make bench-check       the same against the committed table; fails where a row got worse'
+	@echo 'make bench-check       the same against the committed table (TABLE=file: against that one);'
+	@echo '                       fails where a row got worse'
 	@echo 'make bench-scale       what a message costs with 10,000 connections, ours and C, in instructions'
 	@echo 'make lab-shell         a shell in the host VM, modules loaded, a guest running'
 	@echo 'make fmt fmt-check clippy rust-analyzer'
@@ -62,7 +65,7 @@ endif
 
 # --- the lab -----------------------------------------------------------------
 export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG \
-	ROWS RIGS KERNELS PROFILE UPDATE
+	ROWS RIGS KERNELS PROFILE UPDATE PARAMS TABLE
 
 stock lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@

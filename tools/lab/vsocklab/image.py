@@ -4,7 +4,7 @@
 import re
 from pathlib import Path
 
-from . import cache, config
+from . import cache, config, params
 from .chroot import Chroot
 from .cpio import Initramfs
 from .root import runtime_root
@@ -127,6 +127,7 @@ def guest_overlay(target, scripts, modules, programs):
     for path in scripts:
         archive.copy(f"lab/{Path(path).name}", path)
     archive.link("init", "lab/guest-init")
+    archive.file("lab/params", params.text())
     _modules(archive, "modules/ours", modules)
     for path in programs:
         archive.copy(f"lab/bin/{Path(path).name}", path)

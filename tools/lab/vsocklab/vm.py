@@ -10,7 +10,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from . import accel, cache, config, image
+from . import accel, cache, config, image, params
 from .chroot import Chroot
 from .root import runtime_root
 from .say import LabError, die_with_parent, say
@@ -51,6 +51,7 @@ def base_payload(kernel, modules, guest_programs=(), programs=()):
             payload.add(f"vm/{path.relative_to(config.TESTING / 'vm')}", path)
     for module in modules:
         payload.add(f"modules/ours/{module.name}", module)
+    payload.text("params", params.text())
     payload.add("vmlinuz", kernel.files() / "vmlinuz")
     payload.add("guest/base", image.guest_base(kernel))
     scripts = sorted((config.TESTING / "vm").glob("guest-*"))
@@ -210,5 +211,6 @@ def modules(which, build="stock"):
     if not found:
         raise LabError(f"build/{build} has no module: run `make {build}` first")
     found.sort(key=lambda m: order[m.stem])
+    params.check(found)
     say(f"modules of build/{build}: " + " ".join(m.stem for m in found))
     return found

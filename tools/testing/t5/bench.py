@@ -132,7 +132,7 @@ class Bench:
 
     def load(self, parameters=""):
         """Loads the driver, and starts who listens."""
-        self.sh(f"insmod /modules/ours/{DRIVER_MODULE}.ko {parameters}")
+        self.sh(f"/lab/guest-insert ours {DRIVER_MODULE}.ko {parameters}")
         self.listen()
         return self.up(self.device)
 

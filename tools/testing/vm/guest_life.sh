@@ -165,7 +165,7 @@ life_unload() {
 }
 
 life_load() {
-	guest_sh "insmod /modules/$1/vmw_vsock_virtio_transport.ko* && ls -d $LIFE_DRIVER/virtio*" &&
+	guest_sh "/lab/guest-insert $1 vmw_vsock_virtio_transport.ko && ls -d $LIFE_DRIVER/virtio*" &&
 		life_listen && life_reachable
 }
 

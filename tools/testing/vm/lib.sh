@@ -29,11 +29,20 @@ mark() {
 
 loaded() { [ -d "/sys/module/$1" ]; }
 
-# insert FILE [parameters]: once
+# params FILE: what the user's PARAMS say of it, if it is ours
+params() {
+	case $1 in
+	"$OURS"/*) sed -n "s/^$(basename "$1" .ko)\.//p" $LAB/params ;;
+	esac
+}
+
+# insert FILE [parameters]: once; these parameters win over the user's
 insert() {
-	local name
-	name=$(basename "$1" .ko | tr - _)
-	loaded "$name" || insmod "$@"
+	local name file=$1
+	shift
+	name=$(basename "$file" .ko | tr - _)
+	# shellcheck disable=SC2046
+	loaded "$name" || insmod "$file" $(params "$file") "$@"
 }
 
 insert_ours() {

@@ -44,7 +44,7 @@ iommu_tests() {
 
 # The driver goes and comes: all translations are taken back, and asked for again.
 iommu_driver_again() {
-	guest_sh "rmmod vmw_vsock_virtio_transport && insmod /modules/$1/vmw_vsock_virtio_transport.ko" ||
+	guest_sh "rmmod vmw_vsock_virtio_transport && /lab/guest-insert $1 vmw_vsock_virtio_transport.ko" ||
 		return 1
 	to_host && to_guest
 }
