@@ -21,6 +21,8 @@ CHART = config.REPO / "Documentation" / "performance.svg"
 TIMEOUT = 1800
 RIGS = ["host", "loopback", "guest"]
 KERNELS = ["stock", "lean"]
+# How rows of the guest rig begin, by whose host half the peer behaves as.
+PEERS = {"guest/": "c", "guest-ours/": "ours"}
 # What `make test` looks at: rows that stand for the others, in one boot of each side.
 SHORT = {"host": ["host/rr_64", "host/to_host_64", "host/to_guest_64k"],
          "loopback": ["loopback/stream_64"],
@@ -76,15 +78,16 @@ def inside(place, side, rig, name, rows, by_address):
 def boot_guest(place, side, name, rows):
     """One boot of one guest driver for each behaviour of the peer: as C's host half, and as ours."""
     found = []
-    for prefix, like in (("guest/", "c"), ("guest-ours/", "ours")):
+    for prefix, like in PEERS.items():
         wanted = ["guest/" + row.removeprefix(prefix) for row in rows if row.startswith(prefix)]
         # A pattern that names no rig is of any.
         wanted += [row for row in rows if row.startswith("*")]
         if rows and not wanted:
             continue
-        measured = guestbench.run(side, f"{name}-like-{like}", like, wanted, kernel=place.kernel,
-                                  modules=place.modules("ours"))
-        found += [(prefix + row.removeprefix("guest/"), figures) for row, figures in measured]
+        result, lines = guestbench.run(side, f"{name}-like-{like}", like, wanted, kernel=place.kernel,
+                                       modules=place.modules("ours"))
+        found += [(prefix + row.removeprefix("guest/"), figures)
+                  for row, figures in benchtable.figures(lines, countplugin.windows(result))]
     return found
 
 
@@ -130,16 +133,24 @@ def arguments():
             os.environ.get("ROWS", "").split(), boots)
 
 
+def boot_for_profile(place, side, row):
+    """One boot of the row's rig, which counts by address: its result, and its rows with their windows."""
+    prefix, _, short = row.rpartition("/")
+    rig, name = prefix.split("-")[0], f"profile-{place.name}-{side}"
+    if rig not in RIGS:
+        raise LabError(f"PROFILE is the name of a row, which begins with one of {' '.join(RIGS)}")
+    if rig == "guest":
+        return guestbench.run(side, name, PEERS[f"{prefix}/"], [f"guest/{short}"], kernel=place.kernel,
+                              modules=place.modules("ours"), by_address=True)
+    return inside(place, side, rig, name, [row], True)
+
+
 def tell_profile(row):
     """`make bench PROFILE=row`: where the instructions of one row go, C beside ours."""
-    rig = row.split("/")[0].split("-")[0]
-    if rig not in ("host", "loopback"):
-        raise LabError("PROFILE is the name of a row of the host or the loopback rig")
     for place in [Place(name) for name in chosen("KERNELS", ["stock"])]:
         files, ops = {}, None
         for side in ("c", "ours"):
-            name = f"profile-{place.name}-{side}"
-            result, found = inside(place, side, rig, name, [row], True)
+            result, found = boot_for_profile(place, side, row)
             if len(found) != 1 or "ops" not in found[0][1]:
                 raise LabError(f"there is no such row with instructions: {row}")
             fields = found[0][1]

@@ -17,6 +17,7 @@ import re
 import resource
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from .say import LabError, die_with_parent, say
 PLACE = config.TESTING / "bench"
 INSIDE = "/run-lab"
 WINDOWS = countplugin.OUTPUT    # what the plugin leaves in INSIDE
+DUMP = "symbols.tar.gz"         # what the guest says of its symbols, on its second serial line
 MEMORY = "512M"
 TIMEOUT = 600
 # With sleep=off the clock would run while the guest waits for the peer.
@@ -88,18 +90,23 @@ def find_qemu(name, child, seconds=30):
     return None
 
 
-def qemu(name, which, append, rows, extra):
+def qemu(name, which, append, rows, by_address):
+    """The arguments; `by_address`: also count for a profile."""
+    more = countplugin.arguments(by_address)
+    if by_address:
+        more += ["-serial", f"file:{INSIDE}/{DUMP}"]
+        append += " lab.symbols"
     return ["qemu-system-x86_64", *ACCEL, "-smp", "1", "-m", MEMORY, "-M", "q35,memory-backend=m",
             "-object", f"memory-backend-memfd,id=m,size={MEMORY},share=on",
             "-name", f"{name},debug-threads=on",
             "-nodefaults", "-display", "none", "-no-reboot",
-            "-serial", f"file:{INSIDE}/console.log",
+            "-serial", f"file:{INSIDE}/console.log", *more,
             "-chardev", f"socket,id=v,path={INSIDE}/peer.sock",
             "-device", "vhost-user-vsock-pci,chardev=v",
             "-kernel", "/kernel/vmlinuz", "-initrd", f"{INSIDE}/initramfs",
             "-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off net.ifnames=0 nokaslr "
             f"random.trust_cpu=on lab.modules={which} {append}"
-            + (f" lab.rows={','.join(rows)}" if rows else ""), *extra]
+            + (f" lab.rows={','.join(rows)}" if rows else "")]
 
 
 def initramfs(path, kernel, modules):
@@ -120,13 +127,21 @@ def parse(text):
     return [row for row in map(benchtable.parse, lines) if row]
 
 
-def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, profile=False, extra=()):
-    """Boots one VM with the driver of C ("c") or ours ("ours"); returns its rows as
-    benchtable.figures() does.
+def unpack(directory):
+    """Makes of a dump what profile.Files looks for."""
+    (directory / "out").mkdir()
+    with tarfile.open(directory / DUMP) as archive:
+        for name in ("kallsyms", "sections"):
+            (directory / "out" / name).write_bytes(archive.extractfile(name).read())
+
+
+def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, by_address=False):
+    """Boots one VM with the driver of C ("c") or ours ("ours"); returns its vm.Result and its rows as
+    benchtable.parse() has them.
 
     The peer behaves as the host half of `like`. `rows`: patterns of names, all by default. `modules`
-    are ours for this kernel, those of build/stock by default. `profile`: the plugin also counts by
-    address. `extra` are more arguments for QEMU. Logs are in build/logs/NAME, with what the plugin
+    are ours for this kernel, those of build/stock by default. `by_address`: the plugin also counts by
+    address, and the result has what `profile` reads. Logs are in build/logs/NAME, with what the plugin
     wrote: its windows are the rows with instructions, in order.
     """
     kernel = kernel or Kernel()
@@ -166,8 +181,7 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, pr
             if time.monotonic() > begin + 10:
                 raise LabError(f"the peer does not start; see {directory / 'qemu.log'}")
             time.sleep(0.02)
-        child = start(place.argv(qemu(scratch.name, which, append, rows,
-                                      [*countplugin.arguments(profile), *extra])))
+        child = start(place.argv(qemu(scratch.name, which, append, rows, by_address)))
         pid = find_qemu(unique, child)
         if pid is not None:
             go_first(pid, LOOP_PRIORITY)
@@ -176,7 +190,7 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, pr
         # The peer ends when QEMU begins to.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(10)
-        for file in ("console.log", WINDOWS):
+        for file in ("console.log", WINDOWS, DUMP):
             if (scratch / file).exists():
                 shutil.copy(scratch / file, directory / file)
     text = (directory / "console.log").read_text(errors="replace")
@@ -184,4 +198,6 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, pr
     say(f"R2 {which}, peer like {like}: {len(found)} rows, {time.monotonic() - begin:.0f} s; logs in {directory}")
     if "LAB-EXIT 0" not in text:
         raise LabError(f"the guest did not run all its rows; see {directory / 'console.log'}")
-    return benchtable.figures(found, countplugin.windows(vm.Result(directory)))
+    if by_address:
+        unpack(directory)
+    return vm.Result(directory), found

@@ -141,7 +141,7 @@ life_unplug() {
 }
 
 life_plug() {	# CID
-	qmp device_add "\"driver\":\"vhost-vsock-pci\",\"id\":\"vsock\",\"bus\":\"slot0\",\"guest-cid\":\"$1\""
+	qmp device_add "\"driver\":\"vhost-vsock-pci\",\"id\":\"vsock\",\"bus\":\"slot0\",\"guest-cid\":$1"
 }
 
 life_rebind_reset() { life_block && life_rebind && life_blocked; }
