@@ -34,7 +34,7 @@ MAIN = """#!/bin/bash
 . /lab/vm/lib.sh
 load_host {modules} || exit 1
 sleep 4
-/lab/bench/{program} {rows} || exit 1
+BENCH_SIDE={modules} /lab/bench/{program} {rows} || exit 1
 """
 
 

@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub layout: Layout,
     /// Bytes of a buffer for the host.
     pub buffer: u32,
+    /// How many of them it offers at most.
+    pub buffers: u16,
     /// Bytes that a connection may have unread.
     pub window: u32,
     /// A credit update whenever a program read all there was, as the C driver has it; or only when
@@ -141,6 +143,8 @@ pub struct Guest {
     backlog: VecDeque<Header>,
     /// Buffers that the driver has not offered again.
     spare: Vec<u16>,
+    /// More are offered at once.
+    keep: usize,
 }
 
 /// The first port from which the guest connects.
@@ -153,6 +157,7 @@ impl Guest {
     /// without buffers.
     pub fn new(dev: Device, how: Behaviour, shared: Arc<Shared>) -> Self {
         let num = dev.setup.num;
+        let buffers = num.min(how.buffers);
         let (rx, tx) = (Queue::of(&dev, RX), Queue::of(&dev, TX));
         let stride = u64::from(how.buffer).next_multiple_of(4096);
         for n in 0..num {
@@ -169,7 +174,8 @@ impl Guest {
             touched: Vec::new(),
             sources: VecDeque::new(),
             backlog: VecDeque::new(),
-            spare: (0..num).rev().collect(),
+            spare: (0..buffers).rev().collect(),
+            keep: usize::from(buffers) / 2,
             dev,
         };
         guest.refill();
@@ -220,7 +226,7 @@ impl Guest {
             self.packet(index, len)?;
             self.spare.push(index);
         }
-        if self.spare.len() > usize::from(self.dev.setup.num) / 2 {
+        if self.spare.len() > self.keep {
             self.refill();
         }
         while let Some(number) = self.touched.pop() {

@@ -9,7 +9,7 @@
 
 use crate::{
     guest::Behaviour,
-    kinds::{C, HARNESS_RING, LARGE, OURS, RING},
+    kinds::{C, HARNESS_RING, LARGE, OURS, OURS_BULK, OURS_SMALL, RING},
     machine::Machine,
 };
 use measure::{app::Rows, Bench, Counters};
@@ -39,7 +39,7 @@ fn with_guest(bench: &Bench, how: Behaviour, num: u16, rows: impl FnOnce(&dyn Co
 trait Common {
     fn all(&self);
     fn round_trips_and_streams(&self);
-    fn to_guest(&self);
+    fn to_guest(&self, sizes: &[usize]);
 }
 
 impl<F: Fn() -> Try<Counters>> Common for Rows<'_, F> {
@@ -52,11 +52,23 @@ impl<F: Fn() -> Try<Counters>> Common for Rows<'_, F> {
         self.streams(NAMES.0, NAMES.1);
     }
 
-    fn to_guest(&self) {
-        for size in [64, 4096, 65536] {
-            self.to_peer(NAMES.0, libc::SOCK_STREAM, size);
+    fn to_guest(&self, sizes: &[usize]) {
+        for size in sizes {
+            self.to_peer(NAMES.0, libc::SOCK_STREAM, *size);
         }
     }
+}
+
+/// Each side with the guest that goes with it: ours with buffers as our driver has them, C as C.
+fn own_guest(bench: &Bench) -> Try<()> {
+    let ours = std::env::var_os("BENCH_SIDE").is_some_and(|side| side == "ours");
+    let (small, bulk) = if ours {
+        (OURS_SMALL, OURS_BULK)
+    } else {
+        (C, C)
+    };
+    with_guest(bench, small, RING, |rows| rows.to_guest(&[64]))?;
+    with_guest(bench, bulk, RING, |rows| rows.to_guest(&[4096, 65536]))
 }
 
 fn run() -> Result<(), Failure> {
@@ -66,8 +78,9 @@ fn run() -> Result<(), Failure> {
         rows.all()
     })?;
     with_guest(&bench.with_prefix("host-64k/"), LARGE, RING, |rows| {
-        rows.to_guest()
+        rows.to_guest(&[64, 4096, 65536])
     })?;
+    own_guest(&bench.with_prefix("host-own/"))?;
     with_guest(&bench.with_prefix("host-256/"), C, HARNESS_RING, |rows| {
         rows.round_trips_and_streams()
     })?;

@@ -84,7 +84,8 @@ pub fn listeners(bench: &Bench) -> Try<()> {
             })
         };
         messages(200)?;
-        bench.row(&name(count), OPS, nothing, || messages(OPS))?;
+        let counters = || Ok(machine.counters());
+        bench.row(&name(count), OPS, counters, || messages(OPS))?;
     }
     Ok(())
 }
