@@ -16,6 +16,11 @@ class Report:
     def wanted(self, name):
         return fnmatch.fnmatch(name, f"*{self.glob}*") if self.glob else True
 
+    def may_want(self, group):
+        """Whether a test whose name begins so could be wanted."""
+        literal = re.split(r"[*?[]", self.glob)[0]
+        return "/" not in literal or literal in group or group in literal
+
     def add(self, name, verdict, reason="", details=()):
         if not self.wanted(name):
             return

@@ -3,7 +3,7 @@
 
 import os
 
-from . import bench, benchtests, checks, config, ktap, scale, t0, t5, vm, vmtests
+from . import bench, benchtests, checks, config, counted, ktap, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -31,6 +31,7 @@ def run():
             vmtests.run(kernel, report, tiers, modules)
             if "T3" in tiers:
                 scale.test(kernel, report, modules)
+                counted.test(kernel, report, modules)
                 benchtests.test(kernel, report, modules)
             if "T5" in tiers:
                 t5.test(kernel, report, modules)

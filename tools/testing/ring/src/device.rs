@@ -6,7 +6,8 @@ use crate::{
     abi::{self, feature, Message, Region, RingAddr},
     packet::{self, Header, Packet, HEADER_LEN},
     ring::{Desc, Queue, Used, WRITE},
-    sys::{self, memory::Mapping},
+    rng::Rng,
+    sys::{self, memory::Mapping, process},
     Try,
 };
 use std::{
@@ -38,10 +39,11 @@ pub const MEMORY: usize = 16 << 20;
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A CID for a device that does not care, which no device had a moment ago: connections outlive
-/// their device for some seconds.
-fn fresh_cid() -> u64 {
+/// their device for some seconds. A case gets the same ones in each run.
+pub fn fresh_cid() -> u64 {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    0x1_0000 + u64::from(std::process::id()) * 128 + number % 128
+    let place = Rng::new(process::family(), "cid").below(1 << 20);
+    0x100_0000 + place * 128 + number % 128
 }
 
 /// How a device is to be set up.

@@ -28,6 +28,8 @@ pub struct Plan {
     pub patterns: Vec<String>,
     /// Run everything at its full length.
     pub full: bool,
+    /// Time is counted in instructions.
+    pub counted: bool,
     /// How much slower than Debian's kernel this one is.
     pub scale: u32,
 }
@@ -177,8 +179,10 @@ impl Plan {
             modules: self.modules,
             full: self.full,
             scale: self.scale,
+            counted: self.counted,
         };
         let mut child = process::fork(|| {
+            process::begin_family(Rng::new(0, case.name).word());
             if !case.parallel {
                 let _ = process::pin(0);
             }

@@ -9,7 +9,7 @@ use crate::{
     rng::Rng,
     Try,
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 /// Which modules are tested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,10 @@ impl Modules {
     }
 }
 
+/// How often a time is measured until it is short enough: what else runs on this machine makes it longer,
+/// and nothing makes it shorter than what our code needs.
+pub const TRIES: u32 = 3;
+
 /// What an outcome begins with that tells why a case cannot be run here.
 pub const SKIPPED: &str = "skip: ";
 
@@ -38,12 +42,23 @@ pub struct Ctx {
     pub modules: Modules,
     pub full: bool,
     pub scale: u32,
+    /// Time is counted in instructions, on one CPU: nothing but what is measured makes it longer.
+    pub counted: bool,
 }
 
 impl Ctx {
     /// Whether our modules are tested.
     pub fn ours(&self) -> bool {
         self.modules == Modules::Ours
+    }
+
+    /// What something may take: where time is counted, and where it depends on what else this machine does.
+    pub fn limit(&self, counted: Duration, by_the_clock: Duration) -> Duration {
+        if self.counted {
+            counted
+        } else {
+            by_the_clock * self.scale
+        }
     }
 
     /// A number of rounds: the first in `make test`, the second at full length.

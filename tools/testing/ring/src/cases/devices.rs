@@ -2,7 +2,7 @@
 
 //! Many devices: what it takes to give one its CID, and to close it.
 
-use super::{case, Case, Ctx};
+use super::{case, Case, Ctx, TRIES};
 use crate::{
     abi,
     device::open_file,
@@ -52,7 +52,8 @@ fn set_cids(files: &[File], first: u64, step: u64, enough: Duration) -> Try<(Dur
     Ok((all / count, worst))
 }
 
-fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
+/// Has many devices live; what is too long, if anything is.
+fn live(ctx: &Ctx, step: u64) -> Try<Option<String>> {
     const GRACE_PERIODS: u32 = 20;
     process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
     let count = ctx.rounds(2_000, 2_000);
@@ -79,9 +80,18 @@ fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
     ));
     // On a machine that has other things to do, all of it takes longer.
     let limit = grace.max(LIMIT * ctx.scale);
-    Ok(if set.max(changed).max(closed) <= limit {
-        "in time".to_owned()
-    } else {
-        format!("set in {set:?}, changed in {changed:?}, closed in {closed:?}")
-    })
+    let wrong = set.max(changed).max(closed) > limit;
+    Ok(wrong.then(|| format!("set in {set:?}, changed in {changed:?}, closed in {closed:?}")))
+}
+
+/// Many devices live, as often as it takes for one time in which this machine had nothing else to do.
+fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
+    let mut wrong = None;
+    for _ in 0..TRIES {
+        wrong = live(ctx, step)?;
+        if wrong.is_none() {
+            break;
+        }
+    }
+    Ok(wrong.unwrap_or_else(|| "in time".to_owned()))
 }

@@ -5,7 +5,7 @@
 use super::{case, layout, Case, Ctx};
 use crate::{
     abi::{self, feature, Region, RingAddr},
-    device::{open_file, Device, Setup, MEMORY, RX, TX},
+    device::{fresh_cid, open_file, Device, Setup, MEMORY, RX, TX},
     host::{self, verdict, Socket},
     packet,
     rng::Rng,
@@ -383,7 +383,7 @@ fn cids() -> Try<String> {
             &mut abi::arg(&[&cid.to_ne_bytes()]),
         )
     };
-    let own = 0x4000_0000 + u64::from(std::process::id());
+    let own = fresh_cid();
     let any = u64::from(u32::MAX);
     let wrong = [
         0,

@@ -6,7 +6,7 @@
 use super::{
     case,
     stuck::{patience, stream, State, Verdict, FIRST},
-    Case, Ctx,
+    Case, Ctx, TRIES,
 };
 use crate::{
     device::{Device, Setup, RX, TX},
@@ -104,10 +104,9 @@ const WINDOW: usize = 256 * 1024;
 
 /// Round trips in which the worst is looked for.
 const TRIPS: u32 = 40;
-/// How often: the machine may be busy with something else just then.
-const TRIES: u32 = 3;
-/// How much longer a round trip may be than without a stuck user.
-const GAP: Duration = Duration::from_millis(10);
+/// How much longer a round trip may be than without a stuck user: counted, and by the clock of a machine
+/// that may have other things to do. The user is stuck for more than ten times as long.
+const GAP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 
 /// The worst of some round trips.
 fn worst(mut trip: impl FnMut() -> Try<()>) -> Try<Duration> {
@@ -127,7 +126,7 @@ fn gap(
     stuck: &Stuck,
     mut trip: impl FnMut() -> Try<()>,
 ) -> Try<(Duration, Option<String>)> {
-    let allowed = alone + GAP * ctx.scale;
+    let allowed = alone + ctx.limit(GAP.0, GAP.1);
     let mut least = Duration::MAX;
     for _ in 0..TRIES {
         let gap = worst(&mut trip)?;

@@ -38,7 +38,7 @@ mod tx;
 mod window;
 mod worker;
 
-use common::{case, on_usual, round_trips, skip};
+use common::{case, on_usual, round_trips, skip, TRIES};
 pub use common::{Case, Ctx, Modules, OnC, SKIPPED};
 
 /// All cases, those that others may depend on first.

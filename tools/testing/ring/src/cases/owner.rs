@@ -6,7 +6,7 @@
 use super::{case, round_trips, skip, worker::Cgroup, Case, Ctx};
 use crate::{
     abi,
-    device::{fdinfo, open_file, Device, Setup, RX, TX},
+    device::{fdinfo, fresh_cid, open_file, Device, Setup, RX, TX},
     host::{self, try_connect, verdict, Socket},
     note,
     observe::NOBODY,
@@ -95,7 +95,7 @@ impl Orphan {
     fn new(setup: Setup, end: fn(&Device) -> Try<()>) -> Try<Self> {
         const PORT: u32 = 3000;
         let listener = Socket::listener(libc::SOCK_STREAM, PORT, 8)?;
-        let cid = 0x5600_0000 + u64::from(std::process::id());
+        let cid = fresh_cid();
         let setup = Setup {
             cid: Some(cid),
             ..setup

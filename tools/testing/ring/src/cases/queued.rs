@@ -2,7 +2,7 @@
 
 //! Packets that wait for a guest: what others have to do with them.
 
-use super::{case, Case, Ctx};
+use super::{case, Case, Ctx, TRIES};
 use crate::{
     device::{Device, Setup, RX, TX},
     host::{self, errno, Peer, Socket},
@@ -38,8 +38,8 @@ pub const CASES: &[Case] = &[
     .not_on_c("C has one queue in the order of time"),
 ];
 
-/// What `connect()` and `close()` of a socket may take.
-const LIMIT: Duration = Duration::from_millis(1);
+/// What `connect()` and `close()` of a socket may take, counted and by the clock.
+const LIMIT: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(5));
 
 /// What it takes on average to begin a connection to a guest that does not answer, and close it.
 fn connect_and_close(cid: u64) -> Try<Duration> {
@@ -76,8 +76,15 @@ fn beside_a_long_queue(ctx: &mut Ctx) -> Try<String> {
         }
     }
     let queued = begin.elapsed() / count;
-    let same = connect_and_close(dev.cid)?;
-    let another = connect_and_close(other.cid)?;
+    let mut same = connect_and_close(dev.cid)?;
+    let mut another = connect_and_close(other.cid)?;
+    let limit = (alone * 3).max(ctx.limit(LIMIT.0, LIMIT.1));
+    for _ in 1..TRIES {
+        if same.max(another) > limit {
+            same = same.min(connect_and_close(dev.cid)?);
+            another = another.min(connect_and_close(other.cid)?);
+        }
+    }
     let begin = Instant::now();
     drop(peer.socket);
     let closed = begin.elapsed();
@@ -88,7 +95,6 @@ fn beside_a_long_queue(ctx: &mut Ctx) -> Try<String> {
          guest, {another:?} to another one; the socket closed in {closed:?}, the device in {:?}",
         begin.elapsed()
     ));
-    let limit = (alone * 3).max(LIMIT * ctx.scale);
     Ok(if same.max(another) <= limit {
         "as quick as without".to_owned()
     } else {
@@ -123,12 +129,19 @@ fn many_connecting(ctx: &mut Ctx) -> Try<String> {
     let dev = Setup::buffers(0).open()?;
     let few = ctx.rounds(2_000, 2_000);
     let many = few * 5;
-    let less = end_of_process(ctx, dev.cid, few)?;
-    let more = end_of_process(ctx, dev.cid, many)?;
-    note(format!("{few} sockets: {less:?} each, {many}: {more:?}"));
+    let (mut less, mut more) = (Duration::MAX, Duration::MAX);
     // What nobody sees is not compared.
-    let limit = (less * 5 / 2).max(Duration::from_micros(50) * ctx.scale);
-    Ok(if more <= limit {
+    let seen = Duration::from_micros(50) * ctx.scale;
+    let allowed = |less: Duration| less.saturating_mul(5) / 2;
+    for _ in 0..TRIES {
+        less = less.min(end_of_process(ctx, dev.cid, few)?);
+        more = more.min(end_of_process(ctx, dev.cid, many)?);
+        if more <= allowed(less).max(seen) {
+            break;
+        }
+    }
+    note(format!("{few} sockets: {less:?} each, {many}: {more:?}"));
+    Ok(if more <= allowed(less).max(seen) {
         "as quick as with 2000, each".to_owned()
     } else {
         format!("{more:?} each, {less:?} with {few}")

@@ -189,13 +189,16 @@ impl State {
 }
 
 /// How long what must not wait may take.
-pub(super) fn limit(ctx: &Ctx) -> Duration {
-    Duration::from_secs(1) * ctx.scale.min(3)
+fn limit(ctx: &Ctx) -> Duration {
+    match ctx.counted {
+        true => Duration::from_millis(20),
+        false => Duration::from_secs(1) * ctx.scale.min(3),
+    }
 }
 
 /// For how long a user is stuck at most: much longer than that.
 pub(super) fn patience(ctx: &Ctx) -> Duration {
-    limit(ctx) * 5 / 2
+    Duration::from_millis(2500) * ctx.scale.min(3)
 }
 
 /// What was measured, and what of it is too long or wrong.

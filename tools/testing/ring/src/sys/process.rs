@@ -7,6 +7,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::OwnedFd,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,13 +18,42 @@ pub struct Child {
     ended: Option<i32>,
 }
 
+/// Which process this is, and how many children it has had.
+static FAMILY: AtomicU64 = AtomicU64::new(0);
+static CHILDREN: AtomicU64 = AtomicU64::new(0);
+
+/// A number for this process that no other one has at the same time, as far as can be, and that is the
+/// same in each run, which its ID is not: it says which child it is of which process.
+pub fn family() -> u64 {
+    FAMILY.load(Ordering::Relaxed)
+}
+
+/// Begins a family that has nothing to do with what else its parent runs.
+pub fn begin_family(number: u64) {
+    FAMILY.store(number, Ordering::Relaxed);
+}
+
+/// What the next child's family is.
+fn next_family() -> u64 {
+    let number = CHILDREN.fetch_add(1, Ordering::Relaxed) + 1;
+    family().wrapping_mul(1_000_003).wrapping_add(number)
+}
+
+/// This process is a child, of this family.
+fn be_child(family: u64) {
+    begin_family(family);
+    CHILDREN.store(0, Ordering::Relaxed);
+}
+
 /// Runs `f` in a child process, which ends with the returned status, or with its parent.
 ///
 /// To be called while this process has one thread.
 pub fn fork(f: impl FnOnce() -> i32) -> io::Result<Child> {
+    let family = next_family();
     // SAFETY: With one thread, no lock is held by somebody who does not exist in the child.
     let pid = check(unsafe { libc::fork() })?;
     if pid == 0 {
+        be_child(family);
         // SAFETY: No memory is passed.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101);
@@ -40,9 +70,11 @@ pub fn fork(f: impl FnOnce() -> i32) -> io::Result<Child> {
 
 /// As [`fork`], and the child stays when its parent ends; nobody waits for it.
 pub fn fork_detached(f: impl FnOnce() -> i32) -> io::Result<()> {
+    let family = next_family();
     // SAFETY: With one thread, no lock is held by somebody who does not exist in the child.
     let pid = check(unsafe { libc::fork() })?;
     if pid == 0 {
+        be_child(family);
         exit(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101));
     }
     Ok(())
