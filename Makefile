@@ -39,7 +39,7 @@ help:
 	@echo 'make distclean         the lab'"'"'s cache too ($$VSOCK_LAB_CACHE or ~/.cache/vsock-rust-lab)'
 	@echo 'make help              this text'
 	@echo
-	@echo 'The lab needs Debian 12 or 13, root, and 12 GiB of disk for its cache;'
+	@echo 'The lab needs Debian 12 or 13, root, and 6 GB of disk for its cache (12 with all kernels);'
 	@echo 'tools/lab/README tells more.'
 
 # --- with a kernel tree of the user's own ------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Crates that run on a machine: their tests, and programs for the host VM."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -89,9 +90,12 @@ def test_one(report, workspace):
                  "-j", str(config.JOBS)]
     log = log_path(f"cargo-test-{workspace.replace('/', '-')}")
     unit, failures, seen = "unknown", {}, 0
+    inside = place()
+    # Random input is the same in each run, unless somebody wants to look further.
+    inside.env["PROPTEST_RNG_SEED"] = os.environ.get("PROPTEST_RNG_SEED", "1")
     with open(log, "w") as out, step(f"cargo test in {workspace}"):
         child = subprocess.Popen(
-            place().argv(arguments, cwd=f"{build.TREE}/{workspace}"), stdin=subprocess.DEVNULL,
+            inside.argv(arguments, cwd=f"{build.TREE}/{workspace}"), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             preexec_fn=die_with_parent)
         for line in child.stdout:

@@ -173,7 +173,7 @@ class Bench:
                 "while ! grep -q ready /tmp/block && [ $n -lt 400 ]; do sleep 0.05; n=$((n+1)); done; "
                 "sleep 0.1")
 
-    def blocked(self, seconds=3.0):
+    def blocked(self, seconds=15.0):
         """What became of them, as {call: error}, once all have ended."""
         text = self.sh(f"n=0; while ! grep -q done /tmp/block && [ $n -lt {int(seconds * 20 * self.patience)} ]; "
                        "do sleep 0.05; n=$((n+1)); done; cat /tmp/block; killall vsock_peer_block 2>/dev/null; true")

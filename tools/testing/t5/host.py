@@ -4,6 +4,8 @@
 import struct
 import time
 
+from vhost_user import WAIT
+
 HEADER = struct.Struct("<QQIIIHHIII")
 REQUEST, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST = range(1, 8)
 STREAM, SEQPACKET = 1, 2
@@ -103,7 +105,7 @@ class Conn:
             more.setdefault("flags", EOM)
         return self.device.send(self.header(RW, len(data), **more) + data, used)
 
-    def take(self, *ops, wait=3.0):
+    def take(self, *ops, wait=WAIT):
         """The next packet of this connection with one of these operations."""
         return take(self.device, lambda p: p.dport == self.port and p.sport == self.dport and
                     p.dst_cid == self.cid and (not ops or p.op in ops), wait)
@@ -113,7 +115,7 @@ class Conn:
         answer = self.take(RESPONSE, RST)
         return answer is not None and answer.op == RESPONSE
 
-    def echo(self, size, wait=3.0):
+    def echo(self, size, wait=WAIT):
         """What comes back, until there are `size` bytes or none come any more."""
         got, end = b"", time.monotonic() + wait
         while len(got) < size and time.monotonic() < end:
@@ -132,7 +134,7 @@ class Conn:
         self.tell(RST)
 
 
-def take(device, match, wait=2.0):
+def take(device, match, wait=WAIT):
     end = time.monotonic() + wait
     while True:
         with device.lock:

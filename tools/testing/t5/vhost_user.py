@@ -24,6 +24,8 @@ PROTOCOL_FEATURES = 1 << 3 | 1 << 5 | 1 << 9        # REPLY_ACK, BACKEND_REQ, CO
 RX, TX, EVENT = 0, 1, 2
 VERSION, REPLY, NEED_REPLY = 1, 4, 8
 CONFIG_CHANGED = 2                                  # on the channel of the back end
+# Seconds that a guest has for what it must do: it may be slow, where a machine has other things to do.
+WAIT = 10.0
 
 
 class Region:
@@ -393,7 +395,7 @@ class Device:
             self.rings[RX].notify()
 
     @contextlib.contextmanager
-    def buffer(self, wait=2.0):
+    def buffer(self, wait=WAIT):
         """Takes a receive buffer of the guest, or None; it is not reset meanwhile."""
         end = time.monotonic() + wait
         while True:
@@ -406,7 +408,7 @@ class Device:
                     return
             time.sleep(0.001)
 
-    def send(self, data, used=None, wait=2.0, write=True, notify=True):
+    def send(self, data, used=None, wait=WAIT, write=True, notify=True):
         """Puts bytes into the next buffer; `used` is the length that is claimed."""
         with self.buffer(wait) as chain:
             if chain is None:

@@ -38,8 +38,8 @@ demo_to_host() {
 	local begin took there here
 	guest_sh "head -c $DEMO_BYTES /dev/urandom >/tmp/f" || demo_failed "no random file in the guest"
 	there=$(guest_sh 'sha256sum /tmp/f' | cut -d' ' -f1)
-	timeout 120 socat -u VSOCK-LISTEN:5000 OPEN:/tmp/f,creat,trunc &
-	sleep 0.5
+	timeout 120 socat -d -d -u VSOCK-LISTEN:5000 OPEN:/tmp/f,creat,trunc 2>/tmp/f.log &
+	says /tmp/f.log listening || demo_failed "socat in the host does not listen"
 	begin=$(date +%s.%N)
 	guest_sh 'timeout 120 socat -u OPEN:/tmp/f VSOCK-CONNECT:2:5000' || demo_failed "socat in the guest"
 	wait $! || demo_failed "socat in the host"
@@ -56,8 +56,9 @@ demo_to_guest() {
 	local begin took there here n
 	head -c $DEMO_BYTES /dev/urandom >/tmp/f
 	here=$(sha256sum /tmp/f | cut -d' ' -f1)
-	guest_sh '(timeout 120 socat -u VSOCK-LISTEN:5001 OPEN:/tmp/f,creat,trunc; echo $? >/tmp/f.done) >/dev/null 2>&1 &
-		sleep 1'
+	guest_sh "$SAYS"'
+		(timeout 120 socat -d -d -u VSOCK-LISTEN:5001 OPEN:/tmp/f,creat,trunc; echo $? >/tmp/f.done) >/dev/null 2>/tmp/f.log &
+		says /tmp/f.log listening' || demo_failed "socat in the guest does not listen"
 	begin=$(date +%s.%N)
 	timeout 120 socat -u OPEN:/tmp/f VSOCK-CONNECT:$GUEST_CID:5001 || demo_failed "socat in the host"
 	guest_sh 'while [ ! -e /tmp/f.done ]; do sleep 0.05; done; exit $(cat /tmp/f.done)' ||
@@ -70,7 +71,9 @@ demo_to_guest() {
 }
 
 demo_trips() {
-	guest_sh 'socat VSOCK-LISTEN:5002 PIPE >/dev/null 2>&1 & sleep 1'
+	guest_sh "$SAYS"'
+		socat -d -d VSOCK-LISTEN:5002 PIPE >/dev/null 2>/tmp/trips.log &
+		says /tmp/trips.log listening' || demo_failed "socat in the guest does not listen"
 	python3 - "$GUEST_CID" "$DEMO_TRIPS" <<'PY' || demo_failed "round trips"
 import os
 import socket

@@ -103,6 +103,13 @@ unload_host() {
 		vsock_diag vsock
 }
 
+# --- listeners -----------------------------------------------------------------
+
+# says LOG TEXT: until what socat -d -d writes to LOG has that, however slow the machine is. `listening`: a
+# client may come; `starting data transfer`: it is connected. SAYS is the same for the guest's shell.
+SAYS='says() { n=0; until grep -qs "$2" "$1"; do [ $((n += 1)) -lt 600 ] || return 1; sleep 0.1; done; }'
+eval "$SAYS"
+
 # --- the nested guest ---------------------------------------------------------
 
 GUEST_PID=${GUEST_PID:-}
@@ -356,7 +363,9 @@ own_program() {
 	local name=$1 status
 	shift
 	mark "$name"
-	LAB_T3=$name timeout $((RING_FULL ? 7200 : 600 * SLOW)) "$@" >/tmp/own_program.out 2>&1
+	# A case that hangs is ended by the program: this is for a program that does. It takes three minutes
+	# where there is nothing else to do.
+	LAB_T3=$name timeout $((RING_FULL ? 7200 : 1800 * SLOW)) "$@" >/tmp/own_program.out 2>&1
 	status=$?
 	sed -E "s#^(ok|not ok|skip) +([0-9]+ +)?(- +)?#\\1 $name/#; t; s/^(# )?/# /" /tmp/own_program.out
 	if [ $status = 0 ]; then ok "$name/exit"; else not_ok "$name/exit" "status $status"; fi

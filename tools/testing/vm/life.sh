@@ -75,12 +75,12 @@ refused() {
 
 refused_by_socket() {
 	local status listener client
-	socat -u VSOCK-LISTEN:4001 /dev/null &
+	socat -d -d -u VSOCK-LISTEN:4001 /dev/null 2>/tmp/refused.log &
 	listener=$!
-	sleep 0.5
-	sleep 30 | socat -u - VSOCK-CONNECT:1:4001 &
+	says /tmp/refused.log listening || { cat /tmp/refused.log; return 1; }
+	sleep 60 | socat -u - VSOCK-CONNECT:1:4001 &
 	client=$!
-	sleep 0.5
+	says /tmp/refused.log 'starting data transfer' || { cat /tmp/refused.log; return 1; }
 	refused vsock_loopback vmw_vsock_virtio_transport_common
 	status=$?
 	kill $client $listener 2>/dev/null

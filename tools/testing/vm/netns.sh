@@ -31,9 +31,9 @@ netns_remove() {
 guest_calls() {
 	local pid said got=/tmp/netns.got
 	: >$got
-	ip netns exec "$1" timeout 60 socat -u VSOCK-LISTEN:$NETNS_PORT OPEN:$got,append &
+	ip netns exec "$1" timeout 60 socat -d -d -u VSOCK-LISTEN:$NETNS_PORT OPEN:$got,append 2>$got.log &
 	pid=$!
-	sleep 1
+	says $got.log listening || { cat $got.log; return 1; }
 	said=$(guest_sh "echo TEST | timeout 30 socat -u STDIN VSOCK-CONNECT:2:$NETNS_PORT 2>&1")
 	if [ "$2" = TEST ]; then
 		wait $pid || { echo "the listener failed"; return 1; }
@@ -72,8 +72,9 @@ group_netns_guest() {
 		check $name/guest-to-same-local guest_calls lab-guest TEST
 		check $name/guest-to-other-local guest_calls lab-other 'Connection reset by peer'
 		check $name/guest-to-global guest_calls lab-global 'Connection reset by peer'
-		guest_sh ": >/tmp/got; timeout 120 socat -u VSOCK-LISTEN:$NETNS_PORT OPEN:/tmp/got,append >/dev/null 2>&1 &"
-		sleep 1
+		guest_sh "$SAYS; : >/tmp/got
+			timeout 120 socat -d -d -u VSOCK-LISTEN:$NETNS_PORT OPEN:/tmp/got,append >/dev/null 2>/tmp/got.log &
+			says /tmp/got.log listening"
 		check $name/other-local-to-guest host_calls lab-other 'No such device'
 		check $name/global-to-guest host_calls lab-global 'No such device'
 		check $name/same-local-to-guest host_calls lab-guest TEST

@@ -161,8 +161,9 @@ class Pair:
         """One run of both sides; their texts and statuses."""
         self.marked = None
         self.run_number += 1
-        # Another port each time: the last run's may be in TIME_WAIT.
-        port = 1300 + (os.getpid() * 7 + self.run_number) % 5000
+        # Another port each time, which nobody has: the last run's may be in TIME_WAIT.
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
         skip = "".join(f" --skip {n}" for n in sorted(skipped))
         server, client = {"loopback": ("host", "host"), "guest-client": ("host", "guest"),
                           "guest-server": ("guest", "host")}[self.direction]

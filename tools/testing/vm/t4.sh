@@ -11,8 +11,8 @@ to_host() {
 	local there here
 	guest_sh "head -c $FILE_BYTES /dev/urandom >/tmp/up" || return 1
 	rm -f /tmp/up
-	timeout 120 socat -u VSOCK-LISTEN:5000 OPEN:/tmp/up,creat,trunc &
-	sleep 0.5
+	timeout 120 socat -d -d -u VSOCK-LISTEN:5000 OPEN:/tmp/up,creat,trunc 2>/tmp/up.log &
+	says /tmp/up.log listening || { cat /tmp/up.log; return 1; }
 	guest_sh "timeout 120 socat -u OPEN:/tmp/up VSOCK-CONNECT:2:5000" || return 1
 	wait $! || { echo "the receiver failed"; return 1; }
 	there=$(sum_guest /tmp/up)
@@ -44,10 +44,11 @@ to_guest() {
 # While a socket of the guest is connected its driver cannot go.
 guest_driver_refused() {
 	local status
-	socat -u VSOCK-LISTEN:5002 /dev/null &
-	sleep 0.5
-	guest_sh '(sleep 20 | socat -u - VSOCK-CONNECT:2:5002) >/dev/null 2>&1 &
-		sleep 1
+	socat -d -d -u VSOCK-LISTEN:5002 /dev/null 2>/tmp/refused.log &
+	says /tmp/refused.log listening || { cat /tmp/refused.log; return 1; }
+	guest_sh "$SAYS"'
+		(sleep 60 | socat -d -d -u - VSOCK-CONNECT:2:5002) >/dev/null 2>/tmp/refused.log &
+		says /tmp/refused.log "starting data transfer" || exit 1
 		for m in vmw_vsock_virtio_transport vmw_vsock_virtio_transport_common; do
 			if rmmod $m 2>/dev/null; then echo "rmmod $m was not refused"; s=1; fi
 		done
