@@ -239,6 +239,10 @@ impl Carrier for Local {
         Ok(())
     }
 
+    fn deliver(packet: RxPacket<'_>, net: Option<&Net>) {
+        receive::<Self>(packet, net);
+    }
+
     fn defer_wake(sock: &VsockSock, conn: ArcBorrow<'_, Conn>) -> bool {
         let guard = rcu::read_lock();
         let Some(loopback) = LOOPBACK.load(&guard) else {

@@ -5,7 +5,10 @@
 use crate::{
     conn::Conn,
     orphans::Orphans,
-    packet::TxPacket, //
+    packet::{
+        RxPacket,
+        TxPacket, //
+    }, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -41,7 +44,7 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     const KIND: Kind;
 
     /// Whether sender and receiver are on this machine, and a sender delivers what it can itself:
-    /// see [`deliver_now`](crate::deliver_now).
+    /// see [`deliver_now`](crate::deliver_now) and [`deliver`](Self::deliver).
     const IS_DIRECT: bool = false;
 
     /// Where the transport of the carrier is registered: a `static` of its own.
@@ -76,6 +79,15 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     ///
     /// `ENODEV` if nobody has the CID, `EHOSTUNREACH` if it takes no packets now.
     fn send(packet: TxPacket, net: Option<&Net>) -> Result;
+
+    /// Gives a packet of this side to [`receive`](crate::receive): said for a carrier that [is
+    /// direct](Self::IS_DIRECT).
+    ///
+    /// Context: as for [`receive`](crate::receive). The socket of the sender may be locked, and the
+    /// listener that a reply comes from; no gate is shut.
+    fn deliver(_packet: RxPacket<'_>, _net: Option<&Net>) {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
 
     /// Has [`wake_later`](crate::wake_later) called for a connection by a worker, soon: said for a
     /// carrier that [is direct](Self::IS_DIRECT). Without it, and if the result is false, readers

@@ -332,8 +332,7 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
         }
         CloseAction::ShutdownThenWait { send_shutdown } => {
             if send_shutdown {
-                let what = Control::Shutdown(ShutdownFlags::BOTH);
-                let _ = control::send::<C>(sock, &conn, what, false);
+                shut_down::<C>(sock, &conn);
             }
             sock.linger();
             if !conn.is_done() && leave_behind::<C>(sock, &conn) {
@@ -348,6 +347,21 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
     }
     sock.set_done();
     remove::<C>(sock, &conn);
+}
+
+/// Tells the peer that the user closed the socket. If the peer answers at once, the socket is told
+/// of that here, not by way of its backlog.
+fn shut_down<C: Carrier>(sock: &mut LockedSock, conn: &Arc<Conn>) {
+    let what = Control::Shutdown(ShutdownFlags::BOTH);
+    if !C::IS_DIRECT {
+        let _ = control::send::<C>(sock, conn, what, false);
+        return;
+    }
+    let has_token = core::mem::replace(&mut conn.gate().deferred, true);
+    let _ = control::send::<C>(sock, conn, what, false);
+    conn.gate().deferred = has_token;
+    // What came until here was left to us, what comes from here on goes to the backlog.
+    tell::<C>(sock);
 }
 
 /// The socket gets another transport: what packets and the backlog have of it ends.

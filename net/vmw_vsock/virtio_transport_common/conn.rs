@@ -531,6 +531,17 @@ impl Conn {
         Some(Urgency::Reply)
     }
 
+    /// As [`stamp_if_first`](Self::stamp_if_first), for a packet without payload: the result is
+    /// false if it has to go to a queue.
+    pub(crate) fn stamp_control_if_first(&self, hdr: &mut Header, what: Control) -> bool {
+        let mut gate = self.gate();
+        let goes = gate.behind == 0 && (what == Control::Rst || !self.is_cut());
+        if goes {
+            gate.stamp(hdr, Some(what), 0);
+        }
+        goes
+    }
+
     /// A packet that was not delivered goes to a queue, until [`leave_queue`](Self::leave_queue).
     pub(crate) fn queue_behind(&self) {
         let mut gate = self.gate();

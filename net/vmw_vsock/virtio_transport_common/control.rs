@@ -11,6 +11,7 @@ use crate::{
     },
     packet::{
         header_to,
+        trace_made,
         RxPacket,
         TxPacket, //
     },
@@ -28,7 +29,10 @@ use kernel_ext::{
         VsockSock, //
     }, //
 };
-use vsock_proto::addr::Addr;
+use vsock_proto::{
+    addr::Addr,
+    header::Header, //
+};
 
 /// Sends a packet without payload to the peer of a connection, unless one of its kind waits to be
 /// sent.
@@ -84,8 +88,23 @@ fn send_queued<C: Carrier>(
     if let Control::Shutdown(flags) = what {
         header.set_flags(flags.raw());
     }
+    // A peer on this machine takes it now, in no buffer: all that it waits for is memory.
+    let at_once = C::IS_DIRECT && gfp != Gfp::Atomic;
+    if at_once && conn.stamp_control_if_first(&mut header, what) {
+        trace_made(&header, false);
+        deliver::<C>(header, Some(sock.net()));
+        return Ok(());
+    }
     let packet = TxPacket::control(sock, conn.clone(), what, &header, reply, gfp)?;
     C::send(packet, Some(sock.net()))
+}
+
+/// Delivers a packet that is nothing but a header.
+fn deliver<C: Carrier>(header: Header, net: Option<&Net>) {
+    if let Ok(mut packet) = RxPacket::of_bytes(header, &[]) {
+        packet.deliver_tap();
+        C::deliver(packet, net);
+    }
 }
 
 /// Tells the peer how much room there is, unless the connection is over and the next one between
@@ -141,6 +160,13 @@ pub(crate) fn credit_request<C: Carrier>(sock: &LockedSock, conn: &Arc<Conn>) {
 ///
 /// Context: may sleep.
 pub(crate) fn refuse<C: Carrier>(rx: &RxPacket<'_>, net: Option<&Net>) {
+    if C::IS_DIRECT {
+        if let Some(header) = rx.header().reply_rst() {
+            trace_made(&header, false);
+            deliver::<C>(header, net);
+        }
+        return;
+    }
     // Without memory, or without a way to the peer, there is no answer: the peer has a timer.
     if let Some(Ok(packet)) = TxPacket::reset(rx) {
         let _ = C::send(packet, net);

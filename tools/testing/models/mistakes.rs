@@ -141,6 +141,12 @@ const MISTAKES: &[Mistake] = &[
         "        if gate.behind > 9 {\n",
     ),
     (
+        "keeps_the_news",
+        "close",
+        "    conn.gate().deferred = has_token;\n",
+        "    let _ = has_token;\n",
+    ),
+    (
         "wakes_before",
         "recv",
         "    conn.gate().woken_later = false;\n    let wake = Wake {\n        readers: true,\n        ..Wake::default()\n    };\n    if let Err(Why::Wake(wake)) = wake_now(sock, wake) {\n        after::<C>(sock, conn, wake);\n    }\n",

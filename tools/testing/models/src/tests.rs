@@ -89,6 +89,9 @@ holds! {
     segments: models::stream(ALL, 1, &[100, 300], None, 4096);
     direct: models::direct(FEW, State::Established, &[b"ab", b"c", b"d"]);
     direct_behind: models::direct(FEW, State::Connecting, &[b"ab", b"c"]);
+    direct_close: models::direct_close(many(), b"");
+    direct_close_unread: models::direct_close(many(), b"ab");
+    direct_connect: models::direct_connect(many());
     peek: models::peek(ALL);
     close_and_bytes: models::close(ALL, &[]);
     close_and_shutdown: models::close(ALL, &[Op::Shutdown]);
@@ -145,6 +148,7 @@ finds! {
     stays_in_the_table: listen_and_close(ALL), "nobody is left in the table";
     overtakes: direct(FEW, State::Connecting, &[b"ab", b"c"]), "bytes come in the order";
     // The worker asks for ever whether there is work.
+    keeps_the_news: direct_close(SOME, b"ab"), "the socket was told of everything";
     wakes_before: direct(FEW, State::Established, &[b"ab", b"c", b"d"]), "maximum number of branches";
     device_ends_late: connect_and_unplug(ALL), "nobody waits for a device that is gone";
 }

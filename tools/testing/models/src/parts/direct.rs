@@ -3,6 +3,7 @@
 //! Sender and receiver on one machine.
 
 use crate::wire::*;
+use kernel_ext::gfp::Gfp;
 
 /// The carrier within the machine, as `vsock_loopback` is: a sender delivers what it can itself.
 pub(crate) struct Loop;
@@ -48,6 +49,10 @@ impl Carrier for Loop {
             Inside::get().lock().unwrap().queue.push_back(packet);
         }
         Ok(())
+    }
+
+    fn deliver(packet: RxPacket<'_>, net: Option<&Net>) {
+        recv::receive::<Self>(packet, net);
     }
 
     fn defer_wake(sock: &VsockSock, conn: ArcBorrow<'_, Conn>) -> bool {
@@ -126,7 +131,13 @@ pub(crate) fn direct(how: How, state: State, sends: &'static [&'static [u8]]) ->
             let (a, to_b) = inside(0, State::Established);
             let (b, to_a) = inside(1, state);
             if state == State::Connecting {
-                control::send::<Loop>(&a, &to_b, Control::Response, true).unwrap();
+                // It could not be delivered, for what reason ever.
+                let (ty, op) = (SocketType::Stream, Op::Response);
+                let header = header_to(op, ty, INSIDE[0], INSIDE[1], 0);
+                let _ = to_b.queue_control(Control::Response);
+                let (what, gfp) = (Control::Response, Gfp::Kernel);
+                let packet = TxPacket::control(&a, to_b.clone(), what, &header, true, gfp);
+                Loop::send(packet.unwrap(), None).unwrap();
             }
             let sender = {
                 let (a, to_b) = (a.clone(), to_b.clone());
@@ -175,6 +186,95 @@ pub(crate) fn direct(how: How, state: State, sends: &'static [&'static [u8]]) ->
             while work() {}
             world::the::<Sockets>().fire_close_timers();
             while work() {}
+        },
+    )
+}
+
+/// All that the work has to do, now that nobody sends.
+fn settle_all() {
+    while work() {}
+}
+
+/// Both users close their sockets, one of which was sent `bytes`. Without these, nobody waits for a timer: who
+/// closes has the answer at once, also if the other one does so, too.
+pub(crate) fn direct_close(how: How, bytes: &'static [u8]) -> Tried {
+    vsock::explore(
+        how.preemptions,
+        how.fault,
+        vsock::init::<Over<Loop>>,
+        move || {
+            let inside_lines = Inside::get();
+            let (a, to_b) = inside(0, State::Established);
+            let (b, to_a) = inside(1, State::Established);
+            inside_lines.lock().unwrap().quits = true;
+            if !bytes.is_empty() {
+                send_inside(&a, &to_b, bytes);
+            }
+            let other = {
+                let b = b.clone();
+                thread::spawn(move || vsock::close::<Over<Loop>>(&b))
+            };
+            vsock::close::<Over<Loop>>(&a);
+            other.join().unwrap();
+            settle_all();
+            for (sock, conn) in [(&a, &to_b), (&b, &to_a)] {
+                let waits = sock.lock().close_is_scheduled();
+                check(bytes.is_empty() <= !waits, "who closes has the answer");
+                quiet(sock, conn);
+            }
+            world::the::<Sockets>().fire_close_timers();
+            settle_all();
+            drop((to_a, to_b));
+            check(a.references() == 1, "nobody refers to a closed socket");
+            check(b.references() == 1, "nobody refers to a closed socket");
+        },
+    )
+}
+
+/// A user connects to a listener, which its own user closes, maybe just before.
+pub(crate) fn direct_connect(how: How) -> Tried {
+    vsock::explore(
+        how.preemptions,
+        how.fault,
+        vsock::init::<Over<Loop>>,
+        move || {
+            let inside_lines = Inside::get();
+            inside_lines.lock().unwrap().quits = true;
+            let listener = VsockSock::create(SockType::Stream, false);
+            {
+                let mut fields = listener.fields();
+                fields.local = addr(INSIDE[1]);
+                fields.state = SockState::Listen;
+            }
+            world::the::<Sockets>().bind(listener.clone());
+            let sock = VsockSock::create(SockType::Stream, true);
+            {
+                let mut locked = sock.lock();
+                locked.set_addrs(addr(INSIDE[0]), addr(INSIDE[1]));
+                vsock::init::<Over<Loop>>(&mut locked);
+            }
+            let other = {
+                let listener = listener.clone();
+                thread::spawn(move || vsock::close::<Over<Loop>>(&listener))
+            };
+            let ret = vsock::connect::<Over<Loop>>(&sock, addr(INSIDE[1]), Patience::Forever);
+            other.join().unwrap();
+            settle_all();
+            check(
+                ret.is_err() || sock.fields().connected == 1,
+                "the user learns of the connection once",
+            );
+            vsock::close::<Over<Loop>>(&sock);
+            settle_all();
+            world::the::<Sockets>().fire_close_timers();
+            settle_all();
+            sock.check_idle();
+            listener.check_idle();
+            check(sock.references() == 1, "nobody refers to a closed socket");
+            check(
+                listener.references() == 1,
+                "nobody refers to a closed listener",
+            );
         },
     )
 }

@@ -169,13 +169,13 @@ pub struct RxPacket<'a> {
 }
 
 impl<'a> RxPacket<'a> {
-    pub(crate) fn of_bytes(header: Header, payload: &'a [u8]) -> Self {
+    pub(crate) fn of_bytes(header: Header, payload: &'a [u8]) -> Result<Self> {
         let payload = Received::bytes(payload);
-        Self {
+        Ok(Self {
             header,
             payload,
             sender: None,
-        }
+        })
     }
 
     pub(crate) fn from_tx(mut packet: TxPacket) -> Self {
@@ -209,7 +209,11 @@ impl<'a> RxPacket<'a> {
     pub(crate) fn parts(&mut self) -> (&Header, &mut Received<'a>) {
         (&self.header, &mut self.payload)
     }
+
+    pub(crate) fn deliver_tap(&mut self) {}
 }
+
+pub(crate) fn trace_made(_header: &Header, _zerocopy: bool) {}
 
 pub(crate) fn trace_received(_header: &Header) {}
 
