@@ -116,6 +116,22 @@ __rust_helper void rust_vsock_helper_wait_for_tasks(void)
 /* What the socket layer set, of which all vsock sockets have the same. */
 static int (*vsock_own_backlog_rcv)(struct sock *sk, struct sk_buff *skb);
 
+/* What a buffer takes that was put into a backlog: all of them the same. */
+static unsigned int vsock_token_size;
+
+/* Whether the next buffer would be in the backlog beyond @limit, as below; for one that has some. */
+__rust_helper bool rust_vsock_helper_sock_backlog_is_full(struct sock *sk, unsigned int limit)
+{
+	u64 size;
+	bool full;
+
+	spin_lock_bh(&sk->sk_lock.slock);
+	size = READ_ONCE(vsock_token_size);
+	full = sk->sk_backlog.len && sk->sk_backlog.len + size > limit * size;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	return full;
+}
+
 /*
  * Locks @sk if nobody has it, and returns 1. Else @skb goes to its backlog, with @rcv as what takes it from
  * there, and the result is 0; or it would be there beyond @limit, or is NULL, and the result is
@@ -146,6 +162,7 @@ __rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct
 		skb->pfmemalloc = 0;
 		__sk_add_backlog(sk, skb);
 		sk->sk_backlog.len += skb->truesize;
+		WRITE_ONCE(vsock_token_size, skb->truesize);
 	}
 	spin_unlock_bh(&sk->sk_lock.slock);
 	if (ret == 1)

@@ -137,6 +137,25 @@ impl VsockSock {
     }
 }
 
+impl VsockSock {
+    /// Whether there would be no room for a token now, in the backlog of a socket that somebody
+    /// has: who is going to make something large for one can tell before.
+    ///
+    /// Context: as for [`lock_or_defer`](Self::lock_or_defer).
+    #[inline]
+    pub fn backlog_is_full(&self, limit: usize) -> bool {
+        // SAFETY: By the type invariants, the socket is alive; no reference is made.
+        let len = unsafe { &raw const (*self.as_sock()).sk_backlog.len };
+        // SAFETY: The field is valid; others may write it meanwhile, as in C.
+        if unsafe { len.read_volatile() } == 0 {
+            return false;
+        }
+        let limit = c_uint::try_from(limit).unwrap_or(c_uint::MAX);
+        // SAFETY: By the type invariants, the socket is alive.
+        unsafe { bindings::sock_backlog_is_full(self.as_sock(), limit) }
+    }
+}
+
 impl LockedSock {
     /// Does now what waits in the backlog.
     ///

@@ -52,6 +52,10 @@ pub(crate) fn accept<C: Carrier>(
     local: SockAddr,
 ) -> Result {
     check(listener)?;
+    // Or a peer could have any number of them made for an owner that is stuck.
+    if listener.backlog_is_full(most_deferred(listener)) {
+        return Err(ENOBUFS);
+    }
     let child = NewChild::new(listener)?;
     let mut sock = child.lock();
     sock.set_state(SockState::Established);
@@ -75,6 +79,12 @@ pub(crate) fn accept<C: Carrier>(
     })
 }
 
+/// How many connections may wait for a listener to be unlocked: as many as it may have in its
+/// queue, and one more.
+fn most_deferred(listener: &VsockSock) -> usize {
+    listener.max_accept_queue().saturating_add(1)
+}
+
 /// Leaves a connection in the backlog of its listener.
 fn defer<C: Carrier>(listener: &VsockSock, child: NewChild) -> Result<(), (Error, NewChild)> {
     let run = |listener: &mut LockedSock, child: Option<NewChild>| {
@@ -87,10 +97,8 @@ fn defer<C: Carrier>(listener: &VsockSock, child: NewChild) -> Result<(), (Error
         }
     };
     let token = Token::with_child(run, child)?;
-    // As many as the listener may have in its queue wait for it to be unlocked, and one more.
-    let limit = listener.max_accept_queue().saturating_add(1);
     let mut token = Some(token);
-    let ret = listener.lock_or_defer(&mut token, limit);
+    let ret = listener.lock_or_defer(&mut token, most_deferred(listener));
     let child = token.and_then(Token::into_child);
     match (ret, child) {
         (Ok(Some(mut listener)), Some(child)) => run(&mut listener, Some(child)),

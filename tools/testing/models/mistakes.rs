@@ -123,10 +123,16 @@ const MISTAKES: &[Mistake] = &[
         "    if listener.accept_queue_is_full() {\n",
     ),
     (
+        "makes_any_number",
+        "accept",
+        "    if listener.backlog_is_full(most_deferred(listener)) {\n",
+        "    if listener.backlog_is_full(usize::MAX) {\n",
+    ),
+    (
         "queues_any_number",
         "accept",
-        "    let limit = listener.max_accept_queue().saturating_add(1);\n",
-        "    let limit = usize::MAX;\n",
+        "    listener.max_accept_queue().saturating_add(1)\n",
+        "    let _ = listener;\n    usize::MAX\n",
     ),
     (
         "stays_in_the_table",

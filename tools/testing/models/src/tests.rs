@@ -106,6 +106,7 @@ holds! {
     late_nonsense: models::late_answer(many(), Op::Rw);
     listen_and_close: models::listen_and_close(ALL);
     listen: models::listen(ALL, 1, 3, 0);
+    listen_stuck: models::listen_stuck(ALL, 6, 1);
     listen_two: models::listen(SOME, 2, 1, 0);
     connect_and_unplug: models::connect_and_unplug(ALL);
     read_and_unplug: models::read_and_unplug(many());
@@ -144,6 +145,7 @@ finds! {
     joins_late: connect(ALL, Op::Response), "deadlock";
     closed_keeps_bytes: close(ALL, &[]), "a closed socket keeps nothing";
     queues_unasked: listen_and_close(ALL), "nobody is left in the table";
+    makes_any_number: listen_stuck(ALL, 6, 1), "no more are made than may wait";
     queues_any_number: listen(ALL, 1, 3, 0), "no more children are in a backlog";
     stays_in_the_table: listen_and_close(ALL), "nobody is left in the table";
     overtakes: direct(FEW, State::Connecting, &[b"ab", b"c"]), "bytes come in the order";

@@ -147,6 +147,8 @@ struct Inner {
 pub(crate) struct Sockets {
     /// How many are not freed.
     count: Cell<usize>,
+    /// How many were made for listeners.
+    pub(crate) children: Cell<usize>,
     /// Those that may have the timer of a close.
     timers: RefCell<Vec<WeakSock>>,
     /// Those that are bound: listeners.
@@ -367,6 +369,12 @@ impl VsockSock {
         Ok(None)
     }
 
+    /// `sock_backlog_is_full()`.
+    pub fn backlog_is_full(&self, limit: usize) -> bool {
+        let slock = self.0.slock.lock().unwrap();
+        slock.len != 0 && slock.len + Token::SIZE > limit
+    }
+
     /// What is true of a socket that nobody has.
     pub(crate) fn check_idle(&self) {
         let slock = self.0.slock.lock().unwrap();
@@ -584,6 +592,8 @@ impl NewChild {
         if listener.ty() != SockType::Stream {
             return Err(ENOMEM);
         }
+        let made = &world::the::<Sockets>().children;
+        made.set(made.get() + 1);
         Ok(Self(ARef(VsockSock::create(listener.ty(), false))))
     }
 

@@ -65,6 +65,30 @@ pub(crate) fn listen(how: How, workers: u32, each: u32, max: usize) -> Tried {
     })
 }
 
+/// A peer asks for connections without end while a user has the listener.
+pub(crate) fn listen_stuck(how: How, asks: u32, max: usize) -> Tried {
+    explore(how, move || {
+        let sock = listener(max);
+        let locked = sock.lock();
+        for i in 0..asks {
+            packet(Addr::new(PEER.cid, Port::new(i)), Op::Request, 0, &[], 0);
+        }
+        let made = world::the::<Sockets>().children.get();
+        check(made <= max + 1, "no more are made than may wait");
+        drop(locked);
+        sock.check_idle();
+        transmit();
+        for i in 0..asks {
+            let peer = Addr::new(PEER.cid, Port::new(i));
+            let (yes, no) = (seen(Op::Response, peer), seen(Op::Rst, peer));
+            check(yes + no == 1, "each peer is answered, once");
+        }
+        vsock::close::<On>(&sock);
+        world::the::<Sockets>().fire_close_timers();
+        transmit();
+    })
+}
+
 /// The device ends.
 fn unplug() {
     lines().lock().unwrap().gone = true;

@@ -7,7 +7,7 @@ pub(crate) use crate::{
     direct::{direct, direct_close, direct_connect},
     ends::{
         close_and_unplug, connect_and_unplug, deliver_and_unplug, listen, listen_and_close,
-        read_and_unplug,
+        listen_stuck, read_and_unplug,
     },
     reading::{close, end_while_owned, moves, news_of_two, peek, stream, writer},
     wire::How,
