@@ -163,8 +163,10 @@ class Bench:
 
     def listen(self):
         """Starts the echo server in the guest; it must never have to be started again."""
-        self.sh(f"{PEER} echo {host.GUEST_ECHO} >/tmp/echo 2>&1 & "
-                "while ! grep -q listening /tmp/echo; do sleep 0.05; done")
+        # A former one has the port until it is gone.
+        self.sh("n=0; while killall -9 vsock_peer 2>/dev/null && [ $n -lt 200 ]; do sleep 0.05; n=$((n+1)); done; "
+                f"{PEER} echo {host.GUEST_ECHO} >/tmp/echo 2>&1 & n=0; "
+                "while ! grep -q listening /tmp/echo && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done")
 
     def block(self):
         """Starts system calls in the guest that wait for the host."""

@@ -19,6 +19,8 @@ ALLOC = 256 << 10
 ECHO, HOLD, SILENT = 7000, 7002, 7004
 # Ports of vsock_peer in the guest.
 GUEST_ECHO = 5000
+# A port of the guest at which nobody is.
+NOBODY = 4998
 
 
 def header(op, src, dst, length=0, ty=STREAM, flags=0, alloc=ALLOC, fwd=0):
@@ -148,7 +150,20 @@ def take(device, match, wait=WAIT):
         time.sleep(0.001)
 
 
-def drain(device, wait=0.3):
+def said(device):
+    """What the guest says until it answers a packet for nobody, which comes after all that came before."""
+    marker, got = Conn(device, NOBODY), []
+    marker.tell(RW)
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        got += drain(device, 0.02)
+        for number, p in enumerate(got):
+            if (p.op, p.sport, p.dport) == (RST, NOBODY, marker.port):
+                return got[:number] + got[number + 1:]
+    return [*got, "nothing to a packet for nobody"]
+
+
+def drain(device, wait):
     """What the guest says until it has been silent for so long."""
     got, quiet = [], time.monotonic() + wait
     while time.monotonic() < quiet:

@@ -101,8 +101,11 @@ class Machine:
             agent.sendall(command.encode() + b"\n")
             agent.shutdown(socket.SHUT_WR)
             data = b""
-            while more := agent.recv(65536):
-                data += more
+            try:
+                while more := agent.recv(65536):
+                    data += more
+            except TimeoutError:
+                raise GuestError(f"no answer to {command!r} in {timeout:.0f} s: {data[-200:]!r}") from None
         text = data.decode(errors="replace")
         found = re.search(r"^LAB-RC=(\d+)\n\Z", text, re.M)
         if not found:

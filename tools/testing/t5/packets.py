@@ -6,7 +6,7 @@ import time
 
 from bench import DRIVER_MODULE, PEER, case
 from host import (BUFFER, CREDIT_REQUEST, CREDIT_UPDATE, ECHO, GUEST_ECHO, HOST, PAYLOAD, REQUEST,
-                  RESPONSE, RST, RW, SEQPACKET, SHUTDOWN, SILENT, STREAM, Conn, Packet, drain,
+                  RESPONSE, RST, RW, SEQPACKET, SHUTDOWN, SILENT, STREAM, Conn, Packet, said,
                   header, take)
 from vhost_user import RX
 
@@ -21,9 +21,9 @@ def connected(b, **more):
 def wrong_destination(b):
     device = b.good()
     for cid in (0, 1, 2, 4, 99, 0xffffffff, device.cid + (1 << 32), 1 << 63):
-        drain(device, 0.05)
+        said(device)
         device.send(header(REQUEST, (HOST, 6001), (cid, GUEST_ECHO)))
-        b.equal(f"dst-cid-{cid:#x}", drain(device), [])
+        b.equal(f"dst-cid-{cid:#x}", said(device), [])
     b.check("alive", b.alive())
 
 
@@ -48,9 +48,9 @@ def zero_header(b):
 def own_source(b):
     device = b.good()
     for cid in (1, device.cid):
-        drain(device, 0.05)
+        said(device)
         device.send(header(REQUEST, (cid, 6001), (device.cid, GUEST_ECHO)))
-        b.equal(f"src-cid-{cid:#x}", drain(device), [])
+        b.equal(f"src-cid-{cid:#x}", said(device), [])
     b.check("alive", b.alive())
 
 
@@ -58,9 +58,9 @@ def own_source(b):
 def wide_source(b):
     device = b.good()
     for cid in (HOST + (1 << 32), 0, 0xffffffff, 1 << 63):
-        drain(device, 0.05)
+        said(device)
         device.send(header(REQUEST, (cid, 6001), (device.cid, GUEST_ECHO)))
-        b.equal(f"src-cid-{cid:#x}", drain(device), [])
+        b.equal(f"src-cid-{cid:#x}", said(device), [])
     b.check("alive", b.alive())
 
 
@@ -81,13 +81,13 @@ def sibling(b):
     b.equal("unloaded", b.unload(DRIVER_MODULE), "")
     b.check("N/loaded", b.load("siblings=N") and b.sh(f"cat {parameter}").strip() == "N")
     for ty in (STREAM, SEQPACKET):
-        drain(device, 0.05)
+        said(device)
         device.send(header(REQUEST, (SIBLING, 6001), (device.cid, GUEST_ECHO), ty=ty))
-        b.equal(f"N/request-type-{ty}", drain(device), [])
+        b.equal(f"N/request-type-{ty}", said(device), [])
     # There is no connection with it: what is no request is answered, but not as that of a friend.
     for op in (RW, CREDIT_REQUEST):
         device.send(header(op, (SIBLING, 6001), (device.cid, GUEST_ECHO)))
-        b.equal(f"N/op-{op}", [p.op for p in drain(device)], [RST])
+        b.equal(f"N/op-{op}", [p.op for p in said(device)], [RST])
     # Whom a user of this machine asked may answer.
     b.equal("N/connect", b.sh(f"{PEER} try {SIBLING} {ECHO}").strip(), "OK")
     b.check("N/host", b.alive())
@@ -173,9 +173,9 @@ ODD = [(STREAM, 0), (STREAM, 8), (STREAM, 0xffff), (0, RW), (3, RW), (9, REQUEST
 
 
 def answers(b, conn, ty, op):
-    drain(b.device, 0.02)
+    said(b.device)
     conn.tell(op, ty=ty)
-    return [p.op for p in drain(b.device, 0.15 * b.patience)]
+    return [p.op for p in said(b.device)]
 
 
 @case("HH-11", "types and operations that there are not, in each state")
@@ -222,7 +222,7 @@ def closing(b):
 
 def asked(b):
     """A connection that somebody in the guest wants; we have not answered."""
-    drain(b.device, 0.02)
+    said(b.device)
     b.sh(f"({PEER} try 2 {SILENT + 5000} >/tmp/try 2>&1 &) >/dev/null 2>&1")
     p = take(b.device, lambda p: p.op == REQUEST and p.dport == SILENT + 5000, 5 * b.patience)
     if not b.check("request", p is not None, "the guest did not connect"):
