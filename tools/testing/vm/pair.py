@@ -13,8 +13,7 @@ are then run without it.
 vsock_uring_test connects again right after it closed a ring, whose teardown signals the
 process. If that interrupts the connect(), a C host (or guest) resets the next one: it has
 the connection still that the first one made. Such a run says nothing, with C on both
-sides neither, and is made again; the kernel's trace tells whether it was so. For RACES the same:
-which side is first depends on what else the machine does, whoever carries the packets.
+sides neither, and is made again; the kernel's trace tells whether it was so.
 """
 
 import fnmatch
@@ -28,10 +27,7 @@ import time
 
 GUEST_CID = int(os.environ.get("GUEST_CID", "3"))
 AGENT = ("127.0.0.1", 2222)
-VOID = 4            # runs at most that a signal or a race spoiled
-# What the client says, by sub-test. In this one the server tells by TCP that it saw the end of the first
-# connection, and the client binds the port again, which is free when the RST comes, by vsock.
-RACES = {"SOCK_STREAM double bind connect": "bind: Address already in use"}
+VOID = 4            # runs at most that a signal spoiled
 WATCH = """mountpoint -q /sys/kernel/tracing || mount -t tracefs nodev /sys/kernel/tracing
 cd /sys/kernel/tracing/events/syscalls/sys_exit_connect || exit
 echo 'ret == -4' >filter; echo >../../../trace; echo 1 >enable"""
@@ -251,7 +247,7 @@ class Pair:
 
     def together(self, tests, skipped):
         """The sub-tests that are not skipped, in one run unless one fails."""
-        left, void = set(tests) - skipped, 0
+        left = set(tests) - skipped
         while True:
             first, second = self.unspoiled(skipped)
             servers, clients = sub_tests(first.text), sub_tests(second.text)
@@ -263,11 +259,6 @@ class Pair:
                 if not tests and not self.wanted(test):
                     continue
                 verdicts = [side.get(index, ("", "not reached"))[1] for side in (servers, clients)]
-                if tests and RACES.get(test, "\0") in verdicts[1] and void < VOID - 1:
-                    print(f"# {self.name(test)}: {RACES[test]}: again", flush=True)
-                    void += 1
-                    failed = index - 1
-                    break
                 left.discard(index)
                 skipped.add(index)
                 if not tests and (why := self.skip_reason(test)):
