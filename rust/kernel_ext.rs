@@ -63,6 +63,8 @@ pub mod vhost_task;
 pub mod virtio;
 #[path = "kernel_ext/vsock.rs"]
 pub mod vsock;
+#[path = "kernel_ext/window.rs"]
+pub mod window;
 #[path = "kernel_ext/work.rs"]
 pub mod work;
 #[path = "kernel_ext/zerocopy.rs"]

@@ -27,4 +27,5 @@
 #include "vhost.c"
 #include "vsock.c"
 #include "virtio.c"
+#include "window.c"
 #include "work.c"

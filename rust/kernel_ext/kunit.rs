@@ -45,6 +45,8 @@ mod skb_list;
 mod sock_table;
 #[path = "kunit/sync.rs"]
 mod sync;
+#[path = "kunit/window.rs"]
+mod window;
 
 /// Something that counts how often it was dropped.
 pub struct Dropped(Arc<Atomic<u32>>);

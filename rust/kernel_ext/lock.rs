@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A spinlock that disables bottom halves.
+//! Spinlocks: one that disables bottom halves, and one that does not.
 //!
 //! C header: [`include/linux/spinlock.h`](srctree/include/linux/spinlock.h).
 
@@ -73,6 +73,76 @@ unsafe impl Backend for SpinLockBhBackend {
     #[inline]
     unsafe fn assert_is_held(ptr: *mut Self::State) {
         // The C macro is empty without lockdep, but the helper around it is a call for each lock.
+        #[cfg(CONFIG_LOCKDEP)]
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe {
+            bindings::spin_assert_is_held(ptr)
+        }
+        #[cfg(not(CONFIG_LOCKDEP))]
+        let _ = ptr;
+    }
+}
+
+/// A `spinlock_t` lock backend, as the kernel crate has one; but that calls a helper which calls
+/// the function, and another one to assert what only lockdep knows.
+pub struct SpinLockHotBackend;
+
+/// A spinlock that is taken for each packet.
+pub type SpinLockHot<T> = Lock<T, SpinLockHotBackend>;
+
+/// Evidence that a [`SpinLockHot`] is held.
+pub type SpinLockHotGuard<'a, T> = Guard<'a, T, SpinLockHotBackend>;
+
+// SAFETY: The `spinlock_t` ensures mutual exclusion; `relock` uses the default implementation.
+unsafe impl Backend for SpinLockHotBackend {
+    type State = bindings::spinlock_t;
+    type GuardState = ();
+
+    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
+        // SAFETY: By the safety requirements, `ptr` is valid for writes, `name` and `key` for
+        // reads.
+        unsafe { bindings::__spin_lock_init(ptr, name, key) }
+    }
+
+    #[inline]
+    unsafe fn lock(ptr: *mut Self::State) -> Self::GuardState {
+        // What `spin_lock()` is: a `spinlock_t` begins with its `raw_spinlock_t`.
+        #[cfg(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_LOCK)))]
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe {
+            bindings::_raw_spin_lock(ptr.cast())
+        }
+        #[cfg(not(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), not(CONFIG_INLINE_SPIN_LOCK))))]
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        unsafe {
+            bindings::spin_lock(ptr)
+        }
+    }
+
+    #[inline]
+    unsafe fn try_lock(ptr: *mut Self::State) -> Option<Self::GuardState> {
+        // SAFETY: By the safety requirements, `ptr` is initialized.
+        (unsafe { bindings::spin_trylock(ptr) } != 0).then_some(())
+    }
+
+    #[inline]
+    unsafe fn unlock(ptr: *mut Self::State, _guard_state: &Self::GuardState) {
+        // As in `lock()`.
+        #[cfg(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), CONFIG_UNINLINE_SPIN_UNLOCK))]
+        // SAFETY: By the safety requirements, the caller owns the lock.
+        unsafe {
+            bindings::_raw_spin_unlock(ptr.cast())
+        }
+        #[cfg(not(all(CONFIG_SMP, not(CONFIG_PREEMPT_RT), CONFIG_UNINLINE_SPIN_UNLOCK)))]
+        // SAFETY: By the safety requirements, the caller owns the lock.
+        unsafe {
+            bindings::spin_unlock(ptr)
+        }
+    }
+
+    #[inline]
+    unsafe fn assert_is_held(ptr: *mut Self::State) {
+        // As for `SpinLockBhBackend`.
         #[cfg(CONFIG_LOCKDEP)]
         // SAFETY: By the safety requirements, `ptr` is initialized.
         unsafe {

@@ -450,15 +450,37 @@ impl<C> SkBuff<C> {
         if self.is_nonlinear() {
             return self.fill_from_iter(&mut source.source_at(mm, offset), len);
         }
+        let read = |to: *mut u8| {
+            // SAFETY: There is room for `len` bytes, says `fill_tail()`.
+            unsafe { source.read_raw(mm, offset, to, len) }
+        };
+        // SAFETY: If it does not fail, all of it was read.
+        unsafe { self.fill_tail(len, read) }
+    }
+
+    /// Fills the payload, which must be empty and linear, with `len` bytes that `fill` writes to
+    /// where it is told.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fill`; `EINVAL` if the payload is not empty, `EMSGSIZE` if there is no room.
+    ///
+    /// # Safety
+    ///
+    /// If `fill` does not fail, it has initialized the `len` bytes, which it may write.
+    pub(crate) unsafe fn fill_tail(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(*mut u8) -> Result,
+    ) -> Result {
         if !self.is_empty() {
             return Err(EINVAL);
         }
+        // A buffer that is not linear has no room at the tail.
         if len > self.tailroom() {
             return Err(EMSGSIZE);
         }
-        let to = self.tail();
-        // SAFETY: The buffer is linear and has room for `len` bytes there.
-        unsafe { source.read_raw(mm, offset, to.cast(), len) }?;
+        fill(self.tail())?;
         // INVARIANT: The new bytes of the payload were just initialized.
         self.set_len(len);
         Ok(())

@@ -84,7 +84,7 @@ impl UserIov {
 
     /// Appends a piece.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep if the list [is full](Self::is_full).
     ///
     /// # Errors
     ///
@@ -140,6 +140,12 @@ impl UserIov {
     #[inline]
     pub fn len(&self) -> usize {
         self.pieces.len()
+    }
+
+    /// Says whether the next [`push`](Self::push) needs memory, and may sleep for that.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.pieces.len() == self.pieces.capacity()
     }
 
     /// Says whether there is not a single piece.
@@ -232,7 +238,7 @@ impl UserIov {
     /// Calls `f` with the parts that the `len` bytes from `offset` on consist of: where each is,
     /// how many bytes were before it, and how many it has.
     #[inline]
-    fn parts(
+    pub(crate) fn parts(
         &self,
         offset: usize,
         len: usize,
