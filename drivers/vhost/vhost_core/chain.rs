@@ -156,7 +156,10 @@ impl Virtqueue {
         // There is a ring: it was just prepared.
         let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
         let ret = work(&mut active);
-        if let Some(why) = active.end() {
+        let broken = active.end();
+        // The driver does not wait for that: it was signalled.
+        inner.fill_windows(mm);
+        if let Some(why) = broken {
             self.set_broken(&mut inner, why);
             return Err(Idle::Broken);
         }

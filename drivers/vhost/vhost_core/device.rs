@@ -238,8 +238,9 @@ impl Device {
         {
             return Err(EFAULT);
         }
+        let owner = state.owner.as_ref().ok_or(EPERM)?;
         for queue in &self.queues {
-            queue.lock_inner().set_memory(&memory);
+            queue.lock_inner().set_memory(&memory, owner);
         }
         state.memory = Some(memory);
         Ok(())
@@ -365,12 +366,13 @@ impl Device {
     pub fn start(&self) -> Result {
         let state = self.state.lock();
         let memory = state.memory.as_ref();
+        let owner = state.owner()?;
         let start = |mm: &InOwnerMm| {
             self.queues
                 .iter()
-                .try_for_each(|queue| queue.start(memory, mm))
+                .try_for_each(|queue| queue.start(memory, owner, mm))
         };
-        let ret = state.owner()?.enter(start).and_then(|ret| ret);
+        let ret = owner.enter(start).and_then(|ret| ret);
         match ret {
             // The driver, or the device, may have put something there before.
             Ok(()) => self.queue_all(),

@@ -101,6 +101,9 @@ fn show_queue(queue: &Virtqueue, index: usize, m: &SeqFile) {
         },
         State::Broken(_, why) => seq_print!(m, "queue{index}:\tbroken, size {size}: {why}\n"),
     }
+    if let Some((filled, dropped)) = inner.windows() {
+        seq_print!(m, "windows{index}:\t{filled} filled, {dropped} dropped\n");
+    }
     if let Some(count) = inner.translations() {
         seq_print!(m, "iotlb{index}:\t{count} translations\n");
     }

@@ -17,9 +17,16 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    static_lock_class,
     sync::Arc, //
 };
-use kernel_ext::owner_mm::OwnerAddr;
+use kernel_ext::{
+    owner_mm::{
+        OwnerAddr,
+        OwnerMm, //
+    },
+    window::Windows, //
+};
 use vring::{
     dirty,
     iotlb::{
@@ -98,6 +105,28 @@ impl MemTable {
     #[inline]
     pub(crate) fn regions(&self) -> Regions<'_> {
         Regions::from_prepared(&self.regions)
+    }
+
+    /// Prepares for windows of all of it, in the address space of `owner`. It is slower without, so
+    /// this fails for any reason.
+    ///
+    /// Context: sleeps.
+    pub(crate) fn windows(&self, owner: &OwnerMm) -> Option<Windows> {
+        if !params::windows() {
+            return None;
+        }
+        let mut hull: Option<(u64, u64)> = None;
+        for region in &self.regions {
+            let first = region.user_addr.0;
+            // A region is not empty.
+            let last = first.checked_add(region.size.checked_sub(1)?)?;
+            let (start, end) = hull.unwrap_or((first, last));
+            hull = Some((start.min(first), end.max(last)));
+        }
+        let (start, last) = hull?;
+        let range = usize::try_from(start).ok()?..=usize::try_from(last).ok()?;
+        let (name, class) = (c"vhost_core::MemTable::windows", static_lock_class!());
+        Windows::new(owner, range, name, class).ok()
     }
 
     /// Says whether all of it is in the user half of the address space, and what stands for it in

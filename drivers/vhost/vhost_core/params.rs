@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Parameters of the module, with the names and the defaults of the C module `vhost`.
+//! Parameters of the module, with the names and the defaults of the C module `vhost`, and one
+//! of our own.
 
 /// The parameters themselves: what the user gave, or the default.
 mod given {
@@ -11,6 +12,8 @@ mod given {
             "Maximum number of iotlb entries. (default: 2048)";
         pub(super) static fork_from_owner_default: bool = true,
             "Set task mode as the default(default: Y)";
+        pub(super) static windows: bool = true,
+            "Reach the memory of guests through the kernel's own mapping (default: Y)";
     }
 }
 
@@ -37,4 +40,9 @@ pub(crate) fn max_iotlb_entries() -> Option<usize> {
 /// Whether the worker of a device is a thread of its owner, if user space does not say.
 pub(crate) fn fork_from_owner_default() -> bool {
     given::fork_from_owner_default.get()
+}
+
+/// Whether there are windows of the memory of guests.
+pub(crate) fn windows() -> bool {
+    given::windows.get()
 }

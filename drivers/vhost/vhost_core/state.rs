@@ -25,8 +25,12 @@ use kernel::{
 use kernel_ext::{
     eventfd::EventFd,
     kick::KickPoll,
-    owner_mm::InOwnerMm,
-    user_iov::UserIov, //
+    owner_mm::{
+        InOwnerMm,
+        OwnerMm, //
+    },
+    user_iov::UserIov,
+    window::Windows, //
 };
 use vring::{
     iotlb::{
@@ -120,6 +124,9 @@ impl From<PieceError<IotlbError>> for Unready {
 pub(crate) struct Running {
     /// The memory that buffers are in, and whose pages are logged.
     memory: Arc<MemTable>,
+    /// For those who reach that memory, and the ring if it is there, without faults. There may be
+    /// none.
+    windows: Option<Windows>,
     /// Where the ring is to be. Unknown after an IOTLB came or went, until user space says it: an
     /// address of one kind is never taken for one of the other.
     pub(crate) addrs: Option<RingAddrs>,
@@ -128,10 +135,6 @@ pub(crate) struct Running {
     ring: Option<SplitRing>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each queue, which is Running for most of its life"
-)]
 pub(crate) enum State {
     /// Nobody said where the ring is.
     Unset,
@@ -214,6 +217,28 @@ impl Inner {
     /// How many translations are known, if there is an IOTLB.
     pub(crate) fn translations(&self) -> Option<usize> {
         self.iotlb.as_ref().map(|iotlb| iotlb.len())
+    }
+
+    /// How many windows of the memory were made, and thrown away, if there may be any.
+    pub(crate) fn windows(&self) -> Option<(u64, u64)> {
+        match &self.state {
+            State::Running(running) => running.windows.as_ref().map(Windows::counts),
+            _ => None,
+        }
+    }
+
+    /// Makes windows for what somebody looked for in vain.
+    #[inline]
+    pub(crate) fn fill_windows(&self, mm: &InOwnerMm) {
+        if let State::Running(Running {
+            windows: Some(windows),
+            ..
+        }) = &self.state
+        {
+            if windows.is_wanting() {
+                windows.fill(mm);
+            }
+        }
     }
 
     fn has(&self, feature: u64) -> bool {
@@ -341,11 +366,12 @@ impl Inner {
         }
     }
 
-    /// Replaces the memory table, if the queue has one.
-    pub(crate) fn set_memory(&mut self, memory: &Arc<MemTable>) {
+    /// Replaces the memory table of `owner`, if the queue has one.
+    pub(crate) fn set_memory(&mut self, memory: &Arc<MemTable>, owner: &OwnerMm) {
         if let State::Running(running) = &mut self.state {
             // The old table is dropped here at the latest by its last user; it is plain memory.
             running.memory = memory.clone();
+            running.windows = memory.windows(owner);
         }
     }
 
@@ -382,17 +408,18 @@ impl Inner {
         iotlb.remove(start, last).map_err(|_| EFAULT)
     }
 
-    /// Starts a queue that is stopped.
+    /// Starts a queue that is stopped, on memory of `owner`.
     ///
     /// # Errors
     ///
     /// `EFAULT` if nobody said where the ring is.
-    pub(crate) fn start(&mut self, memory: &Arc<MemTable>) -> Result {
+    pub(crate) fn start(&mut self, memory: &Arc<MemTable>, owner: &OwnerMm) -> Result {
         let State::Configured(addrs) = self.state else {
             return Err(EFAULT);
         };
         self.state = State::Running(Running {
             memory: memory.clone(),
+            windows: memory.windows(owner),
             addrs: Some(addrs),
             ring: None,
         });

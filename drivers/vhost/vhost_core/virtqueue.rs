@@ -66,7 +66,10 @@ use kernel::{
 use kernel_ext::{
     eventfd::EventFdFile,
     kick::KickPoll,
-    owner_mm::InOwnerMm,
+    owner_mm::{
+        InOwnerMm,
+        OwnerMm, //
+    },
     peek::Peek, //
 };
 use vring::{
@@ -273,7 +276,12 @@ impl Virtqueue {
     ///
     /// `EFAULT` if the ring or the memory are not known, or not in the owner's address space, or
     /// the log is not.
-    pub(crate) fn start(&self, memory: Option<&Arc<MemTable>>, mm: &InOwnerMm) -> Result {
+    pub(crate) fn start(
+        &self,
+        memory: Option<&Arc<MemTable>>,
+        owner: &OwnerMm,
+        mm: &InOwnerMm,
+    ) -> Result {
         let mut inner = self.inner.lock();
         let memory = memory
             .filter(|memory| inner.memory_ok(memory))
@@ -290,7 +298,7 @@ impl Virtqueue {
         if inner.is_started() {
             return Ok(());
         }
-        inner.start(memory)?;
+        inner.start(memory, owner)?;
         match inner.prepare(mm) {
             Ok(()) => (),
             Err(Unready::Miss(miss)) => self.asker.ask(miss),
