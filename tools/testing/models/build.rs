@@ -97,6 +97,40 @@ fn variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     module + "    pub use conn::Conn;\n}\n"
 }
 
+/// Where the sources of windows are.
+const WINDOWS: &str = "../../../rust/kernel_ext/window";
+
+/// As [`variant`], of windows.
+fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    let dir = out.join(format!("windows_{name}"));
+    fs::create_dir_all(&dir).unwrap();
+    let mut module = format!("pub mod {name} {{\n");
+    let tree = ["shared", "table"].map(|file| (WINDOWS, file));
+    let parts = ["model", "notifier", "pages"].map(|file| ("src/windows", file));
+    for (from, file) in tree.into_iter().chain(parts) {
+        let source = format!("{from}/{file}.rs");
+        println!("cargo::rerun-if-changed={source}");
+        let mut text = fs::read_to_string(&source).unwrap();
+        for (_, _, old, new) in mistakes.iter().filter(|(_, place, ..)| *place == file) {
+            let count = text.matches(old).count();
+            assert_eq!(
+                count, 1,
+                "{source} has what mistake '{name}' replaces: {old}"
+            );
+            text = text.replace(old, new);
+        }
+        for (old, new) in REWRITTEN {
+            text = text.replace(old, new);
+        }
+        let text = paths(&text, "crate::", "crate::kernel_ext::");
+        let text = paths(&text, "kernel::", "crate::kernel::");
+        let path = dir.join(format!("{file}.rs"));
+        fs::write(&path, text).unwrap();
+        writeln!(module, "    #[path = {path:?}]\n    pub mod {file};").unwrap();
+    }
+    module + "}\n"
+}
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=mistakes.rs");
@@ -110,4 +144,10 @@ fn main() {
         modules += &variant(name, &mistakes, out);
     }
     fs::write(out.join("variants.rs"), modules).unwrap();
+
+    let mut modules = windows("real", &[], out);
+    for mistake in WINDOW_MISTAKES {
+        modules += &windows(mistake.0, &[*mistake], out);
+    }
+    fs::write(out.join("windows.rs"), modules).unwrap();
 }

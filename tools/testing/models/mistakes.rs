@@ -165,3 +165,44 @@ const MISTAKES: &[Mistake] = &[
         "    close::reset_connections::<Wire>(Peers::All, |_| true);\n    lines().lock().unwrap().gone = true;\n",
     ),
 ];
+
+/// What the models of windows must find; one replacement each.
+const WINDOW_MISTAKES: &[Mistake] = &[
+    (
+        "no_second_look",
+        "shared",
+        "            if self.is_current(&seen) {\n",
+        "            let _ = &seen;\n            {\n",
+    ),
+    (
+        "look_before_the_lock",
+        "shared",
+        "            let mut table = shared.table.lock();\n            if self.is_current(&seen) {\n",
+        "            let current = self.is_current(&seen);\n            let mut table = shared.table.lock();\n            if current {\n",
+    ),
+    (
+        "begins_late",
+        "shared",
+        "            let mut table = shared.table.lock();\n            if self.is_current(&seen) {\n",
+        "            let _ = seen;\n            let seen = self.begin();\n            let mut table = shared.table.lock();\n            if self.is_current(&seen) {\n",
+    ),
+    ("does_not_tell", "shared", "        set();\n", "        let _ = set;\n"),
+    (
+        "tells_without_the_lock",
+        "shared",
+        "        set();\n        table.remove(*range.start(), *range.end());\n",
+        "        table.remove(*range.start(), *range.end());\n        drop(table);\n        set();\n",
+    ),
+    (
+        "keeps_large_ones",
+        "table",
+        "                for place in [page, page / PAGES] {\n",
+        "                for place in [page] {\n",
+    ),
+    (
+        "keeps_all",
+        "table",
+        "                window.key = 0;\n",
+        "",
+    ),
+];

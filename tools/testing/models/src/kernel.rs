@@ -27,6 +27,13 @@ pub mod error {
     pub const VTABLE_DEFAULT_ERROR: &str = "not implemented";
 }
 
+pub mod page {
+    //! Pages.
+
+    /// The bytes of one.
+    pub const PAGE_SIZE: usize = 4096;
+}
+
 pub mod prelude {
     //! What every source uses.
 
@@ -35,7 +42,26 @@ pub mod prelude {
         build_error,
         pin_init, //
     };
-    pub use core::ffi::c_ulong;
+    pub use core::{
+        ffi::{
+            c_ulong,
+            CStr, //
+        },
+        pin::Pin,
+    };
+    pub use std::vec::Vec as KVec;
+
+    /// What makes a `T`: it does not stay where it is, here.
+    pub trait PinInit<T> {
+        /// Makes it.
+        fn made(self) -> T;
+    }
+
+    impl<T> PinInit<T> for T {
+        fn made(self) -> T {
+            self
+        }
+    }
 
     /// Memory is not what is modelled.
     pub const GFP_KERNEL: () = ();
@@ -64,6 +90,9 @@ pub mod sync {
         marker::PhantomData,
         ops::Deref, //
     };
+
+    /// What lockdep knows a lock by.
+    pub struct LockClassKey;
 
     /// A counted reference.
     pub struct Arc<T>(pub(crate) std::sync::Arc<T>);

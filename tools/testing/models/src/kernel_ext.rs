@@ -31,6 +31,25 @@ pub mod lock {
     /// A spinlock.
     pub struct SpinLockBh<T>(loom::sync::Mutex<T>);
 
+    /// A spinlock for each packet.
+    pub struct SpinLockHot<T>(loom::sync::Mutex<T>);
+
+    impl<T> SpinLockHot<T> {
+        /// A lock around `value`.
+        pub fn new(
+            value: T,
+            _name: &'static core::ffi::CStr,
+            _key: core::pin::Pin<&'static crate::kernel::sync::LockClassKey>,
+        ) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Takes it.
+        pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+
     /// Evidence that it is taken.
     pub type SpinLockBhGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
 

@@ -40,6 +40,9 @@
 //! - **The end of a device** is seen by who connects, reads, closes, or gets packets at the same time.
 //! - **Memberships** end once, and the table is empty in the end.
 //!
+//! - **A window** of `kernel_ext::window` shows the page that is mapped, for as long as a read section lasts, and
+//!   there is one again after the changes. The notifier is by hand, after `mm/mmu_notifier.c`.
+//!
 //! # What was broken on purpose
 //!
 //! `mistakes.rs` has the sources with a mistake each, and [`world::Fault`] what stands for C code with one. For
@@ -104,5 +107,20 @@ pub mod variants {
     include!(concat!(env!("OUT_DIR"), "/variants.rs"));
 }
 
+/// Windows of `kernel_ext`: as they are, and with mistakes. The kernel's part is in `src/windows`.
+#[allow(
+    missing_docs,
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::all,
+    reason = "they are looked at where they are"
+)]
+pub mod windows {
+    include!(concat!(env!("OUT_DIR"), "/windows.rs"));
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;
