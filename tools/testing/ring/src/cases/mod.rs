@@ -25,6 +25,7 @@ mod life;
 mod log;
 mod meanwhile;
 mod memory;
+mod moved;
 mod others;
 mod owner;
 mod parameters;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         protocol::CASES,
         credit::CASES,
         memory::CASES,
+        moved::CASES,
         layout::CASES,
         signal::CASES,
         budget::CASES,

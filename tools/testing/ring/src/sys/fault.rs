@@ -14,7 +14,9 @@ pub struct Faults(OwnedFd);
 const UFFDIO_API: u32 = 0xc018_aa3f;
 const UFFDIO_REGISTER: u32 = 0xc020_aa00;
 const UFFD_API: u64 = 0xaa;
+const UFFDIO_WRITEPROTECT: u32 = 0xc018_aa06;
 const MODE_MISSING: u64 = 1;
+const MODE_WP: u64 = 2;
 
 impl Faults {
     pub fn new() -> io::Result<Self> {
@@ -38,5 +40,19 @@ impl Faults {
     pub fn register(&self, mem: &Mapping, offset: usize, len: usize) -> io::Result<()> {
         let begin = mem.addr() + offset as u64;
         self.io(UFFDIO_REGISTER, &mut [begin, len as u64, MODE_MISSING, 0])
+    }
+
+    /// Somebody who is to be asked before memory without a file is written, once it is protected.
+    pub fn of_writes(mem: &Mapping) -> io::Result<Self> {
+        let this = Self::new()?;
+        let range = &mut [mem.addr(), mem.len() as u64, MODE_WP, 0];
+        this.io(UFFDIO_REGISTER, range)?;
+        Ok(this)
+    }
+
+    /// Protects all of the memory against writes, or not any more.
+    pub fn protect(&self, mem: &Mapping, on: bool) -> io::Result<()> {
+        let range = &mut [mem.addr(), mem.len() as u64, u64::from(on)];
+        self.io(UFFDIO_WRITEPROTECT, range)
     }
 }

@@ -235,6 +235,20 @@ impl Mapping {
         Ok(())
     }
 
+    /// Unmaps pages, and maps others in their place, without any content.
+    pub fn map_anew(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.may_change()?;
+        let at = self.at(offset, len).cast();
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: These are pages of ours, without references into them.
+        let new = unsafe { libc::mmap(at, len, prot, flags, -1, 0) };
+        if new == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// Moves pages out of their place and back, with a hole in between.
     pub fn move_away_and_back(&self, offset: usize, len: usize) -> io::Result<()> {
         self.may_change()?;
