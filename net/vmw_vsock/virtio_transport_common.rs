@@ -91,7 +91,10 @@ pub use recv::{
     deliver_now,
     payload_lost,
     receive,
-    wake_later, //
+    receive_now,
+    receive_rest,
+    wake_later,
+    Rest, //
 };
 pub use send_queue::{
     Purged,

@@ -11,8 +11,9 @@
 //! the queue's lock is free ([`tx`]), else into the [`SendQueue`], which a work empties. Packets
 //! that the device used are dropped when that costs little, or somebody waits for it ([`reap`]).
 //!
-//! *In*: the receive queue is full of empty buffers; a work takes the used ones out, checks header
-//! and lengths once, on a private copy, and gives the packets to [`receive`] ([`rx`]).
+//! *In*: the receive queue is full of empty buffers ([`pool`]); a work takes the used ones out,
+//! checks header and lengths once, on a private copy, and gives the packets to the connections. It
+//! runs in the softirq of the interrupt, and leaves to a thread what cannot be done there ([`rx`]).
 //!
 //! *Events*: the host was migrated or restarted, connections with it are void, and our address may
 //! be another ([`event`], [`address`]).
@@ -25,34 +26,40 @@
 //!
 //! # Contexts and locks
 //!
-//! Callbacks of queues run in hard interrupt context, and only queue works. Works may sleep.
+//! Callbacks of queues run in hard interrupt context, and only queue works. Works may sleep, but for
+//! the one that takes packets in a softirq.
 //! [`Carrier::send`] is called with a socket locked, in process context, and must not sleep.
 //!
 //! Lock order, outer to inner:
 //!
 //! 1. the lock of the device's start ([`Device::fail`]), under that of the bus's device if both
 //!    are,
-//! 2. the lock of the receive queue ([`Device::rx`]), held while packets are received,
+//! 2. that of who has a received packet in hand ([`Device::rx_hand`]),
 //! 3. the lock of the send queue ([`Device::tx`]): under a socket lock, it is only tried,
-//! 4. the lock of [`SendQueue`], and the gate of a connection, of which no two are held.
+//! 4. the lock of the receive queue ([`Device::rx`]), a spinlock, held while packets are taken that
+//!    need no other lock but the next ones,
+//! 5. the lock of [`SendQueue`], and the gate of a connection, of which no two are held.
 //!
 //! With one of these held, a socket lock is only tried, never waited for.
 //!
-//! The lock of the event queue ([`Device::event`]) is held together with none of these.
+//! The lock of the event queue ([`Device::event`]) comes after the second, and is held together with
+//! no other.
 //!
 //! # Ownership
 //!
 //! [`DEVICE`] and each queued work have a reference to the [`Device`]; the bus abstraction has one
-//! for as long as it is bound. The workqueue belongs to [`WORKS`], and is emptied when the module
-//! goes, which is what makes the module outlive its works.
+//! for as long as it is bound. The workqueues belong to [`WORKS`] and [`BH_WORKS`], and are emptied
+//! when the module goes, which is what makes the module outlive its works. A work in a softirq never
+//! has the last reference: see [`wait_for_bh`].
 //!
 //! [`Carrier::send`]: virtio_transport_common::Carrier::send
-//! [`receive`]: virtio_transport_common::receive
 //! [`SendQueue`]: virtio_transport_common::SendQueue
 //! [`DEVICE`]: device::DEVICE
 //! [`Device`]: device::Device
 //! [`Device::fail`]: device::Device::fail
 //! [`Device::rx`]: device::Device::rx
+//! [`Device::rx_hand`]: device::Device::rx_hand
+//! [`wait_for_bh`]: device::wait_for_bh
 //! [`Device::tx`]: device::Device::tx
 //! [`Device::event`]: device::Device::event
 
@@ -77,10 +84,16 @@ mod carrier;
 mod device;
 #[path = "virtio_vsock/event.rs"]
 mod event;
+#[path = "virtio_vsock/feed.rs"]
+mod feed;
+#[path = "virtio_vsock/hand.rs"]
+mod hand;
 #[path = "virtio_vsock/life.rs"]
 mod life;
 #[path = "virtio_vsock/params.rs"]
 mod params;
+#[path = "virtio_vsock/pool.rs"]
+mod pool;
 #[path = "virtio_vsock/queues.rs"]
 mod queues;
 #[path = "virtio_vsock/reap.rs"]
@@ -92,17 +105,20 @@ mod tx;
 
 use device::{
     Guest,
+    BH_WORKS,
     WORKS, //
 };
 use life::VsockDriver;
 
-/// Owns what is in [`WORKS`].
+/// Owns what is in [`WORKS`] and [`BH_WORKS`].
 struct Works;
 
 impl Works {
     fn new() -> Result<Self> {
         let works = Arc::new(WorkQueue::new(c"virtio_vsock")?, GFP_KERNEL)?;
+        let bh_works = Arc::new(WorkQueue::new_bh(c"virtio_vsock_bh")?, GFP_KERNEL)?;
         WORKS.swap(Some(works));
+        BH_WORKS.swap(Some(bh_works));
         Ok(Self)
     }
 }
@@ -112,6 +128,8 @@ impl Drop for Works {
         // After this no work is queued any more, and the queue is the only reference: dropping it
         // waits for the works that were queued before.
         drop(WORKS.swap(None));
+        // Only now: the works above may wait for these.
+        drop(BH_WORKS.swap(None));
     }
 }
 

@@ -141,7 +141,7 @@ impl WorkItem for Loopback {
             if !packet.is_from(net.as_deref()) {
                 net = packet.net();
             }
-            receive::<Local>(packet, net.as_deref());
+            receive::<Local>(&mut packet, net.as_deref());
         }
         if !this.queue.rest() {
             // What came meanwhile: others may run before that.
@@ -239,8 +239,8 @@ impl Carrier for Local {
         Ok(())
     }
 
-    fn deliver(packet: RxPacket<'_>, net: Option<&Net>) {
-        receive::<Self>(packet, net);
+    fn deliver(mut packet: RxPacket<'_>, net: Option<&Net>) {
+        receive::<Self>(&mut packet, net);
     }
 
     fn defer_wake(sock: &VsockSock, conn: ArcBorrow<'_, Conn>) -> bool {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/mm.h>
 #include <linux/skbuff.h>
 #include <net/sock.h>
 
@@ -61,4 +62,44 @@ __rust_helper void rust_vsock_helper_zerocopy_set_copied(struct ubuf_info *uarg)
 __rust_helper bool rust_vsock_helper_pskb_pull(struct sk_buff *skb, unsigned int len)
 {
 	return pskb_pull(skb, len);
+}
+
+/*
+ * A compound page of zeroes, which others may have as well. Not of the reserves: it is kept. For more
+ * than one page nobody reclaims: there are smaller ones.
+ */
+__rust_helper void *rust_vsock_helper_block_alloc(unsigned int order, gfp_t gfp)
+{
+	struct page *page;
+
+	if (order)
+		gfp = (gfp & ~__GFP_DIRECT_RECLAIM) | __GFP_COMP | __GFP_NORETRY;
+	page = alloc_pages(gfp | __GFP_ZERO | __GFP_NOWARN | __GFP_NOMEMALLOC, order);
+	return page ? page_address(page) : NULL;
+}
+
+__rust_helper void rust_vsock_helper_block_put(void *block)
+{
+	put_page(virt_to_page(block));
+}
+
+/* Whether nobody else has the block. If so, all that others did with it is done. */
+__rust_helper bool rust_vsock_helper_block_is_alone(void *block)
+{
+	if (page_ref_count(virt_to_page(block)) != 1)
+		return false;
+	/* Pairs with put_page() of the others. */
+	smp_acquire__after_ctrl_dep();
+	return true;
+}
+
+/* The buffer gets a reference to the block of @size bytes. Nobody writes to a shared fragment. */
+__rust_helper void rust_vsock_helper_skb_add_block(struct sk_buff *skb, void *block, unsigned int offset,
+						   unsigned int len, unsigned int size)
+{
+	struct page *page = virt_to_page(block);
+
+	get_page(page);
+	skb_add_rx_frag(skb, 0, page, offset, len, size);
+	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
 }

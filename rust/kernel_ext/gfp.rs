@@ -30,10 +30,16 @@ impl Gfp {
             Gfp::Atomic => bindings::GFP_ATOMIC,
         }
     }
+}
 
-    /// As [`as_raw`](Self::as_raw), and the memory is to be all zero.
-    #[inline]
-    pub(crate) fn as_raw_zero(self) -> bindings::gfp_t {
-        self.as_raw() | bindings::__GFP_ZERO
-    }
+/// Memory of the machine that the kernel may allocate, in bytes.
+#[doc(alias = "totalram_pages")]
+pub fn total_memory() -> usize {
+    // SAFETY: The counter is there for as long as the kernel.
+    let pages = unsafe { &raw const bindings::_totalram_pages.counter };
+    // SAFETY: As above; others may write it meanwhile, as in C.
+    let pages = unsafe { pages.read_volatile() };
+    usize::try_from(pages)
+        .unwrap_or(0)
+        .saturating_mul(kernel::page::PAGE_SIZE)
 }

@@ -33,6 +33,8 @@ use kernel::{
     }, //
 };
 
+#[path = "kunit/block.rs"]
+mod block;
 #[path = "kunit/deferred.rs"]
 mod deferred;
 #[path = "kunit/owner.rs"]

@@ -24,12 +24,16 @@ use kernel::{
     prelude::*, //
 };
 
+#[path = "skb/block.rs"]
+mod block;
 #[path = "skb/owner.rs"]
 mod owner;
-#[path = "skb/receive.rs"]
-mod receive;
 
-pub use self::receive::ReceiveBuffer;
+pub use self::block::{
+    Block,
+    Filled,
+    Lent, //
+};
 
 /// The most bytes that one linear allocation should have: more presses the page allocator.
 pub const MAX_CHEAP_LINEAR: usize = bindings::SKB_MAX_LINEAR as usize;
@@ -91,7 +95,6 @@ impl<C> SkBuff<C> {
         Self::alloc_parts(headroom, total, 0, gfp.as_raw(), cb)
     }
 
-    /// With `__GFP_ZERO` in `gfp` all of the linear part is zero.
     fn alloc_parts(
         headroom: usize,
         linear: usize,

@@ -15,7 +15,8 @@
 //!    told that its driver is ready, and [`Driver::probe`] fills them.
 //! 3. When the driver goes, [`Driver::unbind`] makes it known no more. Then the adapter takes the
 //!    queues out of their [`Virtqueue`]s, resets the device, drops the buffers that it still had,
-//!    deletes the queues (no callback runs any more), and drops its reference to the shared object.
+//!    deletes the queues (no callback runs any more), has the driver wait for what its callbacks
+//!    have begun ([`Driver::settle`]), and drops its reference to the shared object.
 //!
 //! A failure in step 2 and [`Driver::freeze`] take the way of step 3; [`Driver::restore`] that of
 //! step 2: when the machine sleeps, and when the device is reset meanwhile ([`restart`]). No driver
@@ -66,8 +67,7 @@ pub use self::{
         InBuffer,
         OutBuffer,
         Plain,
-        SgList,
-        PAGE_BUFFER_LEN, //
+        SgList, //
     },
     queue::{
         AnyQueue,
@@ -182,6 +182,12 @@ pub trait Driver: Sized + 'static {
         shared: ArcBorrow<'_, Self::Shared>,
     );
 
+    /// The queues were deleted: no callback runs any more. Waits for works that callbacks have
+    /// queued and that may not be the last to refer to `shared`, as they cannot sleep.
+    fn settle(shared: &Self::Shared) {
+        let _ = shared;
+    }
+
     /// The machine is going to sleep, or the device will be reset: the queues will vanish after
     /// this.
     fn freeze(dev: &Device<device::Core<'_>>, shared: ArcBorrow<'_, Self::Shared>) {
@@ -274,6 +280,7 @@ impl<T: Driver> Binding<T> {
         }
         // SAFETY: `vdev` is valid and has queues, to which nobody refers any more.
         unsafe { bindings::virtio_del_vqs(vdev.as_raw()) };
+        T::settle(&self.shared);
     }
 
     /// # Safety

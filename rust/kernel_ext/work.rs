@@ -37,9 +37,28 @@ impl WorkQueue {
     ///
     /// `ENOMEM`.
     pub fn new(name: &CStr) -> Result<Self> {
+        Self::with_flags(name, bindings::wq_flags_WQ_PERCPU)
+    }
+
+    /// As [`new`](Self::new), of a workqueue that runs works in softirqs (`WQ_BH`), right after the
+    /// interrupt that queued them: they do not sleep. In real-time kernels that is a thread.
+    ///
+    /// A work is dropped there, too: its reference must not be the last one of something whose end
+    /// sleeps. Who releases such a thing [flushes](Self::flush) the queue first.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new_bh(name: &CStr) -> Result<Self> {
+        Self::with_flags(
+            name,
+            bindings::wq_flags_WQ_BH | bindings::wq_flags_WQ_PERCPU,
+        )
+    }
+
+    fn with_flags(name: &CStr, flags: c_uint) -> Result<Self> {
         // SAFETY: The name is copied; `%s` is the format.
-        let wq =
-            unsafe { bindings::alloc_workqueue(name.as_char_ptr(), bindings::wq_flags_WQ_PERCPU) };
+        let wq = unsafe { bindings::alloc_workqueue(name.as_char_ptr(), flags) };
         // INVARIANT: The queue was just allocated.
         NonNull::new(wq).map(Self).ok_or(ENOMEM)
     }

@@ -152,10 +152,24 @@ pub trait Source {
     fn truesize(&self) -> usize;
 }
 
+/// Payload in memory that others may write, or want back: it is always copied.
+pub trait Foreign {
+    /// Bytes of payload.
+    fn len(&self) -> usize;
+
+    /// Says whether there is no payload.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A buffer of a queue. Nothing here sleeps or allocates.
 pub trait Buffer: Sized {
     /// What a payload comes in.
     type Source: Source;
+
+    /// What a payload comes in that does not stay there.
+    type Foreign: Foreign;
 
     /// Makes a payload a buffer of a queue.
     fn from_source(source: Self::Source, mark: Mark) -> Self;
@@ -203,6 +217,16 @@ pub trait Buffer: Sized {
         offset: usize,
         len: usize,
     ) -> bool;
+
+    /// As [`append_from`](Self::append_from), for memory that others may write.
+    #[must_use]
+    fn append_foreign(
+        &mut self,
+        head: &[u8],
+        source: &Self::Foreign,
+        offset: usize,
+        len: usize,
+    ) -> bool;
 }
 
 /// A list of buffers. Nothing here sleeps or allocates.
@@ -227,19 +251,20 @@ pub trait Buffers: Default {
 }
 
 /// What a payload is in.
-enum Place<'a, S> {
+enum Place<'a, S, F> {
     Bytes(&'a [u8]),
     Source(S),
+    Foreign(F),
 }
 
 /// A payload that goes into a queue, or what is left of it.
-pub struct Payload<'a, S> {
-    place: Place<'a, S>,
+pub struct Payload<'a, S, F> {
+    place: Place<'a, S, F>,
     /// Bytes that are in the queue.
     done: usize,
 }
 
-impl<'a, S: Source> Payload<'a, S> {
+impl<'a, S: Source, F: Foreign> Payload<'a, S, F> {
     /// A payload that is to be copied.
     #[inline]
     pub const fn bytes(bytes: &'a [u8]) -> Self {
@@ -258,12 +283,39 @@ impl<'a, S: Source> Payload<'a, S> {
         }
     }
 
-    /// The buffer, unless the payload is bytes or was taken.
+    /// A payload that is to be copied, in memory that others may write or want back.
+    #[inline]
+    pub const fn foreign(foreign: F) -> Self {
+        Self {
+            place: Place::Foreign(foreign),
+            done: 0,
+        }
+    }
+
+    /// The buffer, unless the payload is in none, or was taken.
     #[inline]
     pub fn as_source(&self) -> Option<&S> {
         match &self.place {
             Place::Source(source) => Some(source),
-            Place::Bytes(_) => None,
+            Place::Bytes(_) | Place::Foreign(_) => None,
+        }
+    }
+
+    /// The memory, if it is that of others.
+    #[inline]
+    pub fn as_foreign(&self) -> Option<&F> {
+        match &self.place {
+            Place::Foreign(foreign) => Some(foreign),
+            Place::Bytes(_) | Place::Source(_) => None,
+        }
+    }
+
+    /// The memory, to be given back.
+    #[inline]
+    pub fn into_foreign(self) -> Option<F> {
+        match self.place {
+            Place::Foreign(foreign) => Some(foreign),
+            Place::Bytes(_) | Place::Source(_) => None,
         }
     }
 
@@ -281,7 +333,7 @@ impl<'a, S: Source> Payload<'a, S> {
     pub fn as_bytes(&self) -> &'a [u8] {
         match self.place {
             Place::Bytes(bytes) => bytes,
-            Place::Source(_) => &[],
+            Place::Source(_) | Place::Foreign(_) => &[],
         }
     }
 
@@ -291,6 +343,7 @@ impl<'a, S: Source> Payload<'a, S> {
         let len = match &self.place {
             Place::Bytes(bytes) => bytes.len(),
             Place::Source(source) => source.len(),
+            Place::Foreign(foreign) => foreign.len(),
         };
         len.saturating_sub(self.done)
     }
@@ -305,7 +358,7 @@ impl<'a, S: Source> Payload<'a, S> {
 
     /// Appends `head` and the next `len` bytes to a buffer that has room for both.
     #[must_use]
-    fn append_to<B: Buffer<Source = S>>(
+    fn append_to<B: Buffer<Source = S, Foreign = F>>(
         &mut self,
         buffer: &mut B,
         head: &[u8],
@@ -320,6 +373,7 @@ impl<'a, S: Source> Payload<'a, S> {
                 (head.is_empty() || buffer.append(head)) && buffer.append(bytes)
             }
             Place::Source(source) => buffer.append_from(head, source, self.done, len),
+            Place::Foreign(foreign) => buffer.append_foreign(head, foreign, self.done, len),
         };
         if appended {
             self.done = end;
@@ -331,7 +385,7 @@ impl<'a, S: Source> Payload<'a, S> {
     fn take(&mut self) -> Option<S> {
         match core::mem::replace(self, Self::bytes(&[])).place {
             Place::Source(source) => Some(source),
-            Place::Bytes(_) => None,
+            Place::Bytes(_) | Place::Foreign(_) => None,
         }
     }
 }
@@ -345,6 +399,13 @@ pub enum Refused {
     /// connection cannot go on.
     NoRoom,
 }
+
+/// A payload for a queue of such buffers.
+pub type PayloadOf<'a, L> = Payload<
+    'a,
+    <<L as Buffers>::Buffer as Buffer>::Source,
+    <<L as Buffers>::Buffer as Buffer>::Foreign,
+>;
 
 /// A queue of received bytes with message boundaries.
 pub struct Queue<L: Buffers> {
@@ -454,7 +515,7 @@ impl<L: Buffers> Queue<L> {
     #[inline]
     pub fn push(
         &mut self,
-        payload: &mut Payload<'_, <L::Buffer as Buffer>::Source>,
+        payload: &mut PayloadOf<'_, L>,
         flags: SeqFlags,
         limit: usize,
         spare: &mut Option<L::Buffer>,
@@ -508,7 +569,7 @@ impl<L: Buffers> Queue<L> {
     /// did.
     fn keep_whole(
         &mut self,
-        payload: &mut Payload<'_, <L::Buffer as Buffer>::Source>,
+        payload: &mut PayloadOf<'_, L>,
         flags: SeqFlags,
         limit: usize,
     ) -> Result<bool, Refused> {

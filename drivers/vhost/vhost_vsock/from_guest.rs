@@ -157,7 +157,7 @@ impl VhostVsock {
     fn accept(&self, mut packet: RxPacket<'_>) {
         packet.deliver_tap();
         if self.is_addressed(packet.header()) {
-            receive::<Host>(packet, Some(self.net()));
+            receive::<Host>(&mut packet, Some(self.net()));
         } else {
             self.stats.misaddressed.add(1);
         }

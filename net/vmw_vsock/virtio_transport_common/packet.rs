@@ -23,7 +23,11 @@ use kernel_ext::{
     gfp::Gfp,
     iov::SendMsg,
     net::Net,
-    skb::SkBuff,
+    skb::{
+        Block,
+        Filled,
+        SkBuff, //
+    },
     sock::VsockSock,
     trace,
     zerocopy::Completion, //
@@ -548,6 +552,13 @@ impl<'a> RxPacket<'a> {
         Self::with(header, Received::bytes(payload))
     }
 
+    /// As [`new`](Self::new), of payload in a block, which is copied:
+    /// [`into_block`](Self::into_block) gives the block back.
+    #[inline]
+    pub fn of_filled(header: Header, filled: Filled) -> Result<Self> {
+        Self::with(header, Received::filled(filled))
+    }
+
     #[inline]
     fn with(header: Header, payload: Received<'a>) -> Result<Self> {
         if payload.len() != header.len() as usize {
@@ -598,6 +609,12 @@ impl<'a> RxPacket<'a> {
         &self.header
     }
 
+    /// The block of the payload, whatever became of that; `None` if it came in none.
+    #[inline]
+    pub fn into_block(self) -> Option<Block> {
+        self.payload.into_filled().map(Filled::into_block)
+    }
+
     /// The header, and the payload, to be put into a queue.
     #[inline]
     pub(crate) fn parts(&mut self) -> (&Header, &mut Received<'a>) {
@@ -608,9 +625,10 @@ impl<'a> RxPacket<'a> {
     #[inline]
     pub fn deliver_tap(&mut self) {
         if !core::mem::replace(&mut self.tapped, true) {
-            let payload = match self.payload.as_skb() {
-                Some(skb) => tap::Payload::Skb(skb, 0),
-                None => tap::Payload::Bytes(self.payload.as_bytes()),
+            let payload = match (self.payload.as_skb(), self.payload.as_filled()) {
+                (Some(skb), _) => tap::Payload::Skb(skb, 0),
+                (None, Some(filled)) => tap::Payload::Filled(filled),
+                (None, None) => tap::Payload::Bytes(self.payload.as_bytes()),
             };
             tap::deliver(&self.header, payload);
         }

@@ -144,6 +144,21 @@ impl Why {
     }
 }
 
+/// What is left to do of a packet that needs more than its connection's gate.
+///
+/// It may wait for whoever can sleep; no other packet of the carrier may be taken before that.
+#[must_use]
+pub struct Rest(RestOf);
+
+enum RestOf {
+    /// It is for a connection.
+    Connection(Slow),
+    /// It is for no connection, but maybe for a listener.
+    NoConnection,
+    /// It is for nobody.
+    Nonsense,
+}
+
 /// Takes one packet from the carrier `C` to the connection or the listener it is for.
 ///
 /// `net` is the namespace that the packet comes from, `None` if the carrier knows of none. The
@@ -151,19 +166,43 @@ impl Why {
 ///
 /// Context: process context, may sleep, but waits for no user and no peer. The carrier may hold the
 /// locks that come before the socket lock.
-pub fn receive<C: Carrier>(mut packet: RxPacket<'_>, net: Option<&Net>) {
+pub fn receive<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) {
+    if let Some(rest) = receive_now::<C>(packet, net) {
+        receive_rest::<C>(packet, rest, net);
+    }
+}
+
+/// As [`receive`], as far as that is possible right now: data and credit of open connections. The
+/// result is what is left to do, which may have to sleep to be dropped.
+///
+/// Context: any but hard interrupts; does not sleep. The carrier may hold spinlocks that come before
+/// the gate of a connection.
+#[inline]
+pub fn receive_now<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) -> Option<Rest> {
     trace_received(packet.header());
-    let taken = match Incoming::of(&mut packet) {
+    let rest = match Incoming::of(packet) {
         Ok(mut incoming) => match try_deliver::<C>(&mut incoming, net, None) {
-            Some(Ok(())) => true,
-            Some(Err(slow)) => finish::<C>(slow, &mut incoming),
-            None => for_listener::<C>(&incoming, net),
+            Some(Ok(())) => return None,
+            Some(Err(slow)) => RestOf::Connection(slow),
+            None => RestOf::NoConnection,
         },
-        Err(Unusable::Nonsense) => false,
-        Err(Unusable::NoAddress) => return,
+        Err(Unusable::Nonsense) => RestOf::Nonsense,
+        Err(Unusable::NoAddress) => return None,
+    };
+    Some(Rest(rest))
+}
+
+/// Does what is left to do of a packet.
+///
+/// Context: as for [`receive`].
+pub fn receive_rest<C: Carrier>(packet: &mut RxPacket<'_>, Rest(rest): Rest, net: Option<&Net>) {
+    let taken = match (rest, Incoming::of(packet)) {
+        (RestOf::Connection(slow), Ok(mut incoming)) => finish::<C>(slow, &mut incoming),
+        (RestOf::NoConnection, Ok(incoming)) => for_listener::<C>(&incoming, net),
+        (RestOf::Nonsense, _) | (_, Err(_)) => false,
     };
     if !taken {
-        control::refuse::<C>(&packet, net);
+        control::refuse::<C>(packet, net);
     }
 }
 

@@ -10,7 +10,10 @@ use kernel::prelude::*;
 use kernel_ext::{
     gfp::Gfp,
     iov::RecvMsg,
-    skb::SkBuff,
+    skb::{
+        Filled,
+        SkBuff, //
+    },
     skb_list::SkbList, //
 };
 use vsock_proto::{
@@ -22,6 +25,7 @@ use vsock_proto::{
         self,
         Buffer,
         Buffers,
+        Foreign,
         Mark,
         Queue,
         Source, //
@@ -49,6 +53,16 @@ impl Source for Raw {
     }
 }
 
+/// A payload in a block that the carrier wants back.
+pub(crate) struct InBlock(Filled);
+
+impl Foreign for InBlock {
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// A buffer of a queue.
 ///
 /// Outside of queues there are empty ones, for [`RxQueue::push`].
@@ -67,6 +81,7 @@ impl Segment {
 
 impl Buffer for Segment {
     type Source = Raw;
+    type Foreign = InBlock;
 
     #[inline]
     fn from_source(mut source: Raw, mark: Mark) -> Self {
@@ -124,6 +139,11 @@ impl Buffer for Segment {
     fn append_from(&mut self, head: &[u8], source: &Raw, offset: usize, len: usize) -> bool {
         self.0.append_with(head, &source.0, offset, len).is_ok()
     }
+
+    #[inline]
+    fn append_foreign(&mut self, head: &[u8], source: &InBlock, offset: usize, len: usize) -> bool {
+        self.0.append_filled(head, &source.0, offset, len).is_ok()
+    }
 }
 
 /// Buffers of a queue.
@@ -174,7 +194,7 @@ impl Buffers for Segments {
 /// A payload that goes into a queue, or what is left of it.
 ///
 /// A buffer of which the content was copied stays in here: to be dropped without a lock.
-pub(crate) struct Payload<'a>(rx_queue::Payload<'a, Raw>);
+pub(crate) struct Payload<'a>(rx_queue::Payload<'a, Raw, InBlock>);
 
 impl<'a> Payload<'a> {
     /// Bytes of private memory, which are copied.
@@ -187,6 +207,24 @@ impl<'a> Payload<'a> {
     #[inline]
     pub(crate) fn skb(skb: SkBuff<()>) -> Self {
         Self(rx_queue::Payload::source(Raw(skb)))
+    }
+
+    /// A block, which is copied.
+    #[inline]
+    pub(crate) fn filled(filled: Filled) -> Self {
+        Self(rx_queue::Payload::foreign(InBlock(filled)))
+    }
+
+    /// The block.
+    #[inline]
+    pub(crate) fn as_filled(&self) -> Option<&Filled> {
+        self.0.as_foreign().map(|in_block| &in_block.0)
+    }
+
+    /// The block, to be given back.
+    #[inline]
+    pub(crate) fn into_filled(self) -> Option<Filled> {
+        self.0.into_foreign().map(|in_block| in_block.0)
     }
 
     /// The buffer, as long as it is not in a queue.

@@ -7,7 +7,10 @@
 use kernel::prelude::*;
 use kernel_ext::{
     gfp::Gfp,
-    skb::SkBuff,
+    skb::{
+        Filled,
+        SkBuff, //
+    },
     vsock, //
 };
 use vsock_proto::header::{
@@ -62,6 +65,8 @@ fn monitor_op(op: Op) -> u16 {
 pub(crate) enum Payload<'a, C> {
     /// In a buffer, from an offset on.
     Skb(&'a SkBuff<C>, usize),
+    /// In a block that a device may write.
+    Filled(&'a Filled),
     /// In private memory.
     Bytes(&'a [u8]),
 }
@@ -86,6 +91,7 @@ fn build<C>(header: &Header, payload: &Payload<'_, C>) -> Result<SkBuff<()>> {
     skb.append(header.as_bytes())?;
     match payload {
         Payload::Skb(payload, offset) => skb.append_from(payload, *offset, len)?,
+        Payload::Filled(filled) => skb.append_filled(&[], filled, 0, len)?,
         Payload::Bytes(bytes) => skb.append(bytes)?,
     }
     Ok(skb)

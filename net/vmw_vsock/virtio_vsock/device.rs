@@ -55,8 +55,11 @@ use vsock_proto::{
 /// The device of this guest: there is at most one.
 pub(crate) static DEVICE: RcuSlot<Device> = RcuSlot::new();
 
-/// What runs the works of the driver, while the module is loaded.
+/// What runs the works of the driver that may sleep, while the module is loaded.
 pub(crate) static WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
+
+/// What runs those in softirqs, as long.
+pub(crate) static BH_WORKS: RcuSlot<WorkQueue> = RcuSlot::new();
 
 /// The transport from a guest to its host. What the socket layer asks of it is in
 /// [`carrier`](crate::carrier).
@@ -102,6 +105,8 @@ pub(crate) const SEND_WORK: u64 = 2;
 pub(crate) const EVENT_WORK: u64 = 3;
 pub(crate) const RESET_WORK: u64 = 4;
 pub(crate) const REAP_WORK: u64 = 5;
+/// In a softirq.
+pub(crate) const RX_BH_WORK: u64 = 6;
 
 /// The device, as far as interrupts, works and senders see it.
 ///
@@ -110,6 +115,9 @@ pub(crate) const REAP_WORK: u64 = 5;
 pub(crate) struct Device {
     /// See [`rx`](crate::rx).
     pub(crate) rx: Arc<RxQueue>,
+    /// Held by the work that has a packet of `rx` in hand.
+    #[pin]
+    pub(crate) rx_hand: Mutex<()>,
     /// See [`tx`](crate::tx).
     pub(crate) tx: Arc<TxQueue>,
     /// See [`event`](crate::event).
@@ -131,6 +139,8 @@ pub(crate) struct Device {
     pub(crate) max_parts: Atomic<usize>,
     /// See [`reap`](crate::reap).
     pub(crate) sending: Hints,
+    /// The last packet that was received needed a thread.
+    pub(crate) rx_by_thread: Atomic<bool>,
     /// Packets that the receive queue has are left there until replies went out.
     pub(crate) rx_paused: Atomic<bool>,
     /// The device broke a queue: nothing can be sent nor received.
@@ -153,6 +163,8 @@ pub(crate) struct Device {
     reset_work: Work<Device, RESET_WORK>,
     #[pin]
     reap_work: Work<Device, REAP_WORK>,
+    #[pin]
+    rx_bh_work: Work<Device, RX_BH_WORK>,
 }
 
 impl_has_work! {
@@ -162,6 +174,7 @@ impl_has_work! {
     impl HasWork<Device, EVENT_WORK> for Device { self.event_work }
     impl HasWork<Device, RESET_WORK> for Device { self.reset_work }
     impl HasWork<Device, REAP_WORK> for Device { self.reap_work }
+    impl HasWork<Device, RX_BH_WORK> for Device { self.rx_bh_work }
 }
 
 /// Runs a work of a device soon; in any context.
@@ -176,6 +189,28 @@ where
     }
 }
 
+/// Takes packets soon, in a softirq; in any context, but with the receive queue locked if it is not
+/// the interrupt of that queue: see [`wait_for_bh`].
+pub(crate) fn queue_bh(dev: ArcBorrow<'_, Device>) {
+    let guard = rcu::read_lock();
+    if let Some(works) = BH_WORKS.load(&guard) {
+        works.queue::<_, RX_BH_WORK>(dev.into());
+    }
+}
+
+/// Waits for what was queued by [`queue_bh`].
+///
+/// That must not have the last reference to a device, which it would drop in a softirq. It has not
+/// if this is called when the device has no queue any more, and somebody has a reference until
+/// after this: nobody queues the work without one.
+///
+/// Context: sleeps.
+pub(crate) fn wait_for_bh() {
+    if let Some(works) = BH_WORKS.get() {
+        works.flush();
+    }
+}
+
 impl Device {
     pub(crate) fn new(dev: &virtio::Device<Bound>) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
@@ -183,6 +218,7 @@ impl Device {
                 .inspect_err(|_| dev_err!(dev, "the device has no valid CID for us\n"))?;
             Ok(try_pin_init!(Self {
                 rx: queues::new_rx()?,
+                rx_hand <- new_mutex!((), "virtio_vsock::Device::rx_hand"),
                 tx: queues::new_tx()?,
                 event: queues::new_event()?,
                 send_queue <- SendQueue::new(),
@@ -193,6 +229,7 @@ impl Device {
                 max_replies: Atomic::new(0),
                 max_parts: Atomic::new(0),
                 sending: Hints::new(),
+                rx_by_thread: Atomic::new(false),
                 rx_paused: Atomic::new(false),
                 broken: Atomic::new(false),
                 epoch: Atomic::new(0),
@@ -204,6 +241,7 @@ impl Device {
                 event_work <- new_work!("virtio_vsock::Device::event_work"),
                 reset_work <- new_work!("virtio_vsock::Device::reset_work"),
                 reap_work <- new_work!("virtio_vsock::Device::reap_work"),
+                rx_bh_work <- new_work!("virtio_vsock::Device::rx_bh_work"),
             }? Error))
         })
     }

@@ -31,10 +31,7 @@ use kernel::{
 };
 use kernel_ext::{
     gfp::Gfp,
-    virtio::{
-        InBox,
-        InBuffer as _, //
-    }, //
+    virtio::InBox, //
 };
 use vsock_proto::header::{
     Event,
@@ -136,7 +133,7 @@ fn take_events(queue: &mut LiveEvents<'_>) -> Found {
             };
             left = left.saturating_sub(1);
             reset |= written.is(size_of::<Event>()) && buf.get().id() == EVENT_TRANSPORT_RESET;
-            buf.wipe(size_of::<Event>());
+            buf.wipe();
             // Cannot fail unless the queue is broken: there was room for it before.
             given_back |= queue.add_in(buf, Gfp::Kernel).is_ok();
         }

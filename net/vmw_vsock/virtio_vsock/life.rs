@@ -6,6 +6,7 @@ use crate::{
     address::Void,
     device::{
         queue_work,
+        wait_for_bh,
         Broken,
         Device,
         Epoch,
@@ -14,6 +15,7 @@ use crate::{
         EVENT_WORK,
         REAP_WORK,
         RESET_WORK,
+        RX_BH_WORK,
         RX_WORK,
         SEND_WORK,
         TX_WORK, //
@@ -63,6 +65,14 @@ impl WorkItem<RX_WORK> for Device {
         if let Err(broken) = this.receive_packets() {
             this.fail(broken);
         }
+    }
+}
+
+impl WorkItem<RX_BH_WORK> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().receive_bh();
     }
 }
 
@@ -239,11 +249,15 @@ impl virtio::Driver for VsockDriver {
         const EVENT: u32 = QUEUE_EVENT as u32;
 
         match index {
-            RX => queue_work::<RX_WORK>(shared),
+            RX => shared.received(),
             TX => shared.sent(),
             EVENT => queue_work::<EVENT_WORK>(shared),
             _ => {}
         }
+    }
+
+    fn settle(_shared: &Device) {
+        wait_for_bh();
     }
 
     fn probe<'bound>(

@@ -5,11 +5,25 @@
 /// The parameters themselves: what the user gave, or the default.
 mod given {
     kernel_ext::module_parameters! {
+        pub(super) static bh: bool = true,
+            "Deliver packets in the softirq of the device's interrupt. (default: Y)";
         pub(super) static siblings: bool = true,
             "Accept connections of machines other than the host. (default: Y)";
+        pub(super) static rx_max_kib: u16 = 0,
+            "Most memory of empty receive buffers, in KiB. (default: 0, by the machine's memory)";
         pub(super) static split_header: bool = false,
             "Give the device each header in a descriptor of its own, for old devices. (default: N)";
     }
+}
+
+/// Whether packets are delivered in softirqs, as far as that is possible, and not by a thread.
+pub(crate) fn bh() -> bool {
+    given::bh.get()
+}
+
+/// How much memory empty receive buffers may take, in KiB; 0 if that depends on the machine's.
+pub(crate) fn rx_max_kib() -> u16 {
+    given::rx_max_kib.get()
 }
 
 /// Whether machines other than the host may open connections to this one.

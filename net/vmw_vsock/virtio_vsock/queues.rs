@@ -2,6 +2,10 @@
 
 //! The queues of the device: what is in them, and what their locks protect.
 
+use crate::{
+    hand::Hand,
+    pool::RxPool, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -10,67 +14,55 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    gfp::Gfp,
+    lock::SpinLockBhBackend,
     new_virtqueue,
     skb::{
-        ReceiveBuffer,
+        Block,
         SkBuff, //
     },
     virtio::{
         InBox,
-        InBuffer as _,
         LiveQueue,
-        Virtqueue,
-        PAGE_BUFFER_LEN, //
+        Virtqueue, //
     }, //
 };
-use virtio_transport_common::TxControl;
+use virtio_transport_common::{
+    Rest,
+    RxPacket,
+    TxControl, //
+};
 use vsock_proto::header::{
     Event,
-    HEADER_LEN, //
+    Header, //
 };
 
 /// The receive queue: full of empty buffers, most of the time.
-pub(crate) type RxQueue = Virtqueue<ReceiveBuffer, RxState>;
-pub(crate) type LiveRx<'a> = LiveQueue<'a, ReceiveBuffer, RxState>;
+pub(crate) type RxQueue = Virtqueue<Block, RxState, SpinLockBhBackend>;
+pub(crate) type LiveRx<'a> = LiveQueue<'a, Block, RxState, SpinLockBhBackend>;
+
+/// A packet whose header was checked against what the device says it wrote.
+pub(crate) struct Checked {
+    pub(crate) header: Header,
+    pub(crate) payload: usize,
+}
+
+/// A packet that waits for the work that may sleep.
+pub(crate) enum Held {
+    /// It was not taken, or not all of it.
+    Packet(RxPacket<'static>, Rest),
+    /// It is for another address than ours, which may be ours by now.
+    Misaddressed(Block, Checked),
+}
 
 /// What the lock of the receive queue protects, besides the queue.
 pub(crate) struct RxState {
     pub(crate) pool: RxPool,
-    /// How many buffers the device had, at most.
-    pub(crate) full: usize,
     /// The device was not told of all of its buffers yet.
     pub(crate) untold: bool,
-    /// Whether packets are taken.
-    pub(crate) running: bool,
-    /// This run of the work has read our address again.
+    /// This run has read our address again.
     pub(crate) asked: bool,
-}
-
-/// Where receive buffers come from.
-///
-/// All bytes of a buffer that the device gets are zero: it cannot read what was in that memory
-/// before, and what it did not write is no secret if it claims to have written it.
-pub(crate) struct RxPool;
-
-impl RxPool {
-    /// Size of a buffer, header included.
-    pub(crate) const LEN: usize = PAGE_BUFFER_LEN;
-
-    /// Makes a buffer.
-    pub(crate) fn get(&mut self) -> Result<ReceiveBuffer> {
-        ReceiveBuffer::new(
-            HEADER_LEN,
-            Self::LEN.saturating_sub(HEADER_LEN),
-            Gfp::Kernel,
-        )
-    }
-
-    /// Makes a buffer new again, to which the device claims to have written `written` bytes.
-    pub(crate) fn renew(&mut self, mut buf: ReceiveBuffer, written: usize) -> ReceiveBuffer {
-        buf.wipe(written);
-        buf
-    }
+    /// Who takes packets. What is held is dropped without the lock.
+    pub(crate) hand: Hand<Held>,
 }
 
 /// Makes the place for the receive queue.
@@ -78,11 +70,10 @@ pub(crate) fn new_rx() -> Result<Arc<RxQueue>> {
     Arc::pin_init(
         new_virtqueue!(
             RxState {
-                pool: RxPool,
-                full: 0,
+                pool: RxPool::none(),
                 untold: false,
-                running: false,
                 asked: false,
+                hand: Hand::new(),
             },
             "virtio_vsock::Device::rx"
         ),
@@ -91,8 +82,8 @@ pub(crate) fn new_rx() -> Result<Arc<RxQueue>> {
 }
 
 /// The send queue: packets that the device reads.
-pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>, Sent>;
-pub(crate) type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>, Sent>;
+pub(crate) type TxQueue = Virtqueue<SkBuff<TxControl>, Sent, SpinLockBhBackend>;
+pub(crate) type LiveTx<'a> = LiveQueue<'a, SkBuff<TxControl>, Sent, SpinLockBhBackend>;
 
 /// Makes the place for the send queue.
 pub(crate) fn new_tx() -> Result<Arc<TxQueue>> {

@@ -4,18 +4,29 @@
 
 use crate::{
     device::{
+        queue_bh,
         queue_work,
         Broken,
         Device,
+        Epoch,
         Guest,
         RESET_WORK,
         RX_WORK,
         TX_WORK, //
     },
+    feed::{
+        give_back,
+        is_low,
+        replace,
+        tell, //
+    },
+    hand::Turn,
     params,
+    pool::RxPool,
     queues::{
-        LiveRx,
-        RxPool, //
+        Checked,
+        Held,
+        LiveRx, //
     }, //
 };
 use kernel::{
@@ -37,11 +48,16 @@ use kernel::{
 use kernel_ext::{
     gfp::Gfp,
     peek::Peek,
-    skb::ReceiveBuffer,
+    skb::{
+        Block,
+        Filled, //
+    },
     virtio::DeviceLen, //
 };
 use virtio_transport_common::{
     receive,
+    receive_now,
+    receive_rest,
     RxPacket, //
 };
 use vsock_proto::{
@@ -53,8 +69,11 @@ use vsock_proto::{
     }, //
 };
 
-/// Most packets that one run of the work takes: then others get their turn, and the queue's lock is
-/// free for a moment.
+/// Most packets that are taken at once: then others get their turn, and the queue's lock is free for
+/// a moment.
+const RUN: usize = 64;
+
+/// Most packets that need a thread, in one run of it.
 const BUDGET: usize = 256;
 
 /// How long to wait for memory when the device has no buffer at all.
@@ -68,21 +87,40 @@ enum Outcome {
     Paused,
     /// There may be more packets; others get their turn first.
     Again,
+    /// A packet needs a thread.
+    Held,
 }
 
-/// A packet whose header was checked against what the device says it wrote.
-struct Checked {
-    header: Header,
-    payload: usize,
+/// What a thread has done, and found.
+struct Taken {
+    outcome: Outcome,
+    /// The device has few buffers.
+    low: bool,
+    broken: bool,
+    /// When that was found.
+    epoch: Epoch,
+}
+
+/// Why a packet is not taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Refusal(&'static str);
+
+impl Refusal {
+    const MISADDRESSED: Self = Self("for another machine");
+
+    /// Whether that is because of our address, which may be another by now.
+    fn may_be_ours(self) -> bool {
+        self == Self::MISADDRESSED
+    }
 }
 
 /// Copies the header of a packet, once, and checks the lengths.
-fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
+fn check(block: &Block, written: DeviceLen) -> Result<Checked> {
     let room = written
-        .at_most(buf.capacity())?
+        .at_most(block.capacity())?
         .checked_sub(HEADER_LEN)
         .ok_or(EBADMSG)?;
-    let header: [u8; HEADER_LEN] = buf.copy_head()?;
+    let header: [u8; HEADER_LEN] = block.copy_head();
     let header = Header::read_from_bytes(&header).map_err(|_| EBADMSG)?;
     match usize::try_from(header.len()) {
         Ok(payload) if payload <= room => Ok(Checked { header, payload }),
@@ -96,26 +134,27 @@ fn check(buf: &ReceiveBuffer, written: DeviceLen) -> Result<Checked> {
 /// That is the host, and with the parameter `siblings` any other machine. A connection is looked up
 /// by all four parts of its addresses, hence without the parameter only requests are refused: whom
 /// a user of this machine connected to may answer.
-fn refusal(header: &Header, own: Cid) -> Option<&'static str> {
+#[inline]
+fn refusal(header: &Header, own: Cid) -> Option<Refusal> {
     let (Ok(src), Ok(dst)) = (header.src(), header.dst()) else {
-        return Some("with an address that is none");
+        return Some(Refusal("with an address that is none"));
     };
     if dst.cid != own {
-        return Some("for another machine");
+        return Some(Refusal::MISADDRESSED);
     }
     match src.cid {
         Cid::HOST => None,
-        cid if cid == own => Some("in our name"),
-        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => Some("from an address that nobody has"),
+        cid if cid == own => Some(Refusal("in our name")),
+        Cid::HYPERVISOR | Cid::LOCAL | Cid::ANY => Some(Refusal("from an address that nobody has")),
         _ if params::siblings() || header.op() != Op::Request => None,
-        _ => Some("from a machine that may not connect"),
+        _ => Some(Refusal("from a machine that may not connect")),
     }
 }
 
 /// Says once what a packet was that is dropped, for who looks for one that is missing. (Device
 /// models are known that hand out a header of zeroes when their connection is gone.)
 #[cold]
-fn say_refused(header: &Header, why: &str) {
+fn say_refused(header: &Header, Refusal(why): Refusal) {
     pr_warn_once!(
         "dropped a packet {}: {}:{} to {}:{}, operation {}; no connection lost anything\n",
         why,
@@ -129,46 +168,108 @@ fn say_refused(header: &Header, why: &str) {
 
 impl Device {
     /// Fills the receive queue, and takes packets.
+    ///
+    /// Context: may sleep.
     pub(crate) fn start_rx(&self) -> Result {
+        let size = self.rx.lock().ok_or(ENODEV)?.size();
+        let pool = RxPool::new(size)?;
         let mut queue = self.rx.lock().ok_or(ENODEV)?;
-        self.max_replies.store(queue.size(), Relaxed);
-        queue.state().full = 0;
-        queue.state().running = true;
-        fill(&mut queue);
-        if queue.posted() == 0 {
-            return Err(ENOMEM);
+        self.max_replies.store(size, Relaxed);
+        let state = queue.state();
+        let old = core::mem::replace(&mut state.pool, pool);
+        let held = state.hand.start();
+        drop(queue);
+        drop((old, held));
+        self.feed();
+        match self.rx.lock() {
+            Some(queue) if queue.posted() > 0 => Ok(()),
+            Some(_) => Err(ENOMEM),
+            None => Err(ENODEV),
         }
-        tell(&mut queue);
-        Ok(())
     }
 
     /// Takes no more packets. None is being received when this returns.
+    ///
+    /// Context: may sleep.
     pub(crate) fn stop_rx(&self) {
-        if let Some(mut queue) = self.rx.lock() {
-            queue.state().running = false;
+        let held = self
+            .rx
+            .lock()
+            .and_then(|mut queue| queue.state().hand.stop());
+        drop(held);
+        // Whoever has one in hand is waited for. Who comes later sees that it must not take any.
+        drop(self.rx_hand.lock());
+    }
+
+    /// Takes packets, and leaves to [`receive_packets`](Self::receive_packets) what needs a thread.
+    ///
+    /// Context: softirq.
+    pub(crate) fn receive_bh(self: ArcBorrow<'_, Self>) {
+        let Some(mut queue) = self.rx.lock() else {
+            return;
+        };
+        // What was left comes first: the thread goes on with the rest.
+        if !queue.state().hand.may_take() {
+            return;
+        }
+        queue.state().asked = false;
+        let outcome = self.run_rx(&mut queue);
+        tell(&mut queue);
+        let again = matches!(outcome, Outcome::Again);
+        if again {
+            queue_bh(self);
+        }
+        let held = matches!(outcome, Outcome::Held);
+        if held {
+            self.rx_by_thread.store(true, Relaxed);
+        }
+        // Memory is for who can wait for it, and so is what is to be done about a broken queue.
+        let needs_thread = held || is_low(&mut queue) || queue.is_broken();
+        drop(queue);
+        if needs_thread {
+            queue_work::<RX_WORK>(self);
+        }
+        if matches!(outcome, Outcome::Paused) {
+            self.paused();
+        }
+        self.reap_after_rx();
+    }
+
+    /// The device used buffers, or says so: packets are taken in a softirq, but for when the last one
+    /// needed a thread. Connections that come and go are made of such packets, and the way over the
+    /// softirq is one more.
+    ///
+    /// Context: hard interrupt.
+    #[inline]
+    pub(crate) fn received(self: ArcBorrow<'_, Self>) {
+        if params::bh() && !self.rx_by_thread.peek() {
+            queue_bh(self);
+        } else {
+            queue_work::<RX_WORK>(self);
         }
     }
 
-    /// The work that takes packets.
+    /// Takes packets.
+    ///
+    /// Context: may sleep.
     ///
     /// # Errors
     ///
     /// If the device broke the queue.
     pub(crate) fn receive_packets(self: ArcBorrow<'_, Self>) -> Result<(), Broken> {
-        let Some(mut queue) = self.rx.lock() else {
+        let Some(Taken {
+            outcome,
+            low,
+            broken,
+            epoch,
+        }) = self.take_in_hand()
+        else {
             return Ok(());
         };
-        if !queue.state().running {
-            return Ok(());
-        }
-        let outcome = self.run_rx(&mut queue);
-        if is_low(&mut queue) {
-            fill(&mut queue);
-        }
-        tell(&mut queue);
-        let (broken, epoch) = (queue.is_broken(), self.epoch());
-        let starved = queue.posted() == 0;
-        drop(queue);
+        let starved = low && {
+            self.feed();
+            self.rx.lock().is_some_and(|queue| queue.posted() == 0)
+        };
         self.reap_after_rx();
 
         if broken {
@@ -181,21 +282,97 @@ impl Device {
             // Nothing comes from the device any more, hence nobody else would try again.
             fsleep(NO_MEMORY_DELAY);
             queue_work::<RX_WORK>(self);
-        } else {
-            match outcome {
-                Outcome::Again => queue_work::<RX_WORK>(self),
-                // The device may use no more of our packets until it sees us take some of its: this
-                // one has the interrupt for them come with the first of them.
-                Outcome::Paused => queue_work::<TX_WORK>(self),
-                Outcome::Idle => (),
-            }
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Again | Outcome::Held => queue_work::<RX_WORK>(self),
+            Outcome::Paused => self.paused(),
+            Outcome::Idle => (),
         }
         Ok(())
     }
 
-    fn run_rx(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>) -> Outcome {
+    /// Takes packets, those that need a thread as well; `None` if no packets are taken any more.
+    fn take_in_hand(self: ArcBorrow<'_, Self>) -> Option<Taken> {
+        let _hand = self.rx_hand.lock();
         let mut left = BUDGET;
+        self.rx_by_thread.store(false, Relaxed);
+        let mut queue = self.rx.lock()?;
         queue.state().asked = false;
+        loop {
+            match queue.state().hand.take() {
+                Turn::Stopped => return None,
+                Turn::Free => (),
+                Turn::Held(held) => {
+                    self.rx_by_thread.store(true, Relaxed);
+                    drop(queue);
+                    let block = self.take_held(held);
+                    queue = self.rx.lock()?;
+                    if let Some(block) = block {
+                        give_back(&mut queue, block);
+                    }
+                    if !queue.state().hand.done() {
+                        return None;
+                    }
+                }
+            }
+            let outcome = self.run_rx(&mut queue);
+            left = left.saturating_sub(1);
+            if left == 0 || !matches!(outcome, Outcome::Held) {
+                tell(&mut queue);
+                return Some(Taken {
+                    outcome,
+                    low: is_low(&mut queue),
+                    broken: queue.is_broken(),
+                    epoch: self.epoch(),
+                });
+            }
+        }
+    }
+
+    /// Takes a packet that was held, and gives back its block.
+    ///
+    /// Context: may sleep.
+    fn take_held(self: ArcBorrow<'_, Self>, held: Held) -> Option<Block> {
+        let (block, Checked { header, payload }) = match held {
+            Held::Packet(mut packet, rest) => {
+                receive_rest::<Guest>(&mut packet, rest, None);
+                return packet.into_block();
+            }
+            Held::Misaddressed(block, checked) => (block, checked),
+        };
+        self.read_address();
+        if let Some(why) = refusal(&header, self.cid()) {
+            say_refused(&header, why);
+            return Some(block);
+        }
+        let filled = match block.filled(HEADER_LEN, payload) {
+            Ok(filled) => filled,
+            Err(block) => return Some(block),
+        };
+        let mut packet = RxPacket::of_filled(header, filled).ok()?;
+        packet.deliver_tap();
+        receive::<Guest>(&mut packet, None);
+        packet.into_block()
+    }
+
+    /// Reads our address again: a packet is for another one.
+    ///
+    /// Context: may sleep.
+    fn read_address(self: ArcBorrow<'_, Self>) {
+        // The device is there as long as this queue is, with whose lock one may sleep. And nobody
+        // else reads the address meanwhile.
+        let Some(queue) = self.event.lock() else {
+            return;
+        };
+        if self.address.take_early(queue.device()) {
+            queue_work::<RESET_WORK>(self);
+        }
+    }
+
+    /// Takes packets until one needs a thread, as many as one run may take.
+    fn run_rx(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>) -> Outcome {
+        let mut left = RUN;
         loop {
             queue.disable_cb();
             loop {
@@ -213,75 +390,83 @@ impl Device {
                     break;
                 }
             }
+            if queue.state().hand.is_holding() {
+                return Outcome::Held;
+            }
+            queue.state().pool.idle();
             if queue.enable_cb() {
                 return Outcome::Idle;
             }
         }
     }
 
-    /// Takes up to `max` packets, and says whether there were as many.
+    /// Takes up to `max` packets, and says whether there were as many. Nothing is taken after one
+    /// that is held.
     fn take_packets(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, max: usize) -> bool {
         for _ in 0..max {
-            let Some((buf, written)) = queue.pop() else {
+            let Some((block, written)) = queue.pop() else {
                 return false;
             };
-            self.take_packet(queue, buf, written);
-            if is_low(queue) {
-                fill(queue);
-                tell(queue);
+            if let Some(held) = self.take_packet(queue, block, written) {
+                queue.state().hand.hold(held);
+                return false;
             }
         }
         true
     }
 
+    /// Takes a packet, and returns it if it needs a thread.
+    #[inline]
     fn take_packet(
         self: ArcBorrow<'_, Self>,
         queue: &mut LiveRx<'_>,
-        buf: ReceiveBuffer,
+        block: Block,
         written: DeviceLen,
-    ) {
-        let Ok(Checked { header, payload }) = check(&buf, written) else {
+    ) -> Option<Held> {
+        let Ok(checked) = check(&block, written) else {
             pr_warn_once!("dropped a packet with a bad length\n");
-            // The device does not say the truth about what it wrote.
-            return give_back(queue, buf, RxPool::LEN);
+            give_back(queue, block);
+            return None;
         };
-        if let Some(why) = refusal(&header, self.cid_for(queue, &header)) {
-            say_refused(&header, why);
-            return give_back(queue, buf, HEADER_LEN.saturating_add(payload));
+        if let Some(why) = refusal(&checked.header, self.cid()) {
+            // A device may send any number of such packets: the address is read again once in a run.
+            if why.may_be_ours() && !core::mem::replace(&mut queue.state().asked, true) {
+                return Some(Held::Misaddressed(block, checked));
+            }
+            say_refused(&checked.header, why);
+            give_back(queue, block);
+            return None;
         }
-
+        let Checked { header, payload } = checked;
+        queue.state().pool.note(payload, block.size());
         let packet = if payload == 0 {
-            give_back(queue, buf, HEADER_LEN);
+            give_back(queue, block);
             RxPacket::new(header, None)
         } else {
-            match buf.received(payload) {
-                Ok(skb) => RxPacket::new(header, Some(skb)),
-                Err(buf) => return give_back(queue, buf, RxPool::LEN),
+            match block.filled(HEADER_LEN, payload) {
+                Ok(filled) => in_place(queue, header, filled),
+                Err(block) => {
+                    give_back(queue, block);
+                    return None;
+                }
             }
         };
-        let Ok(mut packet) = packet else {
-            return;
-        };
+        let mut packet = packet.ok()?;
         packet.deliver_tap();
         // The device knows nothing of namespaces: it is that of the whole machine.
-        receive::<Guest>(packet, None);
+        if let Some(rest) = receive_now::<Guest>(&mut packet, None) {
+            return Some(Held::Packet(packet, rest));
+        }
+        if let Some(block) = packet.into_block() {
+            give_back(queue, block);
+        }
+        None
     }
 
-    /// Our address, which is read again if it is not where a packet goes, but only once in a run of
-    /// the work: a device may send any number of such packets.
-    #[inline]
-    fn cid_for(self: ArcBorrow<'_, Self>, queue: &mut LiveRx<'_>, header: &Header) -> Cid {
-        let own = self.cid();
-        if header.dst_cid_raw() == u64::from(own.get())
-            || core::mem::replace(&mut queue.state().asked, true)
-        {
-            return own;
-        }
-        // The lock of the queue is held: nobody else does this.
-        if self.address.take_early(queue.device()) {
-            queue_work::<RESET_WORK>(self);
-        }
-        self.cid()
+    /// The device may use no more of our packets until it sees us take some of its: this has the
+    /// interrupt for them come with the first of them.
+    fn paused(self: ArcBorrow<'_, Self>) {
+        queue_work::<TX_WORK>(self);
     }
 
     /// How many more replies may be queued.
@@ -315,39 +500,20 @@ impl Device {
     }
 }
 
-/// Says whether the device should get more buffers.
-fn is_low(queue: &mut LiveRx<'_>) -> bool {
-    queue.posted() <= queue.state().full / 2
-}
-
-/// Gives the device as many buffers as it can have, as long as there is memory.
-fn fill(queue: &mut LiveRx<'_>) {
-    while queue.num_free() > 0 {
-        let Ok(buf) = queue.state().pool.get() else {
-            break;
-        };
-        if queue.add_in(buf, Gfp::Kernel).is_err() {
-            break;
+/// Makes a packet of what is in a block: the payload stays there if it takes so much of it that its
+/// receiver may keep it, else it will be copied.
+fn in_place(queue: &mut LiveRx<'_>, header: Header, filled: Filled) -> Result<RxPacket<'static>> {
+    if filled.is_dense() {
+        match filled.share(Gfp::Atomic) {
+            Ok((skb, lent)) => {
+                queue.state().pool.sub(lent.size());
+                replace(queue);
+                queue.state().pool.lend(lent);
+                RxPacket::new(header, Some(skb))
+            }
+            Err(filled) => RxPacket::of_filled(header, filled),
         }
-        queue.state().untold = true;
-    }
-    let posted = queue.posted();
-    let state = queue.state();
-    state.full = state.full.max(posted);
-}
-
-/// Gives the device a buffer back, to which it claims to have written `written` bytes.
-fn give_back(queue: &mut LiveRx<'_>, buf: ReceiveBuffer, written: usize) {
-    let buf = queue.state().pool.renew(buf, written);
-    // If it cannot be, the queue is broken, or gets another buffer the next time that it is filled.
-    if queue.add_in(buf, Gfp::Kernel).is_ok() {
-        queue.state().untold = true;
-    }
-}
-
-/// Tells the device of new buffers, if there are.
-fn tell(queue: &mut LiveRx<'_>) {
-    if core::mem::take(&mut queue.state().untold) {
-        queue.kick();
+    } else {
+        RxPacket::of_filled(header, filled)
     }
 }

@@ -28,6 +28,9 @@ use virtio_transport_common::{
     TxPacket, //
 };
 
+/// Most packets that are sent at once with the lock held, which keeps softirqs away.
+const RUN: usize = 128;
+
 /// How long to wait for memory when the device has nothing to complete.
 const NO_MEMORY_DELAY: Delta = Delta::from_millis(20);
 
@@ -40,6 +43,8 @@ const F_VERSION_1: u32 = 32;
 enum Outcome {
     /// All are sent, or the device will say when it has room for more.
     Done,
+    /// There may be more; others get their turn first.
+    Again,
     /// Memory is short, or what a device needs to get at it is.
     Retry,
     /// The device broke the queue.
@@ -50,7 +55,7 @@ enum Outcome {
 
 /// Gives a packet to the device, or back. The device is not told. What comes after a packet that
 /// was cut is dropped.
-fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (Error, TxPacket)> {
+fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket) -> Result<(), (Error, TxPacket)> {
     if packet.is_cut() {
         return Ok(());
     }
@@ -58,7 +63,7 @@ fn post(queue: &mut LiveTx<'_>, mut packet: TxPacket, gfp: Gfp) -> Result<(), (E
     packet.deliver_tap();
     let awaited = packet.is_awaited();
     queue
-        .add_out(packet.into_skb(), gfp)
+        .add_out(packet.into_skb(), Gfp::Atomic)
         .map_err(|(e, skb)| (e, TxPacket::from_skb(skb)))?;
     queue.state().add(awaited);
     Ok(())
@@ -109,7 +114,7 @@ impl Device {
         }
         let mut found = self.reap_now_and_then(&mut queue);
         // Whatever the reason is, the work finds out about it.
-        let ret = post(&mut queue, packet, Gfp::Atomic).map_err(|(_, packet)| packet);
+        let ret = post(&mut queue, packet).map_err(|(_, packet)| packet);
         if ret.is_ok() {
             queue.kick();
             self.watch();
@@ -152,11 +157,16 @@ impl Device {
     fn post_queued(&self, queue: &mut LiveTx<'_>) -> Outcome {
         let mut posted = false;
         queue.state().blocked = false;
+        let mut left = RUN;
         let outcome = loop {
+            if left == 0 {
+                break Outcome::Again;
+            }
+            left = left.saturating_sub(1);
             let Some(packet) = self.send_queue.pop() else {
                 break Outcome::Done;
             };
-            let (e, packet) = match post(queue, packet, Gfp::Kernel) {
+            let (e, packet) = match post(queue, packet) {
                 Ok(()) => {
                     posted = true;
                     continue;
@@ -200,6 +210,7 @@ impl Device {
     fn finish(self: ArcBorrow<'_, Self>, outcome: Outcome) -> Result<(), Broken> {
         match outcome {
             Outcome::Done => {}
+            Outcome::Again => queue_work::<SEND_WORK>(self),
             Outcome::Retry => {
                 fsleep(NO_MEMORY_DELAY);
                 queue_work::<SEND_WORK>(self);

@@ -5,7 +5,7 @@
 use crate::{
     bindings,
     skb::{
-        ReceiveBuffer,
+        Block,
         SkBuff, //
     }, //
 };
@@ -18,9 +18,6 @@ use kernel::{
 /// Most entries that a buffer can have: the head, the linear part and the fragments of a socket
 /// buffer.
 const MAX_ENTRIES: usize = bindings::MAX_SKB_FRAGS as usize + 2;
-
-/// Size of a linear socket buffer that takes one page of 4 KiB, with what the kernel adds to it.
-pub const PAGE_BUFFER_LEN: usize = bindings::VIRTIO_VSOCK_DEFAULT_RX_BUF_SIZE as usize;
 
 /// The parts of a buffer, in the order in which the device sees them.
 ///
@@ -169,11 +166,6 @@ pub unsafe trait OutBuffer: Buffer {
 pub unsafe trait InBuffer: Buffer {
     /// Appends the parts that the device may write.
     fn describe(&mut self, list: &mut SgList) -> Result;
-
-    /// Wipes what the device wrote, so that the buffer can be given to it again.
-    ///
-    /// `written` is what the device said; the rest is as it was.
-    fn wipe(&mut self, written: usize);
 }
 
 // SAFETY: The pointer is that of the C object, which is never null. The memory of the buffer
@@ -205,42 +197,27 @@ unsafe impl<C: Send + 'static> OutBuffer for SkBuff<C> {
     }
 }
 
-// SAFETY: As for `SkBuff`.
-unsafe impl Buffer for ReceiveBuffer {
+// SAFETY: The token stands for the block, which is the only reference to its pages.
+unsafe impl Buffer for Block {
     #[inline]
     fn into_raw(self) -> NonNull<c_void> {
-        ReceiveBuffer::into_raw(self).cast()
+        self.into_token()
     }
 
     #[inline]
     unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
         // SAFETY: By the safety requirements.
-        unsafe { ReceiveBuffer::from_raw(ptr.cast()) }
+        unsafe { Block::from_token(ptr) }
     }
 }
 
-// SAFETY: By the invariants of `ReceiveBuffer`, all of the linear part is initialized; it belongs
-// to the buffer, and bytes have no invalid values.
-unsafe impl InBuffer for ReceiveBuffer {
-    /// The whole linear part, head included.
+// SAFETY: By the invariants of `Block`, all of it is initialized; it is the only reference, and
+// bytes have no invalid values.
+unsafe impl InBuffer for Block {
+    /// All that the device gets, head included.
     #[inline]
     fn describe(&mut self, list: &mut SgList) -> Result {
-        list.push(self.linear_start(), self.capacity())
-    }
-
-    #[inline]
-    fn wipe(&mut self, written: usize) {
-        let len = written.min(self.capacity());
-        // SAFETY: The linear part has `capacity()` bytes, to which nobody else refers.
-        unsafe { self.linear_start().write_bytes(0, len) };
-    }
-}
-
-impl ReceiveBuffer {
-    #[inline]
-    fn linear_start(&self) -> *mut u8 {
-        // SAFETY: By the invariants of `SkBuff`, the buffer is valid.
-        unsafe { (*self.skb().as_raw()).head }
+        list.push(self.device_start(), self.capacity())
     }
 }
 
@@ -283,6 +260,12 @@ impl<T: Plain> InBox<T> {
         // because a hostile device may still write there.
         unsafe { (&raw const (*self.0).0).read_volatile() }
     }
+
+    /// Makes it zeroes again.
+    #[inline]
+    pub fn wipe(&mut self) {
+        self.0 .0 = T::new_zeroed();
+    }
 }
 
 // SAFETY: The pointer is that of the box, which nobody can use until it is a box again.
@@ -304,10 +287,5 @@ unsafe impl<T: Plain> InBuffer for InBox<T> {
     #[inline]
     fn describe(&mut self, list: &mut SgList) -> Result {
         list.push((&raw const self.0 .0).cast(), size_of::<T>())
-    }
-
-    #[inline]
-    fn wipe(&mut self, _written: usize) {
-        self.0 .0 = T::new_zeroed();
     }
 }

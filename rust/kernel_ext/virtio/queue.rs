@@ -28,10 +28,11 @@ use kernel::{
     sync::{
         lock::{
             mutex::MutexBackend,
-            Guard, //
+            Backend,
+            Guard,
+            Lock, //
         },
-        LockClassKey,
-        Mutex, //
+        LockClassKey, //
     }, //
 };
 
@@ -88,16 +89,17 @@ unsafe impl<B: Buffer, S: Send> Send for Inner<B, S> {}
 /// wants to have under the same lock.
 ///
 /// There is a queue while the device is bound and not asleep; [`lock`](Self::lock) says whether.
-/// The bus abstraction takes the queue away by itself; it waits until the lock is free.
+/// The bus abstraction takes the queue away by itself; it waits until the lock is free. The lock is
+/// a mutex, or of the type `L`.
 ///
 /// # Invariants
 ///
 /// The queue of [`Stage::Live`] and [`Stage::Detached`] is valid, and all buffers in it came from
 /// `B::into_raw`. `posted` is how many there are.
 #[pin_data]
-pub struct Virtqueue<B: Buffer, S: Send + Unpin + 'static = ()> {
+pub struct Virtqueue<B: Buffer, S: Send + Unpin + 'static = (), L: Backend = MutexBackend> {
     #[pin]
-    inner: Mutex<Inner<B, S>>,
+    inner: Lock<Inner<B, S>, L>,
 }
 
 /// Creates a [`Virtqueue`] initialiser with a newly-created lock class.
@@ -112,7 +114,7 @@ macro_rules! new_virtqueue {
     };
 }
 
-impl<B: Buffer, S: Send + Unpin + 'static> Virtqueue<B, S> {
+impl<B: Buffer, S: Send + Unpin + 'static, L: Backend> Virtqueue<B, S, L> {
     /// Creates a place without a queue. Use [`new_virtqueue!`](crate::new_virtqueue).
     pub fn new(
         state: S,
@@ -121,7 +123,7 @@ impl<B: Buffer, S: Send + Unpin + 'static> Virtqueue<B, S> {
     ) -> impl PinInit<Self> {
         // INVARIANT: There is no queue.
         pin_init!(Self {
-            inner <- Mutex::new(
+            inner <- Lock::new(
                 pin_init::init!(Inner {
                     stage: Stage::Absent,
                     sgs <- SgList::new(),
@@ -137,17 +139,17 @@ impl<B: Buffer, S: Send + Unpin + 'static> Virtqueue<B, S> {
 
     /// Locks the queue, if there is one.
     ///
-    /// Context: may sleep.
+    /// Context: that of the lock: may sleep if it is a mutex.
     #[inline]
-    pub fn lock(&self) -> Option<LiveQueue<'_, B, S>> {
+    pub fn lock(&self) -> Option<LiveQueue<'_, B, S, L>> {
         LiveQueue::new(self.inner.lock())
     }
 
     /// Locks the queue if there is one, and nobody else has the lock.
     ///
-    /// Context: any but interrupts; does not sleep.
+    /// Context: does not sleep; process context if the lock is a mutex.
     #[inline]
-    pub fn try_lock(&self) -> Option<LiveQueue<'_, B, S>> {
+    pub fn try_lock(&self) -> Option<LiveQueue<'_, B, S, L>> {
         LiveQueue::new(self.inner.try_lock()?)
     }
 }
@@ -159,14 +161,14 @@ impl<B: Buffer, S: Send + Unpin + 'static> Virtqueue<B, S> {
 /// # Invariants
 ///
 /// `vq` is the queue of [`Stage::Live`] of the locked [`Virtqueue`].
-pub struct LiveQueue<'a, B: Buffer, S: Send + Unpin + 'static = ()> {
-    inner: Guard<'a, Inner<B, S>, MutexBackend>,
+pub struct LiveQueue<'a, B: Buffer, S: Send + Unpin + 'static = (), L: Backend = MutexBackend> {
+    inner: Guard<'a, Inner<B, S>, L>,
     vq: NonNull<bindings::virtqueue>,
 }
 
-impl<'a, B: Buffer, S: Send + Unpin + 'static> LiveQueue<'a, B, S> {
+impl<'a, B: Buffer, S: Send + Unpin + 'static, L: Backend> LiveQueue<'a, B, S, L> {
     #[inline]
-    fn new(inner: Guard<'a, Inner<B, S>, MutexBackend>) -> Option<Self> {
+    fn new(inner: Guard<'a, Inner<B, S>, L>) -> Option<Self> {
         match inner.stage {
             // INVARIANT: By the pattern.
             Stage::Live(vq) => Some(Self { inner, vq }),
@@ -372,7 +374,7 @@ mod private {
     pub trait Sealed {}
 }
 
-impl<B: Buffer, S: Send + Unpin + 'static> private::Sealed for Virtqueue<B, S> {}
+impl<B: Buffer, S: Send + Unpin + 'static, L: Backend> private::Sealed for Virtqueue<B, S, L> {}
 
 /// A [`Virtqueue`] of any type of buffers: what the bus abstraction needs of it.
 pub trait AnyQueue: private::Sealed + Send + Sync {
@@ -404,7 +406,7 @@ pub trait AnyQueue: private::Sealed + Send + Sync {
     unsafe fn reclaim(&self);
 }
 
-impl<B: Buffer, S: Send + Unpin + 'static> AnyQueue for Virtqueue<B, S> {
+impl<B: Buffer, S: Send + Unpin + 'static, L: Backend> AnyQueue for Virtqueue<B, S, L> {
     unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>) -> Result {
         let mut inner = self.inner.lock();
         match inner.stage {

@@ -56,8 +56,18 @@ impl Source for Memory {
     }
 }
 
+/// A payload that does not stay.
+pub(super) struct Copied(Vec<u8>);
+
+impl Foreign for Copied {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Buffer for Memory {
     type Source = Memory;
+    type Foreign = Copied;
 
     fn from_source(source: Memory, mark: Mark) -> Self {
         Self { mark, ..source }
@@ -106,6 +116,16 @@ impl Buffer for Memory {
 
     fn append_from(&mut self, head: &[u8], source: &Memory, offset: usize, len: usize) -> bool {
         let bytes = &source.bytes[offset..offset + len];
+        let fits = head.len() + len <= self.tailroom();
+        if fits {
+            self.bytes.extend(head);
+            self.bytes.extend(bytes);
+        }
+        fits
+    }
+
+    fn append_foreign(&mut self, head: &[u8], source: &Copied, offset: usize, len: usize) -> bool {
+        let bytes = &source.0[offset..offset + len];
         let fits = head.len() + len <= self.tailroom();
         if fits {
             self.bytes.extend(head);
@@ -230,6 +250,8 @@ impl Bench {
         let bytes: Vec<u8> = (0..len).map(|n| (self.model.came + n) as u8).collect();
         let mut payload = match waste {
             Some(waste) => Payload::source(Memory::payload(bytes.clone(), waste)),
+            // One way or the other.
+            None if self.model.came % 2 == 1 => Payload::foreign(Copied(bytes.clone())),
             None => Payload::bytes(&bytes),
         };
         let mut spare = None;

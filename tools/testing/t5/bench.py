@@ -137,15 +137,17 @@ class Bench:
         return self.up(self.device)
 
     def scan(self):
-        """How many buffers the driver has posted, and how many of them have a byte in them."""
-        device, scanned, stale = self.device, 0, 0
+        """How many buffers the driver has posted, in how many of them is a byte that is neither zero nor
+        what we wrote there, and the size of the largest."""
+        device, scanned, foreign, largest = self.device, 0, 0, 0
         ring = device.rings[vhost_user.RX]
         with device.lock:
             for n in range(ring.waiting()):
                 for place, size, _ in ring.chain(ring.head_at(ring.last + n)).parts:
                     scanned += 1
-                    stale += bool(place.read(0, size).strip(b"\0"))
-        return scanned, stale
+                    foreign += not host.is_own(place.read(0, size), place.written(0, size))
+                    largest = max(largest, size)
+        return scanned, foreign, largest
 
     # --- the guest --------------------------------------------------------------------
 

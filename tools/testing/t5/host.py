@@ -11,7 +11,7 @@ REQUEST, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST = range(1, 8
 STREAM, SEQPACKET = 1, 2
 EOM = 1
 HOST = 2
-BUFFER = 3776                   # a receive buffer of the guest: header and payload
+BUFFER = 4076                   # a receive buffer of the guest that is not busy: header and payload
 PAYLOAD = BUFFER - HEADER.size
 ALLOC = 256 << 10
 
@@ -25,6 +25,12 @@ NOBODY = 4998
 
 def header(op, src, dst, length=0, ty=STREAM, flags=0, alloc=ALLOC, fwd=0):
     return HEADER.pack(src[0], dst[0], src[1], dst[1], length, ty, op, flags, alloc, fwd & 0xffffffff)
+
+
+def is_own(found, written):
+    """Whether there is nothing but what we wrote, or zeroes."""
+    return len(found) == len(written) and (
+        found == written or all(a in (0, b) for a, b in zip(found, written)))
 
 
 class Packet:

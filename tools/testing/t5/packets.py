@@ -5,9 +5,9 @@ import threading
 import time
 
 from bench import DRIVER_MODULE, PEER, case
-from host import (BUFFER, CREDIT_REQUEST, CREDIT_UPDATE, ECHO, GUEST_ECHO, HOST, PAYLOAD, REQUEST,
-                  RESPONSE, RST, RW, SEQPACKET, SHUTDOWN, SILENT, STREAM, Conn, Packet, said,
-                  header, take)
+from host import (BUFFER, CREDIT_REQUEST, CREDIT_UPDATE, ECHO, GUEST_ECHO, HEADER, HOST, PAYLOAD,
+                  REQUEST, RESPONSE, RST, RW, SEQPACKET, SHUTDOWN, SILENT, STREAM, Conn, Packet,
+                  header, is_own, said, take)
 from vhost_user import RX
 
 
@@ -289,17 +289,66 @@ def unwritten(b):
     conn = connected(b)
     b.device.send(conn.header(RW, PAYLOAD), used=BUFFER)
     b.equal("zeroes", conn.echo(PAYLOAD), b"\0" * PAYLOAD)
-    # And those of a packet that somebody got before are not in the next one's buffer.
+    # A packet that somebody got before may be in the next one's buffer: what we wrote, and no more.
     count = b.device.rings[RX].num + 100
     for n in range(count):
         conn.data(b"s" * PAYLOAD)
         if conn.echo(PAYLOAD) != b"s" * PAYLOAD:
             b.check("traffic", False, f"packet {n}")
             break
-    b.device.send(conn.header(RW, PAYLOAD), used=BUFFER)
-    b.equal("zeroes-later", conn.echo(PAYLOAD), b"\0" * PAYLOAD)
-    scanned, stale = b.scan()
-    ring = b.device.rings[RX].num
-    b.note(f"{scanned} posted buffers, a queue of {ring}")
-    b.check("posted", scanned >= ring // 2 and stale == 0,
-            f"{stale} of {scanned} posted buffers had something in them")
+    claim(b, conn, "own-bytes")
+    posted(b, 8)
+    b.fresh()
+
+
+def claim(b, conn, name):
+    """Says that the next buffer was filled, of which only the header was written."""
+    with b.device.buffer() as chain:
+        if chain is None:
+            return b.check(name, False, "no buffer")
+        place, size, _ = chain.parts[0]
+        room = size - HEADER.size
+        place.write(0, conn.header(RW, room))
+        own = place.written(HEADER.size, room)
+        b.device.rings[RX].push(chain.head, size)
+        b.device.rings[RX].notify()
+    got = conn.echo(room)
+    b.check(name, is_own(got, own), f"{len(got)} of {room} bytes, not all of them ours")
+
+
+def posted(b, least):
+    """No buffer that the driver has posted has anything in it that is not ours. The largest one's size."""
+    scanned, foreign, largest = b.scan()
+    b.note(f"{scanned} posted buffers of up to {largest} bytes, a queue of {b.device.rings[RX].num}")
+    b.check("posted", scanned >= least and foreign == 0,
+            f"{foreign} of {scanned} posted buffers had something in them that is not ours")
+    return largest
+
+
+@case("HH-19-large", "bytes that the host never wrote, in the buffers that a busy device gets")
+def unwritten_large(b):
+    device = b.fresh()
+    conn = connected(b)
+    largest = 0
+    for n in range(device.rings[RX].num * 4):
+        with device.buffer() as chain:
+            if chain is None:
+                break
+            place, size, _ = chain.parts[0]
+            room = size - HEADER.size
+            place.write(0, conn.header(RW, room) + bytes([n % 255 + 1]) * room)
+            device.rings[RX].push(chain.head, size)
+            device.rings[RX].notify()
+        if conn.echo(room) != bytes([n % 255 + 1]) * room:
+            b.check("traffic", False, f"packet {n} of {room} bytes")
+            break
+        largest = max(largest, size)
+        if largest > 60000:
+            break
+    b.check("grown", 60000 < largest <= 64 << 10, f"buffers of up to {largest} bytes")
+    # Those that were never written, and those that were.
+    for n in range(3):
+        claim(b, conn, f"own-bytes-{n}")
+    b.check("posted-size", posted(b, 8) > 60000, "no large buffer")
+    b.check("alive", b.alive())
+    b.fresh()

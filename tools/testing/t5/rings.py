@@ -48,10 +48,11 @@ def entry(head, length=44, queue=RX):
 
 
 def twice(device, conn):
-    """Two entries at once with the same buffer, whose payload somebody gets."""
+    """Two entries at once with the same buffer, whose payload somebody gets and keeps: one of less payload
+    would be a buffer that we have again at the second."""
     ring = device.rings[RX]
     chain = ring.pop()
-    packet = conn.header(RW, 200) + b"t" * 200
+    packet = conn.header(RW, 3000) + b"t" * 3000
     chain.parts[0][0].write(0, packet)
     ring.entry(ring.used, chain.head, len(packet))
     ring.entry(ring.used + 1, chain.head, len(packet))

@@ -28,14 +28,36 @@ CONFIG_CHANGED = 2                                  # on the channel of the back
 WAIT = 10.0
 
 
+PAGE = 4096
+
+
 class Region:
-    """A piece of the guest's memory. Aligned numbers are written in one go."""
+    """A piece of the guest's memory. Aligned numbers are written in one go.
+
+    What was written is remembered: whatever else is found in a buffer that we may write, is of the guest.
+    """
 
     def __init__(self, gpa, size, uva, offset, fd):
         self.gpa, self.size, self.uva, self.offset = gpa, size, uva, offset
         self.map = mmap.mmap(fd, offset + size)
         self.u8 = memoryview(self.map)
         self.u16, self.u32 = self.u8.cast("H"), self.u8.cast("I")
+        self.pages = {}         # page of the mapping -> what was written there last, zeroes elsewhere
+
+    def note(self, at, data):
+        done = 0
+        while done < len(data):
+            page, start = divmod(at + done, PAGE)
+            some = data[done:done + PAGE - start]
+            self.pages.setdefault(page, bytearray(PAGE))[start:start + len(some)] = some
+            done += len(some)
+
+    def noted(self, at, size):
+        found = b""
+        while len(found) < size:
+            page, start = divmod(at + len(found), PAGE)
+            found += self.pages.get(page, bytes(PAGE))[start:start + size - len(found)]
+        return bytes(found)
 
 
 class Place:
@@ -48,7 +70,12 @@ class Place:
         return bytes(self.region.u8[self.offset + at:self.offset + at + size])
 
     def write(self, at, data):
+        self.region.note(self.offset + at, data)
         self.region.u8[self.offset + at:self.offset + at + len(data)] = data
+
+    def written(self, at, size):
+        """What was written there, zeroes if nothing was."""
+        return self.region.noted(self.offset + at, size)
 
     def get16(self, at):
         return self.region.u16[(self.offset + at) >> 1]
@@ -57,9 +84,11 @@ class Place:
         return self.region.u32[(self.offset + at) >> 2]
 
     def set16(self, at, value):
+        self.region.note(self.offset + at, struct.pack("<H", value & 0xffff))
         self.region.u16[(self.offset + at) >> 1] = value & 0xffff
 
     def set32(self, at, value):
+        self.region.note(self.offset + at, struct.pack("<I", value & 0xffffffff))
         self.region.u32[(self.offset + at) >> 2] = value & 0xffffffff
 
 

@@ -121,6 +121,8 @@ pub mod windows {
 }
 
 #[cfg(test)]
+mod hand;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod window_tests;

@@ -129,6 +129,36 @@ impl<C> SkBuff<C> {
     }
 }
 
+/// A payload that is always copied. No packet of the models has one.
+pub struct Filled(Vec<u8>);
+
+impl Filled {
+    /// Bytes of payload.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<C> SkBuff<C> {
+    /// Appends `head`, and bytes of such a payload.
+    pub fn append_filled(
+        &mut self,
+        head: &[u8],
+        from: &Filled,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let bytes = from.0.get(offset..offset + len).ok_or(EAGAIN)?;
+        self.append(head)?;
+        self.append(bytes)
+    }
+}
+
 /// A list of buffers.
 pub struct SkbList<C>(VecDeque<SkBuff<C>>);
 

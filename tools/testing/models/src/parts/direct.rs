@@ -51,8 +51,8 @@ impl Carrier for Loop {
         Ok(())
     }
 
-    fn deliver(packet: RxPacket<'_>, net: Option<&Net>) {
-        recv::receive::<Self>(packet, net);
+    fn deliver(mut packet: RxPacket<'_>, net: Option<&Net>) {
+        recv::receive::<Self>(&mut packet, net);
     }
 
     fn defer_wake(sock: &VsockSock, conn: ArcBorrow<'_, Conn>) -> bool {
@@ -83,7 +83,7 @@ fn work() -> bool {
     let goes_on = !inside.quits || !packets.is_empty() || !sleepers.is_empty();
     drop(inside);
     for packet in packets {
-        recv::receive::<Loop>(RxPacket::from_tx(packet), None);
+        recv::receive::<Loop>(&mut RxPacket::from_tx(packet), None);
     }
     for (sock, conn) in sleepers {
         recv::wake_later::<Loop>(&sock, &conn);

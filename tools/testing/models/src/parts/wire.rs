@@ -197,13 +197,13 @@ pub(crate) fn packet(from: Addr, op: Op, flags: u32, bytes: &[u8], fwd_cnt: u32)
         flags,
     );
     header.set_credit(4096, fwd_cnt);
-    recv::receive::<Wire>(RxPacket::of_bytes(header, bytes).unwrap(), None);
+    recv::receive::<Wire>(&mut RxPacket::of_bytes(header, bytes).unwrap(), None);
 }
 
 pub(crate) fn packet_to(from: Addr, to: Addr, op: Op, bytes: &[u8]) {
     let mut header = Header::new(op, SocketType::Stream, from, to, bytes.len() as u32, 0);
     header.set_credit(4096, 0);
-    recv::receive::<Wire>(RxPacket::of_bytes(header, bytes).unwrap(), None);
+    recv::receive::<Wire>(&mut RxPacket::of_bytes(header, bytes).unwrap(), None);
 }
 
 pub(crate) fn comes(op: Op) {
