@@ -85,7 +85,8 @@ impl Block {
     /// Memory that the block takes, in bytes.
     #[inline]
     pub const fn len_of(order: u8) -> usize {
-        PAGE_SIZE << order
+        // OVERFLOW: By the type invariants, a block is far smaller than all memory.
+        PAGE_SIZE.wrapping_shl(order as u32)
     }
 
     /// Memory that the block takes, in bytes.

@@ -36,7 +36,7 @@ impl LentList {
     pub(super) fn new(room: usize) -> Result<Self> {
         let mut slots = KVec::with_capacity(room, GFP_KERNEL)?;
         while slots.len() < room {
-            slots.push(None, GFP_KERNEL)?;
+            slots.push_within_capacity(None).map_err(|_| ENOMEM)?;
         }
         Ok(Self {
             slots,
