@@ -21,7 +21,7 @@ use std::{
 pub const CASES: &[Case] = &[
     case(
         "ABI-17/parameters-in-sysfs",
-        "fork_from_owner_default=Y max_iotlb_entries=2048 max_mem_regions=64, all 444",
+        "fork_from_owner_default=Y max_iotlb_entries=2048 max_mem_regions=64 windows, all 444",
         in_sysfs,
     ),
     case(
@@ -38,6 +38,9 @@ pub const CASES: &[Case] = &[
     .by_name(),
 ];
 
+/// Parameters that are switches of ours, whose value is what the run was given.
+const SWITCHES: [&str; 1] = ["windows"];
+
 /// Names, values and rights of the parameters.
 fn in_sysfs(ctx: &mut Ctx) -> Try<String> {
     let module = if ctx.ours() { "vhost_core" } else { "vhost" };
@@ -46,7 +49,12 @@ fn in_sysfs(ctx: &mut Ctx) -> Try<String> {
         let entry = entry?;
         let value = fs::read_to_string(entry.path())?;
         let name = entry.file_name();
-        values.push(format!("{}={}", name.to_string_lossy(), value.trim_end()));
+        let name = name.to_string_lossy();
+        values.push(if SWITCHES.contains(&&*name) {
+            name.into_owned()
+        } else {
+            format!("{name}={}", value.trim_end())
+        });
         modes.push(format!(
             "{:o}",
             entry.metadata()?.permissions().mode() & 0o777
