@@ -16,6 +16,10 @@ KNOWN_FAULT = "iotlb_to_section: Assertion `section_index < d->map.sections_nb' 
 SLOTS = 4
 
 
+# The last line of what a command says, from the guest's agent.
+END = re.compile(r"^LAB-RC=(\d+)\n\Z", re.M)
+
+
 class GuestError(Exception):
     """The guest, or QEMU, did not do what it was asked."""
 
@@ -102,12 +106,13 @@ class Machine:
             agent.shutdown(socket.SHUT_WR)
             data = b""
             try:
-                while more := agent.recv(65536):
+                # What a command left running may hold the connection open: its status is the end.
+                while not END.search(data.decode(errors="replace")) and (more := agent.recv(65536)):
                     data += more
             except TimeoutError:
                 raise GuestError(f"no answer to {command!r} in {timeout:.0f} s: {data[-200:]!r}") from None
         text = data.decode(errors="replace")
-        found = re.search(r"^LAB-RC=(\d+)\n\Z", text, re.M)
+        found = END.search(text)
         if not found:
             raise GuestError(f"no answer to {command!r}: {text[-200:]!r}")
         self.status = int(found[1])
