@@ -71,7 +71,8 @@ impl World {
     }
 }
 
-/// Runs threads in all orders; the result is how many there were, and in how many a reader found a window.
+/// Runs threads in all orders; the result is how many there were, and in how many a reader found a
+/// window.
 fn run(in_order: bool, threads: &'static [fn(&World) -> bool]) -> (usize, usize) {
     let counts: &'static (AtomicUsize, AtomicUsize) = Box::leak(Box::default());
     let mut builder = loom::model::Builder::new();
@@ -106,7 +107,7 @@ fn run(in_order: bool, threads: &'static [fn(&World) -> bool]) -> (usize, usize)
 
 /// A reader, and who makes windows.
 pub fn reader_and_filler(in_order: bool) -> (usize, usize) {
-    run(
+    let (orders, found) = run(
         in_order,
         &[
             |world| world.read(),
@@ -115,7 +116,9 @@ pub fn reader_and_filler(in_order: bool) -> (usize, usize) {
                 false
             },
         ],
-    )
+    );
+    assert!(found < orders, "the threads never met");
+    (orders, found)
 }
 
 /// A reader that makes windows itself.
