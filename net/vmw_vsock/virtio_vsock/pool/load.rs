@@ -5,8 +5,8 @@
 /// Packets in a window.
 const WINDOW: u32 = 64;
 
-/// Packets of a window that fill a small block, if there is bulk: more than if each such packet has a
-/// rest in another one, which is better off with small blocks that need not be copied.
+/// Packets of a window that fill a small block, if there is bulk: more than if each such packet has
+/// a rest in another one, which is better off with small blocks that need not be copied.
 const BULK: u32 = 40;
 
 /// Packets of a window that would fill several small blocks, if there still is bulk.
