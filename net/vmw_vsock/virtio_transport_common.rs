@@ -8,8 +8,8 @@
 //!
 //! # Layers
 //!
-//! Each file uses those before it only: `convert`, `rx_queue`, `conn` (the state of a connection
-//! behind its gate), `packet`, `carrier`, `tables` (how packets find a connection), `control`
+//! Each file uses those before it only: `convert`, `kinds`, `rx_queue`, `conn` (the state of a
+//! connection behind its gate), `packet`, `carrier`, `tables` (how packets find a connection), `control`
 //! (packets without payload), `close`, then the ways in (`accept`, `recv`) and out (`send`), and
 //! `ops`, which the socket layer calls.
 //!
@@ -45,8 +45,13 @@ pub mod conn;
 mod control;
 #[path = "virtio_transport_common/convert.rs"]
 mod convert;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "virtio_transport_common/fixtures.rs"]
+mod fixtures;
 #[path = "virtio_transport_common/flow.rs"]
 mod flow;
+#[path = "virtio_transport_common/kinds.rs"]
+mod kinds;
 #[cfg(CONFIG_KUNIT = "y")]
 #[path = "virtio_transport_common/kunit.rs"]
 mod kunit;

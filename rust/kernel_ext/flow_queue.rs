@@ -13,12 +13,20 @@
 //! Whose turn it is, is decided by the user of the queue, who keeps data of type `D` with each
 //! flow.
 
+#[path = "flow_queue/turns.rs"]
+mod turns;
+
+pub use self::turns::Place;
+
+use self::turns::{
+    next,
+    set_next,
+    Turns, //
+};
 use crate::{
-    bindings,
     peek::Peek,
     skb::SkBuff,
     skb_list::{
-        link,
         Link,
         SkbList, //
     }, //
@@ -26,8 +34,7 @@ use crate::{
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
-    mem::ManuallyDrop,
-    ptr::NonNull, //
+    mem::ManuallyDrop, //
 };
 use kernel::{
     prelude::*,
@@ -38,8 +45,6 @@ use kernel::{
         Release, //
     },
 };
-
-type Packet = NonNull<bindings::sk_buff>;
 
 /// A control block that says to which flow its packet belongs.
 ///
@@ -138,18 +143,6 @@ impl<D> Flow<D> {
     }
 }
 
-/// A list of flows that have packets. The first flow of the first list that is not empty is the
-/// next one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// The first list.
-    Now,
-    /// The second list.
-    Later,
-    /// The third list. When the others are empty, it becomes the second one.
-    Next,
-}
-
 /// Who takes packets out of a [`FlowQueue`], and decides how many, flow by flow.
 pub trait Taker<C, D> {
     /// Packets of a flow are going to be taken, which is in that list; [`Place::Next`] if this
@@ -224,11 +217,7 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         // packets.
         Self {
             number: NEXT.fetch_add(1, Relaxed),
-            turns: Turns {
-                now: None,
-                later: None,
-                next: None,
-            },
+            turns: Turns::new(),
             none: UnsafeCell::new(State { last: None, data }),
             _p: PhantomData,
         }
@@ -237,7 +226,7 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
     /// Says whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.turns.now.is_none() && self.turns.later.is_none() && self.turns.next.is_none()
+        self.turns.is_empty()
     }
 
     /// Whether the packets of a flow, if there are any, are in this queue.
@@ -335,6 +324,25 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
             }
         }
         Ok(())
+    }
+
+    /// Whether there are packets that belong to no flow.
+    #[inline]
+    pub fn has_loose(&mut self) -> bool {
+        self.none.get_mut().last.is_some()
+    }
+
+    /// Calls `f` for each packet that belongs to no flow, the first one first.
+    pub fn for_each_loose(&mut self, mut f: impl FnMut(&mut SkBuff<C>)) {
+        let last = self.none.get_mut().last;
+        let mut at = last.and_then(next);
+        while let Some(packet) = at {
+            // SAFETY: By the type invariants, the queue owns it as a `SkBuff<C>`, and keeps it; the
+            // mutable reference to the queue is the one to the packet.
+            let mut owned = ManuallyDrop::new(unsafe { SkBuff::<C>::from_raw(packet) });
+            f(&mut owned);
+            at = next(packet).filter(|_| Some(packet) != last);
+        }
     }
 
     /// Takes packets in turn and puts them to the end of `to`, as `taker` says, until there are
@@ -466,167 +474,4 @@ impl<C> Drop for Taken<C> {
             drop(packet);
         }
     }
-}
-
-/// The flows of a queue that have packets, as lists of their first packets, one for each [`Place`].
-///
-/// # Invariants
-///
-/// Each is empty, or begins with a packet that is in a ring through `prev` and `dev`, of packets
-/// that are valid as long as they are in a list.
-struct Turns {
-    now: Link,
-    later: Link,
-    next: Link,
-}
-
-impl Turns {
-    /// The first packet of the first flow, and its list, see [`FlowQueue::pop`].
-    #[inline]
-    fn first(&mut self) -> Option<(Packet, Place)> {
-        if let Some(first) = self.now {
-            return Some((first, Place::Now));
-        }
-        if let Some(first) = self.later {
-            return Some((first, Place::Later));
-        }
-        self.later = self.next.take();
-        Some((self.later?, Place::Next))
-    }
-
-    /// Puts a packet that is in no list to the end of one. It is taken out before it is given up.
-    #[inline]
-    fn enter(&mut self, packet: Packet, place: Place) {
-        let list = match place {
-            Place::Now => &mut self.now,
-            Place::Later => &mut self.later,
-            Place::Next => &mut self.next,
-        };
-        // INVARIANT: The ring has one more packet, before the first one: that is the end.
-        match *list {
-            Some(first) => {
-                let last = before(first);
-                set_before(packet, last);
-                set_behind(packet, Some(first));
-                if let Some(last) = last {
-                    set_behind(last, Some(packet));
-                }
-                set_before(first, Some(packet));
-            }
-            None => {
-                set_before(packet, Some(packet));
-                set_behind(packet, Some(packet));
-                *list = Some(packet);
-            }
-        }
-    }
-
-    /// As [`enter`](Self::enter), to the beginning.
-    fn enter_first(&mut self, packet: Packet, place: Place) {
-        self.enter(packet, place);
-        // INVARIANT: The same ring, begun with another packet of it.
-        match place {
-            Place::Now => self.now = Some(packet),
-            Place::Later => self.later = Some(packet),
-            Place::Next => self.next = Some(packet),
-        }
-    }
-
-    /// The list that begins with `packet`, if any, begins with `by` instead.
-    #[inline]
-    fn set_first(&mut self, packet: Packet, by: Link) {
-        if self.now == Some(packet) {
-            self.now = by;
-        } else if self.later == Some(packet) {
-            self.later = by;
-        } else if self.next == Some(packet) {
-            self.next = by;
-        }
-    }
-
-    /// Takes a packet out of its list.
-    #[inline]
-    fn remove(&mut self, packet: Packet) {
-        // INVARIANT: The ring has one packet less.
-        match (before(packet), behind(packet)) {
-            (Some(last), Some(next)) if next != packet => {
-                set_behind(last, Some(next));
-                set_before(next, Some(last));
-                self.set_first(packet, Some(next));
-            }
-            _ => self.set_first(packet, None),
-        }
-        set_before(packet, None);
-        set_behind(packet, None);
-    }
-
-    /// Puts a packet into the place of another one.
-    #[inline]
-    fn replace(&mut self, packet: Packet, by: Packet) {
-        // INVARIANT: The ring has the one instead of the other.
-        match (before(packet), behind(packet)) {
-            (Some(last), Some(next)) if next != packet => {
-                set_before(by, Some(last));
-                set_behind(by, Some(next));
-                set_behind(last, Some(by));
-                set_before(next, Some(by));
-            }
-            _ => {
-                set_before(by, Some(by));
-                set_behind(by, Some(by));
-            }
-        }
-        self.set_first(packet, Some(by));
-        set_before(packet, None);
-        set_behind(packet, None);
-    }
-}
-
-/// The next packet of the same flow.
-#[inline]
-fn next(packet: Packet) -> Link {
-    // SAFETY: The caller, a queue or what was taken from one, owns the packet: by the type
-    // invariants, it is valid. The field is the link of its owner. This holds for all that follow.
-    NonNull::new(unsafe { (*link(packet)).next })
-}
-
-#[inline]
-fn set_next(packet: Packet, to: Link) {
-    // SAFETY: See `next()`; the caller has the packet exclusively.
-    unsafe { (*link(packet)).next = raw(to) };
-}
-
-/// The first packet of the flow before that of a first packet.
-#[inline]
-fn before(packet: Packet) -> Link {
-    // SAFETY: See `next()`.
-    NonNull::new(unsafe { (*link(packet)).prev })
-}
-
-#[inline]
-fn set_before(packet: Packet, to: Link) {
-    // SAFETY: See `set_next()`.
-    unsafe { (*link(packet)).prev = raw(to) };
-}
-
-/// The first packet of the flow behind that of a first packet.
-///
-/// It is in the place of `dev`, which is the third word of what the owner of a packet may use as a
-/// link (the C side puts a `struct rb_node` there). A packet that leaves the queue has null there.
-#[inline]
-fn behind(packet: Packet) -> Link {
-    // SAFETY: See `next()`. A pointer is there, of whatever type.
-    let dev = unsafe { (*link(packet)).__bindgen_anon_1.dev };
-    NonNull::new(dev.cast())
-}
-
-#[inline]
-fn set_behind(packet: Packet, to: Link) {
-    // SAFETY: See `set_next()`.
-    unsafe { (*link(packet)).__bindgen_anon_1.dev = raw(to).cast() };
-}
-
-#[inline]
-fn raw(to: Link) -> *mut bindings::sk_buff {
-    to.map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }

@@ -18,6 +18,7 @@ use crate::{
     lock::SpinLockBh,
     net::Net,
     new_spinlock_bh,
+    peek::Peek,
     sock::{
         SockAddr,
         VsockSock, //
@@ -39,7 +40,8 @@ use kernel::{
         aref::ARef,
         atomic::{
             Acquire,
-            Atomic, //
+            Atomic,
+            Relaxed, //
         },
         rcu,
         Arc,
@@ -121,9 +123,11 @@ struct Node<T> {
     member: Member<T>,
 }
 
-/// What a [`Node`] says, which never changes.
+/// What a [`Node`] says, which never changes but for `retired`.
 struct Member<T> {
     key: Key,
+    /// See [`Membership::retire`].
+    retired: Atomic<bool>,
     sock: ARef<VsockSock>,
     conn: Arc<T>,
 }
@@ -288,7 +292,8 @@ impl<T: Send + Sync + 'static> SockTable<T> {
             // SAFETY: A node that is found is not freed before the end of the read section. What
             // changes of it are the links, of which this makes no use.
             let member = unsafe { &(*node).member };
-            if member.key == key && Net::reachable(Some(member.sock.net()), net) {
+            let is_found = member.key == key && !member.retired.peek();
+            if is_found && Net::reachable(Some(member.sock.net()), net) {
                 return Some(Found {
                     sock: &member.sock,
                     conn: member.conn.as_arc_borrow(),
@@ -315,8 +320,9 @@ impl<T: Send + Sync + 'static> SockTable<T> {
 
     /// Puts a connection into the table, until the membership is dropped.
     ///
-    /// `is_live` says of a connection with the same key whether a user would lose it: packets find the
-    /// latest one only.
+    /// `is_live` says of a connection with the same key, also of one that is
+    /// [retired](Membership::retire), whether a user would lose it: packets find the latest one
+    /// only.
     ///
     /// Context: may sleep; `is_live` does not, and is called with the lock of the table held.
     ///
@@ -328,7 +334,7 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         sock: ARef<VsockSock>,
         conn: Arc<T>,
         key: Key,
-        is_live: impl Fn(&T) -> bool,
+        mut is_live: impl FnMut(&T) -> bool,
     ) -> Result<Membership<T>> {
         let peer = (key.remote_cid, Scope::of(sock.net()));
         let node = KBox::new(
@@ -338,7 +344,12 @@ impl<T: Send + Sync + 'static> SockTable<T> {
                     by_peer: pin_init::zeroed(),
                 },
                 number: 0,
-                member: Member { key, sock, conn },
+                member: Member {
+                    key,
+                    retired: Atomic::new(false),
+                    sock,
+                    conn,
+                },
             },
             GFP_KERNEL,
         )?;
@@ -505,14 +516,36 @@ pub struct Membership<T: Send + Sync + 'static> {
 
 // SAFETY: The node is unlinked under the lock of the table, by whatever thread.
 unsafe impl<T: Send + Sync + 'static> Send for Membership<T> {}
-// SAFETY: There are no methods on `&Membership`.
+// SAFETY: The methods on `&Membership` read what does not change, and an atomic.
 unsafe impl<T: Send + Sync + 'static> Sync for Membership<T> {}
+
+impl<T: Send + Sync + 'static> Membership<T> {
+    #[inline]
+    fn member(&self) -> &Member<T> {
+        // SAFETY: By the type invariants, the node is linked, thus not freed; nobody has a mutable
+        // reference to this part of it.
+        unsafe { &(*self.node.as_ptr()).member }
+    }
+
+    /// Packets do not find the connection any more. It still counts for who
+    /// [joins](SockTable::insert) with the same key.
+    ///
+    /// Context: any.
+    pub fn retire(&self) {
+        self.member().retired.store(true, Relaxed);
+    }
+
+    /// Whether it was [retired](Self::retire).
+    #[inline]
+    pub fn is_retired(&self) -> bool {
+        self.member().retired.peek()
+    }
+}
 
 impl<T: Send + Sync + 'static> Drop for Membership<T> {
     fn drop(&mut self) {
         let node = self.node.as_ptr();
-        // SAFETY: By the type invariants, the node is linked, and this never changes.
-        let member = unsafe { &(*node).member };
+        let member = self.member();
         let peer = (member.key.remote_cid, Scope::of(member.sock.net()));
         let mut peers = self.table.peers.lock();
         // SAFETY: By the type invariants, the node is linked; the lock is held.

@@ -266,7 +266,7 @@ pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
-    is_live: impl Fn(&T::Conn) -> bool,
+    is_live: impl FnMut(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = T::slot().table.get().ok_or(ENODEV)?;
     table.insert(sock.into(), conn, key, is_live)

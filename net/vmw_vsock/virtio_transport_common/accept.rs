@@ -12,11 +12,9 @@ use crate::{
         Carrier, //
     },
     close,
-    conn::{
-        Conn,
-        Control, //
-    },
+    conn::Conn,
     control,
+    kinds::Control,
     tables, //
 };
 use kernel::{
@@ -66,7 +64,8 @@ pub(crate) fn accept<C: Carrier>(
     conn.begin(&sock, State::Established);
     // Nobody waits for room yet: the user does not have the socket.
     let _ = conn.gate().peer_update(request).map_err(|_| EPROTO)?;
-    tables::join::<C>(&sock, conn.clone())?;
+    // The peer knows that the one before is over: it needs no RST.
+    let _ = tables::join::<C>(&sock, conn.clone())?;
     sock.insert_connected();
     drop(sock);
     if let Ok(Some(mut listener)) = listener.lock_or_defer(&mut None, 0) {

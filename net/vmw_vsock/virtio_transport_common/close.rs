@@ -12,15 +12,13 @@ use crate::{
         Carrier,
         Over, //
     },
-    conn::{
-        Conn,
-        Control, //
-    },
+    conn::Conn,
     control,
     convert::{
         sock_shutdown,
         wire_shutdown, //
     },
+    kinds::Control,
     orphans::Orphan,
     packet::TxPacket,
     tables, //
@@ -190,19 +188,19 @@ pub(crate) fn end<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, err: Error, re
     if !gate.link.end(End::Lost(err)) {
         return;
     }
-    let membership = gate.membership.take();
     conn.cut();
     let rst = if reset {
         gate.queue_control(Control::Rst)
     } else {
         None
     };
+    let left = gate.leave();
     drop(gate);
     if let Some(ends) = rst {
         // Without memory for it, the peer learns it when it sends something.
         let _ = control::send_rst::<C>(sock, conn, ends, true);
     }
-    drop(membership);
+    drop(left);
     settle::<C>(sock, conn);
 }
 
@@ -369,9 +367,9 @@ pub(crate) fn detach(sock: &mut LockedSock, conn: &Conn) {
     let mut gate = conn.gate();
     gate.link.release();
     gate.attached = false;
-    let membership = gate.membership.take();
+    let left = gate.leave();
     drop(gate);
-    drop(membership);
+    drop(left);
     sock.flush_backlog();
 }
 

@@ -23,6 +23,11 @@ use crate::{
         Flow,
         Purges, //
     },
+    kinds::{
+        Control,
+        Ends,
+        Urgency, //
+    },
     orphans::Orphan,
     rx_queue::RxQueue, //
 };
@@ -68,7 +73,6 @@ use vsock_proto::{
     },
     header::{
         Header,
-        Op,
         ShutdownFlags,
         SocketType,
         MAX_BUF_SIZE, //
@@ -76,71 +80,6 @@ use vsock_proto::{
     link::Link,
     turns::Turn, //
 };
-
-/// A packet without payload of which a connection needs at most one at a time in a queue.
-///
-/// What such a packet says is what is true when it is handed to the peer, so a second one would say
-/// the same: a peer that asks for many answers gets one, and a queue holds at most one of each kind
-/// for a connection (rule R9).
-///
-/// A [`Control::CreditRequest`] is another matter: it says that a writer waits behind the payload
-/// that went before, so that one before that payload is not as good. There is one for a stall
-/// ([`Room::ask`]), and none while the packets of the socket take too much memory ([`Conn::room`]):
-/// no peer can bring it about that there are many.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Control {
-    Request,
-    Response,
-    Rst,
-    Shutdown(ShutdownFlags),
-    CreditUpdate,
-    CreditRequest,
-}
-
-impl Control {
-    pub(crate) fn op(self) -> Op {
-        match self {
-            Control::Request => Op::Request,
-            Control::Response => Op::Response,
-            Control::Rst => Op::Rst,
-            Control::Shutdown(_) => Op::Shutdown,
-            Control::CreditUpdate => Op::CreditUpdate,
-            Control::CreditRequest => Op::CreditRequest,
-        }
-    }
-
-    /// The bit of the kind in [`Gate::queued`]; none if any number of them may be in a queue.
-    fn bit(self) -> u8 {
-        match self {
-            Control::Request => 1,
-            Control::Response => 2,
-            Control::Rst => 4,
-            Control::Shutdown(_) => 8,
-            Control::CreditUpdate => 16,
-            Control::CreditRequest => 0,
-        }
-    }
-}
-
-/// When the reader of a packet that its sender delivers is woken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Urgency {
-    /// The sender had data before, and may wait for more: now.
-    Reply,
-    /// The sender had none since its last packet, and probably has more to send: a worker wakes the
-    /// reader, for several packets at once.
-    Bulk,
-}
-
-/// The addresses of a connection.
-#[derive(Clone, Copy)]
-pub(crate) struct Ends {
-    pub(crate) local_port: Port,
-    /// The CID by which the socket knows this side; it may change with a reset of the transport.
-    /// [`Cid::ANY`] if the socket does not know one.
-    pub(crate) local_cid: Cid,
-    pub(crate) peer: Addr,
-}
 
 /// What the gate of a [`Conn`] protects.
 pub(crate) struct Gate {
@@ -170,7 +109,8 @@ pub(crate) struct Gate {
     pub(crate) attached: bool,
     /// A token in the backlog of the socket is going to tell it the news.
     pub(crate) deferred: bool,
-    /// While packets of the peer find the connection.
+    /// While packets of the peer find the connection; retired from when they do not until its RST
+    /// is with the peer, see [`leave`](Self::leave).
     pub(crate) membership: Option<Membership<Conn>>,
     /// From when the user closed the socket on, until all of its packets are gone.
     orphan: Option<Orphan>,
@@ -194,6 +134,27 @@ impl Gate {
         let needed = self.queued & what.bit() == 0;
         self.queued |= what.bit();
         needed.then_some(self.ends)
+    }
+
+    /// Packets of the peer do not find the connection any more. What is returned is to be dropped
+    /// with the gate open.
+    ///
+    /// As long as a RST waits to be sent, the next connection between the ports has to know of it:
+    /// then the membership is retired, and dropped with the packet.
+    #[must_use]
+    pub(crate) fn leave(&mut self) -> Option<Membership<Conn>> {
+        if self.queued & Control::Rst.bit() == 0 {
+            return self.membership.take();
+        }
+        if let Some(membership) = &self.membership {
+            membership.retire();
+        }
+        None
+    }
+
+    /// Whether packets of the peer find the connection.
+    pub(crate) fn is_member(&self) -> bool {
+        self.membership.as_ref().is_some_and(|m| !m.is_retired())
     }
 
     /// Takes the credit in a packet of the peer.
@@ -239,6 +200,8 @@ pub struct Conn {
     gate: SpinLockBh<Gate>,
     /// See [`TxPacket::cut`](crate::TxPacket::cut).
     cut: Atomic<bool>,
+    /// See [`Conn::supersede`].
+    superseded: Atomic<bool>,
     ty: SocketType,
     /// See [`SendQueue::purge`](crate::SendQueue::purge).
     pub(crate) purges: Purges,
@@ -281,6 +244,7 @@ impl Conn {
                     "virtio_transport_common::Conn::gate"
                 ),
                 cut: Atomic::new(false),
+                superseded: Atomic::new(false),
                 ty,
                 purges: Purges::new(),
                 flow: Flow::new(Turn::default()),
@@ -309,6 +273,10 @@ impl Conn {
         let mut gate = self.gate();
         gate.link.begin(state);
         self.cut.store(false, Relaxed);
+        // What was to be sent of the one before still is not.
+        if gate.queued & Control::Rst.bit() == 0 {
+            self.superseded.store(false, Relaxed);
+        }
         // The peer of an attempt that the user gave up may have sent something before it knew.
         let old = gate.queue.purge();
         let size = gate.rx.buf_alloc();
@@ -395,6 +363,33 @@ impl Conn {
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.peek()
+    }
+
+    /// The next connection between the ports begins: what waits to be sent of this one, a RST
+    /// included, is not sent any more, nor anything from now on. Says whether there was a RST.
+    pub(crate) fn supersede(&self) -> bool {
+        let gate = self.gate();
+        self.cut.store(true, Relaxed);
+        self.superseded.store(true, Relaxed);
+        gate.queued & Control::Rst.bit() != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.peek()
+    }
+
+    /// The RST is with the peer, or was dropped: the next connection may begin.
+    pub(crate) fn rst_done(&self) {
+        let mut gate = self.gate();
+        let is_retired = gate.membership.as_ref().is_some_and(|m| m.is_retired());
+        let left = if is_retired {
+            gate.membership.take()
+        } else {
+            None
+        };
+        drop(gate);
+        drop(left);
     }
 
     /// Changes the size of the buffers, and wakes writers that may send more now.

@@ -4,8 +4,8 @@
 
 use crate::{
     carrier::Carrier,
-    conn::{
-        Conn,
+    conn::Conn,
+    kinds::{
         Control,
         Ends, //
     },
@@ -74,6 +74,46 @@ pub(crate) fn send_rst<C: Carrier>(
     send_queued::<C>(sock, conn, Control::Rst, ends, reply, Gfp::Kernel)
 }
 
+/// Asks the peer for a connection. With `reset` it may not know that the one before is over, and is
+/// told first: both packets are in the order of this connection.
+///
+/// Context: as for [`send`].
+pub(crate) fn send_request<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, reset: bool) -> Result {
+    let rst = if reset {
+        conn.queue_control(Control::Rst)
+    } else {
+        None
+    };
+    if let Some(ends) = rst {
+        // In the queue: a worker may have the RST of the one before in hand.
+        let packet = make::<C>(sock, conn, Control::Rst, ends, false, Gfp::Kernel)?;
+        C::send(packet, Some(sock.net()))?;
+    }
+    send::<C>(sock, conn, Control::Request, false)
+}
+
+/// The header of a control packet, with the CID that we have now.
+fn header_of<C: Carrier>(conn: &Conn, what: Control, ends: Ends) -> Header {
+    let src = Addr::new(C::local_cid(), ends.local_port);
+    let mut header = header_to(what.op(), conn.ty(), src, ends.peer, 0);
+    if let Control::Shutdown(flags) = what {
+        header.set_flags(flags.raw());
+    }
+    header
+}
+
+fn make<C: Carrier>(
+    sock: &VsockSock,
+    conn: &Arc<Conn>,
+    what: Control,
+    ends: Ends,
+    reply: bool,
+    gfp: Gfp,
+) -> Result<TxPacket> {
+    let header = header_of::<C>(conn, what, ends);
+    TxPacket::control(sock, conn.clone(), what, &header, reply, gfp)
+}
+
 fn send_queued<C: Carrier>(
     sock: &VsockSock,
     conn: &Arc<Conn>,
@@ -82,20 +122,25 @@ fn send_queued<C: Carrier>(
     reply: bool,
     gfp: Gfp,
 ) -> Result {
-    // With the CID that we have now.
-    let src = Addr::new(C::local_cid(), ends.local_port);
-    let mut header = header_to(what.op(), conn.ty(), src, ends.peer, 0);
-    if let Control::Shutdown(flags) = what {
-        header.set_flags(flags.raw());
-    }
-    // A peer on this machine takes it now, in no buffer: all that it waits for is memory.
-    let at_once = C::IS_DIRECT && gfp != Gfp::Atomic;
-    if at_once && conn.stamp_control_if_first(&mut header, what) {
-        trace_made(&header, false);
-        deliver::<C>(header, Some(sock.net()));
+    if what == Control::Rst && conn.is_superseded() {
+        // It would hit the next connection.
+        conn.unqueue_control(what);
+        conn.rst_done();
         return Ok(());
     }
-    let packet = TxPacket::control(sock, conn.clone(), what, &header, reply, gfp)?;
+    // A peer on this machine takes it now, in no buffer: all that it waits for is memory.
+    if C::IS_DIRECT && gfp != Gfp::Atomic {
+        let mut header = header_of::<C>(conn, what, ends);
+        if conn.stamp_control_if_first(&mut header, what) {
+            trace_made(&header, false);
+            deliver::<C>(header, Some(sock.net()));
+            if what == Control::Rst {
+                conn.rst_done();
+            }
+            return Ok(());
+        }
+    }
+    let packet = make::<C>(sock, conn, what, ends, reply, gfp)?;
     C::send(packet, Some(sock.net()))
 }
 

@@ -9,109 +9,37 @@ use kernel::prelude::*;
 mod conn_tests {
     use super::*;
     use crate::{
-        conn::{
-            Conn,
-            Control, //
+        fixtures::{
+            header,
+            Connected,
+            LOCAL, //
         },
+        kinds::Control,
         packet::{
-            header_to,
             Payload,
             RxPacket,
             TxPacket, //
         },
         rx_queue::Segment, //
     };
-    use kernel::sync::Arc;
     use kernel_ext::{
         gfp::Gfp,
         kunit::{
             pattern,
             receiving,
-            sending,
-            sending_nothing,
-            KernelSock, //
+            sending_nothing, //
         },
-        skb::SkBuff,
-        sock::SockType, //
+        skb::SkBuff, //
     };
-    use vsock_proto::{
-        addr::{
-            Addr,
-            Cid,
-            Port, //
-        },
-        header::{
-            Header,
-            Op,
-            SeqFlags,
-            ShutdownFlags,
-            SocketType, //
-        }, //
+    use vsock_proto::header::{
+        Op,
+        SeqFlags,
+        ShutdownFlags, //
     };
-
-    const LOCAL: Addr = Addr::new(Cid::LOCAL, Port::new(1));
-    const PEER: Addr = Addr::new(Cid::LOCAL, Port::new(2));
-
-    /// A connection whose peer has room for 1000 bytes.
-    struct Connected {
-        sock: KernelSock,
-        conn: Arc<Conn>,
-    }
-
-    impl Connected {
-        fn new() -> Result<Self> {
-            let sock = KernelSock::new(SockType::Stream)?;
-            let conn = Conn::new(&mut sock.sock().lock())?;
-            let this = Self { sock, conn };
-            this.update(1000, 0)?;
-            Ok(this)
-        }
-
-        /// The peer says what it has.
-        fn update(&self, buf_alloc: u32, fwd_cnt: u32) -> Result {
-            let mut header = header(Op::CreditUpdate, 0);
-            header.set_credit(buf_alloc, fwd_cnt);
-            self.conn
-                .gate()
-                .peer_update(&header)
-                .map(|_| ())
-                .map_err(|_| EPROTO)
-        }
-
-        fn data(&self, bytes: &[u8], flags: SeqFlags) -> Result<TxPacket> {
-            let want = u32::try_from(bytes.len())?;
-            let mut credit = self.conn.reserve(want);
-            let len = credit.take(want);
-            sending(bytes, |msg| {
-                let (conn, header) = (self.conn.clone(), header(Op::Rw, len));
-                let payload = Payload::Copy(None);
-                TxPacket::data(self.sock.sock(), conn, header, msg, payload, |_| flags)
-            })?
-        }
-
-        fn control(&self, what: Control, is_reply: bool) -> Result<TxPacket> {
-            let (conn, header) = (self.conn.clone(), header(what.op(), 0));
-            TxPacket::control(self.sock.sock(), conn, what, &header, is_reply, Gfp::Kernel)
-        }
-
-        /// Space, bytes on their way, and memory of packets.
-        fn books(&self) -> (u32, usize, usize) {
-            let memory = self.sock.sender_memory();
-            (self.space(), self.conn.unsent(), memory)
-        }
-
-        fn space(&self) -> u32 {
-            self.conn.room(&self.sock.sock().lock()).space
-        }
-    }
-
-    fn header(op: Op, len: u32) -> Header {
-        header_to(op, SocketType::Stream, LOCAL, PEER, len)
-    }
 
     #[test]
     fn packet_that_is_dropped_gives_all_back() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let before = c.books();
         assert_eq!(before.0, 1000);
         let packet = c.data(&pattern(400)?, SeqFlags::NONE)?;
@@ -125,7 +53,7 @@ mod conn_tests {
 
     #[test]
     fn packet_that_was_handed_over_waits_for_the_peer() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let memory = c.books().2;
         let mut packet = c.data(&pattern(400)?, SeqFlags::NONE)?;
         packet.stamp();
@@ -140,7 +68,7 @@ mod conn_tests {
 
     #[test]
     fn packet_that_cannot_be_made_gives_all_back() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let before = c.books();
         let ret = sending_nothing(400, |msg| {
             let mut credit = c.conn.reserve(400);
@@ -158,7 +86,7 @@ mod conn_tests {
 
     #[test]
     fn reservation_gives_back_what_is_left() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let mut credit = c.conn.reserve(5000);
         assert_eq!(credit.left(), 1000);
         assert_eq!(c.conn.reserve(1).left(), 0);
@@ -173,7 +101,7 @@ mod conn_tests {
 
     #[test]
     fn one_control_packet_of_a_kind() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         for what in [Control::Rst, Control::Response, Control::CreditUpdate] {
             assert!(c.conn.queue_control(what).is_some());
             assert!(c.conn.queue_control(what).is_none());
@@ -192,7 +120,7 @@ mod conn_tests {
 
     #[test]
     fn shutdown_says_what_was_said_meanwhile() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let (rcv, send) = (ShutdownFlags::from_wire(1), ShutdownFlags::from_wire(2));
         assert!(c.conn.queue_control(Control::Shutdown(rcv)).is_some());
         let mut packet = c.control(Control::Shutdown(rcv), false)?;
@@ -204,7 +132,7 @@ mod conn_tests {
 
     #[test]
     fn fragments_of_a_packet() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let bytes = pattern(100)?;
         let mut packet = c.data(&bytes, SeqFlags::EOM)?;
         let mut room = [0; 60];
@@ -230,7 +158,7 @@ mod conn_tests {
 
     #[test]
     fn loopback_gives_the_same_buffer_to_the_receiver() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let free = c.books().2;
         let bytes = pattern(500)?;
         let mut packet = RxPacket::from_tx(c.data(&bytes, SeqFlags::NONE)?);
@@ -257,7 +185,7 @@ mod conn_tests {
 
     #[test]
     fn answer_to_nobody_is_charged_to_who_asked() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let free = c.books().2;
         let packet = RxPacket::from_tx(c.data(&[0; 10], SeqFlags::NONE)?);
         let answer = TxPacket::reset(&packet).ok_or(EINVAL)??;
@@ -274,7 +202,7 @@ mod conn_tests {
 
     #[test]
     fn more_than_the_credit_is_not_accepted() -> Result {
-        let c = Connected::new()?;
+        let c = Connected::new(1000)?;
         let accept = |len| {
             let mut gate = c.conn.gate();
             assert_eq!(gate.rx.fits(len), gate.rx.clone().accept(len).is_ok());

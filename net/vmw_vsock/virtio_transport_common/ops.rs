@@ -9,12 +9,10 @@ use crate::{
         Over, //
     },
     close,
-    conn::{
-        Conn,
-        Control, //
-    },
+    conn::Conn,
     control,
     convert::wire_shutdown,
+    kinds::Control,
     rx_queue::Taken,
     send,
     tables, //
@@ -103,7 +101,7 @@ impl<C: Carrier> Transport for Over<C> {
         conn.begin(sock, State::Connecting);
         // Before the peer can answer.
         let ret = tables::join::<C>(sock, conn.clone())
-            .and_then(|()| control::send::<C>(sock, &conn, Control::Request, false));
+            .and_then(|had_rst| control::send_request::<C>(sock, &conn, had_rst));
         if ret.is_err() {
             conn.gate().link.give_up(State::Closed);
             tables::leave::<C>(sock);

@@ -14,15 +14,17 @@ use crate::{
     close,
     conn::{
         Conn,
-        Control,
-        Ends,
-        Gate,
-        Urgency, //
+        Gate, //
     },
     control,
     convert::{
         sock_addr,
         wire_type, //
+    },
+    kinds::{
+        Control,
+        Ends,
+        Urgency, //
     },
     packet::{
         trace_received,
@@ -530,14 +532,15 @@ fn take<C: Carrier>(
             Reaction::Accept | Reaction::ResetPeer => break Step::Refuse,
             reaction => {
                 let rest = gate.link.apply(&reaction, connect_error);
-                if rest.leave {
-                    conn.cut();
-                    left = gate.membership.take();
-                }
-                break match rest.reset {
+                let step = match rest.reset {
                     Some(reply) => Step::Reset(gate.queue_control(Control::Rst), reply),
                     None => Step::Done,
                 };
+                if rest.leave {
+                    conn.cut();
+                    left = gate.leave();
+                }
+                break step;
             }
         };
         drop(gate);
@@ -557,7 +560,6 @@ fn take<C: Carrier>(
         }
         Step::Reset(None, _) | Step::Refuse | Step::Done => (),
     }
-    // After the RST: the next connection between the ports begins behind that.
     drop(left);
     if let Err(Why::Wake(wake)) = wake_now(sock, wake) {
         after::<C>(sock, conn, wake);

@@ -7,10 +7,8 @@
 //! the lock, it is one step.
 
 use crate::{
-    conn::{
-        Conn,
-        Control, //
-    },
+    conn::Conn,
+    kinds::Control,
     packet::{
         TxControl,
         TxPacket, //
@@ -24,14 +22,20 @@ use kernel_ext::{
         FlowQueue,
         Taker, //
     },
-    lock::SpinLockBh,
+    lock::{
+        SpinLockBh,
+        SpinLockBhGuard, //
+    },
     new_spinlock_bh,
     peek::Peek,
     skb::SkBuff,
     skb_list::SkbList, //
 };
 use vsock_proto::{
-    header::ShutdownFlags,
+    header::{
+        Op,
+        ShutdownFlags, //
+    },
     turns::{
         Cost,
         Place,
@@ -230,8 +234,59 @@ impl SendQueue {
     #[inline]
     pub fn push_back(&self, packet: TxPacket) -> Result<bool> {
         let packet = packet.into_skb();
-        let (memory, is_reply) = (packet.truesize(), packet.cb().is_reply());
         let mut inner = self.inner.lock();
+        if packet.cb().begins() && inner.flows.has_loose() {
+            return self.push_first(inner, packet);
+        }
+        self.push(inner, packet)
+    }
+
+    /// Appends the first packet of a connection, while there are some that belong to none.
+    ///
+    /// A RST between the same addresses that came before answers a packet of the connection before,
+    /// and must not get there after this one. For a peer that asks for the new one, it is too late.
+    /// Else it has to go first, in the order of the new connection.
+    #[cold]
+    fn push_first<'a>(
+        &'a self,
+        mut inner: SpinLockBhGuard<'a, Inner>,
+        packet: SkBuff<TxControl>,
+    ) -> Result<bool> {
+        let packet = TxPacket::from_skb(packet);
+        let header = packet.header();
+        let mut rst = None;
+        loop {
+            let mut found = false;
+            inner.flows.for_each_loose(|other| {
+                if !other.cb().is_purged() && TxPacket::is_beside(&header, other) {
+                    other.cb_mut().set_void();
+                    found = true;
+                }
+            });
+            if !found || header.op() != Op::Request || rst.is_some() {
+                break;
+            }
+            drop(inner);
+            rst = packet.reset_before();
+            inner = self.inner.lock();
+            // Others may have come meanwhile.
+        }
+        let mut wake = false;
+        // Without memory for it, the peer does not answer, and is asked again.
+        if let Some(Ok(rst)) = rst {
+            wake = self.push(inner, rst.into_skb())?;
+            inner = self.inner.lock();
+        }
+        Ok(self.push(inner, packet.into_skb())? | wake)
+    }
+
+    #[inline]
+    fn push(
+        &self,
+        mut inner: SpinLockBhGuard<'_, Inner>,
+        packet: SkBuff<TxControl>,
+    ) -> Result<bool> {
+        let (memory, is_reply) = (packet.truesize(), packet.cb().is_reply());
         let Inner { flows, rounds, .. } = &mut *inner;
         let pushed = flows.push_back(packet, |turn| list_of(rounds.enter(turn)));
         if let Err(packet) = pushed {
@@ -269,8 +324,12 @@ impl SendQueue {
     /// Takes the packet whose turn it is.
     #[inline]
     pub fn pop(&self) -> Option<TxPacket> {
-        let packet = self.pop_some(1).list.pop_front()?;
-        Some(TxPacket::from_skb(packet))
+        loop {
+            let packet = TxPacket::from_skb(self.pop_some(1).list.pop_front()?);
+            if !packet.is_purged() {
+                return Some(packet);
+            }
+        }
     }
 
     /// Takes the packets whose turn it is: `most` (or one), less if they are large, or all if there

@@ -8,11 +8,9 @@ use crate::{
         Carrier,
         Over, //
     },
-    conn::{
-        Conn,
-        Ends, //
-    },
-    convert::sock_addr, //
+    conn::Conn,
+    convert::sock_addr,
+    kinds::Ends, //
 };
 use kernel::{
     prelude::*,
@@ -70,7 +68,8 @@ pub(crate) fn with_connection<C: Carrier, R>(
     vsock::with_connection::<Over<C>, R>(Key::new(src, dst), net, f)
 }
 
-/// Lets packets of the peer find the connection.
+/// Lets packets of the peer find the connection. Says whether there was another one before between
+/// the ports that had a RST for the peer: the peer did not get that, and may not know.
 ///
 /// Context: may sleep.
 ///
@@ -78,18 +77,30 @@ pub(crate) fn with_connection<C: Carrier, R>(
 ///
 /// `ENOMEM`; `EADDRINUSE` if another user has a connection between the same ports, whose packets
 /// this one would get.
-pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result {
+pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result<bool> {
     let key = key_of::<C>(&conn.gate().ends);
-    let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, Conn::is_live)?;
+    let mut had_rst = false;
+    let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, |other| {
+        // A socket that tries again: its packets have one order.
+        if core::ptr::eq(other, &*conn) {
+            return false;
+        }
+        let is_live = other.is_live();
+        if !is_live {
+            had_rst |= other.supersede();
+        }
+        is_live
+    })?;
     drop(conn.set_membership(Some(membership)));
-    Ok(())
+    Ok(had_rst)
 }
 
 /// Packets do not find the connection any more, and the socket is not one of the core's
 /// connections.
 pub(crate) fn leave<C: Carrier>(sock: &mut LockedSock) {
     if let Ok(conn) = conn_of::<C>(sock) {
-        drop(conn.set_membership(None));
+        let left = conn.gate().leave();
+        drop(left);
     }
     sock.remove_from_tables();
 }
@@ -97,7 +108,7 @@ pub(crate) fn leave<C: Carrier>(sock: &mut LockedSock) {
 /// Whether packets of the peer find another connection, the next one between the ports.
 pub(crate) fn is_replaced<C: Carrier>(sock: &VsockSock, conn: &Conn) -> bool {
     let gate = conn.gate();
-    let (is_member, key) = (gate.membership.is_some(), key_of::<C>(&gate.ends));
+    let (is_member, key) = (gate.is_member(), key_of::<C>(&gate.ends));
     drop(gate);
     // It may have left just now, and be found still.
     let is_other = |found: Found<'_, Conn>| !core::ptr::eq(&*found.conn, conn);

@@ -16,8 +16,9 @@ use std::{
 const SOURCES: &str = "../../../net/vmw_vsock/virtio_transport_common";
 
 /// Sources of the tree, as they are.
-const REAL: [&str; 10] = [
-    "accept", "carrier", "close", "conn", "control", "convert", "ops", "recv", "rx_queue", "tables",
+const REAL: [&str; 11] = [
+    "accept", "carrier", "close", "conn", "control", "convert", "kinds", "ops", "recv", "rx_queue",
+    "tables",
 ];
 
 /// What is put in their place, and the models.

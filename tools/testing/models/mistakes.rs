@@ -5,8 +5,8 @@ const MISTAKES: &[Mistake] = &[
     (
         "token_is_left",
         "close",
-        "    drop(membership);\n    sock.flush_backlog();\n",
-        "    drop(membership);\n    let _ = sock;\n",
+        "    drop(left);\n    sock.flush_backlog();\n",
+        "    drop(left);\n    let _ = sock;\n",
     ),
     (
         "stays_attached",
@@ -60,7 +60,7 @@ const MISTAKES: &[Mistake] = &[
         "rst_to_the_next",
         "recv",
         "Step::Reset(gate.queue_control(Control::Rst), reply)",
-        "Step::Reset(None, { drop(gate); let _ = control::send::<C>(sock, conn, Control::Rst, reply); reply })",
+        "Step::Reset(None, { drop(gate); let _ = control::send::<C>(sock, conn, Control::Rst, reply); gate = conn.gate(); reply })",
     ),
     (
         "peers_are_one",
@@ -107,8 +107,8 @@ const MISTAKES: &[Mistake] = &[
     (
         "joins_late",
         "ops",
-        "        let ret = tables::join::<C>(sock, conn.clone())\n            .and_then(|()| control::send::<C>(sock, &conn, Control::Request, false));\n",
-        "        let ret = control::send::<C>(sock, &conn, Control::Request, false)\n            .and_then(|()| tables::join::<C>(sock, conn.clone()));\n",
+        "        let ret = tables::join::<C>(sock, conn.clone())\n            .and_then(|had_rst| control::send_request::<C>(sock, &conn, had_rst));\n",
+        "        let ret = control::send_request::<C>(sock, &conn, false)\n            .and_then(|()| tables::join::<C>(sock, conn.clone()).map(drop));\n",
     ),
     (
         "closed_keeps_bytes",
@@ -121,6 +121,12 @@ const MISTAKES: &[Mistake] = &[
         "accept",
         "    if check(listener).is_err() {\n",
         "    if listener.accept_queue_is_full() {\n",
+    ),
+    (
+        "forgets_the_rst",
+        "ops",
+        "control::send_request::<C>(sock, &conn, had_rst)",
+        "control::send_request::<C>(sock, &conn, had_rst && !had_rst)",
     ),
     (
         "makes_any_number",

@@ -7,19 +7,16 @@ use super::*;
 #[kunit_tests(virtio_transport_send_queue)]
 mod tests {
     use super::*;
-    use crate::packet::{
-        header_to,
-        Payload,
-        RxPacket, //
-    };
-    use kernel::sync::Arc;
-    use kernel_ext::{
-        gfp::Gfp,
-        kunit::{
-            sending,
-            KernelSock, //
+    use crate::{
+        fixtures::{
+            Connected,
+            LOCAL,
+            PEER, //
         },
-        sock::SockType, //
+        packet::{
+            header_to,
+            RxPacket, //
+        }, //
     };
     use vsock_proto::{
         addr::{
@@ -28,26 +25,18 @@ mod tests {
             Port, //
         },
         header::{
-            Header,
             Op,
             SeqFlags,
             SocketType, //
         }, //
     };
 
-    const LOCAL: Addr = Addr::new(Cid::LOCAL, Port::new(1));
-    const PEER: Addr = Addr::new(Cid::LOCAL, Port::new(2));
     const ROOM: u32 = 256 * 1024;
-
-    fn header(op: Op, len: u32) -> Header {
-        header_to(op, SocketType::Stream, LOCAL, PEER, len)
-    }
 
     /// A connection whose peer has room for [`ROOM`] bytes, and the packets that it sends: each
     /// begins with its number.
     struct Sender {
-        sock: KernelSock,
-        conn: Arc<Conn>,
+        of: Connected,
         made: u32,
         /// The number of the packet that comes next.
         next: u32,
@@ -57,25 +46,12 @@ mod tests {
 
     impl Sender {
         fn new() -> Result<Self> {
-            let sock = KernelSock::new(SockType::Stream)?;
-            let conn = Conn::new(&mut sock.sock().lock())?;
-            let this = Self {
-                sock,
-                conn,
+            Ok(Self {
+                of: Connected::new(ROOM)?,
                 made: 0,
                 next: 0,
                 read: 0,
-            };
-            this.update()?;
-            Ok(this)
-        }
-
-        /// The peer says what it has read.
-        fn update(&self) -> Result {
-            let mut header = header(Op::CreditUpdate, 0);
-            header.set_credit(ROOM, self.read);
-            let change = self.conn.gate().peer_update(&header);
-            change.map(|_| ()).map_err(|_| EPROTO)
+            })
         }
 
         /// A packet of data is with the peer, which reads it: it is the next one.
@@ -87,41 +63,31 @@ mod tests {
             self.read += piece.header().len();
             assert!(piece.finish());
             drop(packet);
-            self.update()
+            self.of.update(ROOM, self.read)
         }
 
         fn data(&mut self, len: usize) -> Result<TxPacket> {
             let mut bytes = KVec::from_elem(0u8, len.max(4), GFP_KERNEL)?;
             bytes[..4].copy_from_slice(&self.made.to_le_bytes());
-            let want = u32::try_from(bytes.len())?;
-            let taken = self.conn.reserve(want).take(want);
+            let packet = self.of.data(&bytes, SeqFlags::NONE)?;
             // There is room for the packets of a test.
-            assert_eq!(taken, want);
-            let packet = sending(&bytes, |msg| {
-                let (conn, header) = (self.conn.clone(), header(Op::Rw, want));
-                let payload = Payload::Copy(None);
-                TxPacket::data(self.sock.sock(), conn, header, msg, payload, |_| {
-                    SeqFlags::NONE
-                })
-            })??;
+            assert_eq!(packet.len(), bytes.len());
             self.made += 1;
             Ok(packet)
         }
 
         fn control(&self, what: Control, is_reply: bool) -> Result<TxPacket> {
-            assert!(self.conn.queue_control(what).is_some());
-            let (conn, header) = (self.conn.clone(), header(what.op(), 0));
-            TxPacket::control(self.sock.sock(), conn, what, &header, is_reply, Gfp::Kernel)
+            assert!(self.of.conn.queue_control(what).is_some());
+            self.of.control(what, is_reply)
         }
 
         /// Whether all that was sent was given back.
         fn is_done(&self) -> bool {
-            let sock = &mut self.sock.sock().lock();
-            self.conn.room(sock).space == ROOM && self.conn.unsent() == 0
+            self.of.space() == ROOM && self.of.conn.unsent() == 0
         }
 
         fn owns(&self, packet: &TxPacket) -> bool {
-            packet.is_of(self.sock.sock())
+            packet.is_of(self.of.sock.sock())
         }
     }
 
@@ -137,9 +103,32 @@ mod tests {
         Ok(senders)
     }
 
-    /// The RST that answers a packet of nobody.
+    /// The RST that answers a packet of nobody from there.
+    fn reply_to(peer: Addr) -> Result<TxPacket> {
+        let header = header_to(Op::Rw, SocketType::Stream, peer, LOCAL, 0);
+        TxPacket::reset(&RxPacket::new(header, None)?).ok_or(EINVAL)?
+    }
+
+    /// As above; of no peer that has a connection.
     fn reply_to_nobody() -> Result<TxPacket> {
-        TxPacket::reset(&RxPacket::new(header(Op::Rw, 0), None)?).ok_or(EINVAL)?
+        reply_to(Addr::new(Cid::LOCAL, Port::new(3)))
+    }
+
+    /// What packets between [`LOCAL`] and [`PEER`] the peer gets, in this order.
+    fn handed_over(queue: &SendQueue) -> Result<KVec<Op>> {
+        let mut ops = KVec::new();
+        loop {
+            let mut hand = queue.pop_some(16);
+            while let Some(mut packet) = hand.pop() {
+                let header = packet.stamp();
+                if header.dst() == Ok(PEER) {
+                    ops.push(header.op(), GFP_KERNEL)?;
+                }
+            }
+            if !hand.has_more() {
+                return Ok(ops);
+            }
+        }
     }
 
     #[test]
@@ -179,10 +168,10 @@ mod tests {
             queue.push_back(stays.data(10)?)?;
         }
         queue.push_back(gone.control(Control::Shutdown(ShutdownFlags::BOTH), true)?)?;
-        assert_eq!(queue.purge(&gone.conn).replies, 2);
+        assert_eq!(queue.purge(&gone.of.conn).replies, 2);
         assert!(gone.is_done());
         assert_eq!((queue.replies(), queue.backlog().0), (1, 4));
-        assert_eq!(queue.purge(&gone.conn).replies, 0);
+        assert_eq!(queue.purge(&gone.of.conn).replies, 0);
         for _ in 0..4 {
             assert!(queue.pop().is_some_and(|packet| stays.owns(&packet)));
         }
@@ -214,14 +203,14 @@ mod tests {
         assert!(hand.has_more());
         let request = hand.pop().ok_or(EINVAL)?;
         assert_eq!(request.header().op(), Op::Request);
-        assert_eq!(queue.purge(&gone.conn).replies, 0);
+        assert_eq!(queue.purge(&gone.of.conn).replies, 0);
         // The next attempt to connect has another one, whenever this one is dropped.
         let next = gone.control(Control::Request, false)?;
         assert!(request.is_purged() && !next.is_purged());
         queue.push_back(next)?;
         hand.push_front(request);
         queue.put_back(hand);
-        assert!(gone.conn.queue_control(Control::Request).is_none());
+        assert!(gone.of.conn.queue_control(Control::Request).is_none());
         let mut rest = queue.pop_some(9);
         assert!(!rest.has_more());
         assert!(rest.pop().is_some_and(|packet| stays.owns(&packet)));
@@ -235,7 +224,7 @@ mod tests {
         queue.push_back(gone.data(10)?)?;
         queue.push_back(stays.data(10)?)?;
         let mut hand = queue.pop_some(9);
-        let _ = queue.purge(&gone.conn);
+        let _ = queue.purge(&gone.of.conn);
         assert!(hand.pop().is_some_and(|packet| stays.owns(&packet)));
         assert!(hand.pop().is_none());
         assert!(gone.is_done());
@@ -248,19 +237,71 @@ mod tests {
         let (mut gone, queue) = (Sender::new()?, queue()?);
         queue.push_back(gone.data(10)?)?;
         queue.push_back(gone.control(Control::Rst, true)?)?;
-        let purged = queue.purge(&gone.conn);
+        let purged = queue.purge(&gone.of.conn);
         assert_eq!((purged.replies, purged.wake), (0, true));
         assert_eq!((queue.replies(), queue.backlog().0), (1, 1));
-        assert!(gone.conn.queue_control(Control::Rst).is_none());
+        assert!(gone.of.conn.queue_control(Control::Rst).is_none());
         let hand = queue.pop_some(1);
-        let _ = queue.purge(&gone.conn);
-        assert!(gone.conn.queue_control(Control::Rst).is_none());
+        let _ = queue.purge(&gone.of.conn);
+        assert!(gone.of.conn.queue_control(Control::Rst).is_none());
         queue.put_back(hand);
         let rst = queue.pop().ok_or(EINVAL)?;
         assert_eq!(rst.header().op(), Op::Rst);
         assert!(queue.is_empty() && gone.is_done());
         drop(rst);
-        assert!(gone.conn.queue_control(Control::Rst).is_some());
+        assert!(gone.of.conn.queue_control(Control::Rst).is_some());
+        Ok(())
+    }
+
+    /// The next connection between the ports begins behind the RST of the one before, whatever else
+    /// is in the queue of that. A peer that began it itself gets none.
+    #[test]
+    fn the_next_connection() -> Result {
+        for ours in [true, false] {
+            let (mut old, mut new, queue) = (Sender::new()?, Sender::new()?, queue()?);
+            for _ in 0..4 {
+                queue.push_back(old.data(ROOM as usize / 4)?)?;
+            }
+            old.of.conn.cut();
+            queue.push_back(old.control(Control::Rst, false)?)?;
+            // As `tables::join()` and `control::send_request()` do.
+            assert!(old.of.conn.supersede());
+            if ours {
+                queue.push_back(new.control(Control::Rst, false)?)?;
+                queue.push_back(new.control(Control::Request, false)?)?;
+                assert_eq!(&*handed_over(&queue)?, &[Op::Rst, Op::Request]);
+            } else {
+                queue.push_back(new.control(Control::Response, true)?)?;
+                queue.push_back(new.data(10)?)?;
+                assert_eq!(&*handed_over(&queue)?, &[Op::Response, Op::Rw]);
+            }
+            assert!(old.is_done() && queue.rest());
+            assert_eq!((queue.replies(), queue.backlog()), (0, (0, 0)));
+        }
+        Ok(())
+    }
+
+    /// As above, for the answer to a packet of the connection before that nobody knew here.
+    #[test]
+    fn the_next_connection_after_one_of_nobody() -> Result {
+        for what in [Control::Request, Control::Response] {
+            let (new, queue) = (Sender::new()?, queue()?);
+            // More than one turn of these.
+            for _ in 0..2000 {
+                queue.push_back(reply_to_nobody()?)?;
+            }
+            queue.push_back(reply_to(PEER)?)?;
+            queue.push_back(new.control(what, false)?)?;
+            let expected: &[Op] = match what {
+                Control::Request => &[Op::Rst, Op::Request],
+                _ => &[Op::Response],
+            };
+            assert_eq!(&*handed_over(&queue)?, expected);
+            assert!(new.is_done() && queue.rest());
+            assert_eq!((queue.replies(), queue.backlog()), (0, (0, 0)));
+            // It may send its own.
+            assert!(new.of.conn.queue_control(Control::Rst).is_some());
+        }
         Ok(())
     }
 
@@ -270,7 +311,7 @@ mod tests {
         old.push_back(s.data(10)?)?;
         assert_eq!(new.push_back(s.data(10)?).err(), Some(EHOSTUNREACH));
         assert!(new.is_empty() && new.backlog() == (0, 0));
-        assert_eq!(new.purge(&s.conn).replies, 0);
+        assert_eq!(new.purge(&s.of.conn).replies, 0);
         assert_eq!(old.backlog().0, 1);
         // Nor does what was taken out of one go into another.
         let hand = old.pop_some(1);
@@ -374,7 +415,7 @@ mod tests {
                 _ => {
                     if random(10) == 0 {
                         let before = queue.backlog().0;
-                        let _ = queue.purge(&all[which].conn);
+                        let _ = queue.purge(&all[which].of.conn);
                         count -= before - queue.backlog().0;
                         all[which].next = all[which].made;
                     }
@@ -384,7 +425,7 @@ mod tests {
             assert_eq!(queue.is_empty(), count == 0);
         }
         for sender in &all {
-            let _ = queue.purge(&sender.conn);
+            let _ = queue.purge(&sender.of.conn);
         }
         assert_eq!((queue.is_empty(), queue.backlog()), (true, (0, 0)));
         assert!(all.iter().all(Sender::is_done));

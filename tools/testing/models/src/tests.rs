@@ -104,6 +104,7 @@ holds! {
     late_response: models::late_answer(many(), Op::Response);
     late_rst: models::late_answer(many(), Op::Rst);
     late_nonsense: models::late_answer(many(), Op::Rw);
+    connect_again: models::connect_again(ALL);
     listen_and_close: models::listen_and_close(ALL);
     listen: models::listen(ALL, 1, 3, 0);
     listen_stuck: models::listen_stuck(ALL, 6, 1);
@@ -145,6 +146,7 @@ finds! {
     joins_late: connect(ALL, Op::Response), "deadlock";
     closed_keeps_bytes: close(ALL, &[]), "a closed socket keeps nothing";
     queues_unasked: listen_and_close(ALL), "nobody is left in the table";
+    forgets_the_rst: connect_again(ALL), "the peer is told first";
     makes_any_number: listen_stuck(ALL, 6, 1), "no more are made than may wait";
     queues_any_number: listen(ALL, 1, 3, 0), "no more children are in a backlog";
     stays_in_the_table: listen_and_close(ALL), "nobody is left in the table";

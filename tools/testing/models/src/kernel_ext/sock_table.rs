@@ -11,7 +11,10 @@ use super::{
     }, //
 };
 use crate::{
-    kernel::sync::ArcBorrow,
+    kernel::{
+        prelude::*,
+        sync::ArcBorrow, //
+    },
     world, //
 };
 use core::{
@@ -21,7 +24,13 @@ use core::{
     },
     marker::PhantomData, //
 };
-use std::sync::Arc as StdArc;
+use std::sync::{
+    atomic::{
+        AtomicBool,
+        Ordering::Relaxed, //
+    },
+    Arc as StdArc, //
+};
 
 /// What a connection is found by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +72,7 @@ struct Node {
     key: Key,
     sock: VsockSock,
     conn: StdArc<dyn Any + Send + Sync>,
+    retired: StdArc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -86,21 +96,32 @@ impl Table {
         key: Key,
         sock: VsockSock,
         conn: StdArc<T>,
-    ) -> Membership<T> {
+        mut is_live: impl FnMut(&T) -> bool,
+    ) -> Result<Membership<T>> {
         let mut inner = self.0.lock().unwrap();
+        for node in &inner.nodes {
+            let is_other = node.transport == transport && node.key == key;
+            let other = node.conn.clone().downcast::<T>();
+            if other.is_ok_and(|other| is_other && is_live(&other)) {
+                return Err(EADDRINUSE);
+            }
+        }
         let number = inner.next;
         inner.next += 1;
+        let retired = StdArc::<AtomicBool>::default();
         inner.nodes.push(Node {
             number,
             transport,
             key,
             sock,
             conn,
+            retired: retired.clone(),
         });
-        Membership {
+        Ok(Membership {
             number,
+            retired,
             _p: PhantomData,
-        }
+        })
     }
 
     /// The latest one with that key, which is what a bucket has first.
@@ -111,7 +132,9 @@ impl Table {
     ) -> Option<(VsockSock, StdArc<T>)> {
         let inner = self.0.lock().unwrap();
         let mut nodes = inner.nodes.iter().rev();
-        let node = nodes.find(|node| node.transport == transport && node.key == key)?;
+        let node = nodes.find(|node| {
+            node.transport == transport && node.key == key && !node.retired.load(Relaxed)
+        })?;
         Some((node.sock.clone(), node.conn.clone().downcast().ok()?))
     }
 
@@ -139,7 +162,20 @@ impl Table {
 /// A membership; dropping it ends that, once.
 pub struct Membership<T> {
     number: u64,
+    retired: StdArc<AtomicBool>,
     _p: PhantomData<fn() -> T>,
+}
+
+impl<T> Membership<T> {
+    /// See `kernel_ext::sock_table`.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    /// As above.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
 }
 
 impl<T> Drop for Membership<T> {

@@ -131,10 +131,10 @@ pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
-    _is_live: impl Fn(&T::Conn) -> bool,
+    is_live: impl FnMut(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = world::the::<Table>();
-    Ok(table.insert(TypeId::of::<T>(), key, sock.clone(), conn.0))
+    table.insert(TypeId::of::<T>(), key, sock.clone(), conn.0, is_live)
 }
 
 /// As above.

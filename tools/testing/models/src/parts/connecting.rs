@@ -122,3 +122,34 @@ pub(crate) fn connect(how: How, op: Op) -> Tried {
         finish(sock);
     })
 }
+
+/// The peer ends a connection, and the user makes the next one between the same ports, while what is for the
+/// peer waits in the queue.
+pub(crate) fn connect_again(how: How) -> Tried {
+    explore(how, || {
+        let (old, _) = connected(4096);
+        let sock = socket();
+        comes(Op::Shutdown);
+        vsock::close::<On>(&old);
+        let worker = thread::spawn(transmit);
+        vsock::connect::<On>(&sock, addr(PEER), Patience::None).unwrap();
+        worker.join().unwrap();
+        transmit();
+        let seen: Vec<Op> = lines()
+            .lock()
+            .unwrap()
+            .seen
+            .iter()
+            .map(Header::op)
+            .collect();
+        let asked = seen.iter().position(|op| *op == Op::Request);
+        let told = seen.iter().position(|op| *op == Op::Rst);
+        let last = seen.iter().rposition(|op| *op == Op::Rst);
+        check(told.is_some() && told < asked, "the peer is told first");
+        check(last < asked, "and not again");
+        check(old.references() == 1, "nobody refers to a closed socket");
+        packet(PEER, Op::Response, 0, &[], 0);
+        check(sock.state() == SockState::Established, "the next one is it");
+        finish(sock);
+    })
+}

@@ -3,8 +3,8 @@
 //! Packets: headers with the accounting of the real ones, and bytes on the way in.
 
 use crate::{
-    conn::{
-        Conn,
+    conn::Conn,
+    kinds::{
         Control,
         Urgency, //
     },
@@ -117,10 +117,10 @@ impl TxPacket {
 
     /// Whether it is not to be handed over any more.
     pub(crate) fn is_purged(&self) -> bool {
-        !self.is_rst()
-            && self
-                .conn()
-                .is_some_and(|conn| conn.purges.get() != self.purges)
+        self.conn().is_some_and(|conn| match self.is_rst() {
+            true => conn.is_superseded(),
+            false => conn.purges.get() != self.purges,
+        })
     }
 
     pub(crate) fn conn(&self) -> Option<&Arc<Conn>> {
@@ -151,8 +151,12 @@ impl Drop for TxPacket {
         let Some((_, conn, what)) = &self.of else {
             return;
         };
-        if let (Some(what), false, false) = (what, self.stamped, self.is_purged()) {
+        let is_noted = self.stamped || (self.is_purged() && !self.is_rst());
+        if let (Some(what), false) = (what, is_noted) {
             conn.unqueue_control(*what);
+        }
+        if self.is_rst() {
+            conn.rst_done();
         }
         conn.packet_done(self.booked, !self.stamped);
         if self.behind {

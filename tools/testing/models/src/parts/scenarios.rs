@@ -3,7 +3,7 @@
 //! The models by name.
 
 pub(crate) use crate::{
-    connecting::{connect, connect_and_close, connect_and_signal, late_answer},
+    connecting::{connect, connect_again, connect_and_close, connect_and_signal, late_answer},
     direct::{direct, direct_close, direct_connect},
     ends::{
         close_and_unplug, connect_and_unplug, deliver_and_unplug, listen, listen_and_close,

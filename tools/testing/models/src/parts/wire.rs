@@ -12,11 +12,9 @@ pub(crate) use crate::{
         self,
         Peers, //
     },
-    conn::{
-        Conn,
-        Control, //
-    },
+    conn::Conn,
     control,
+    kinds::Control,
     packet::{
         header_to,
         RxPacket,

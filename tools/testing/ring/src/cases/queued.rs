@@ -36,6 +36,11 @@ pub const CASES: &[Case] = &[
     )
     .seconds(60)
     .not_on_c("C has one queue in the order of time"),
+    case(
+        "SQ-04/next-connection-from-the-same-port",
+        "RST, REQUEST",
+        |_| from_the_same_port(),
+    ),
 ];
 
 /// What `connect()` and `close()` of a socket may take, counted and by the clock.
@@ -281,4 +286,38 @@ fn beside_floods(_: &mut Ctx) -> Try<String> {
     } else {
         format!("{beside} steps, {alone} alone")
     })
+}
+
+/// The guest ends a connection of which much waits in the queue, and takes nothing; the host connects
+/// again, from the same port. The guest is to hear of the end of the one before it is asked for the
+/// next.
+fn from_the_same_port() -> Try<String> {
+    let mut dev = Setup::buffers(1).open()?;
+    let peer = host::connect_stream(&mut dev)?;
+    let (sent, _) = peer.socket.send_all(&[0x44; 200_000]);
+    if sent < 200_000 {
+        return Ok(format!("{sent} bytes sent"));
+    }
+    let end = peer.header(&dev, packet::SHUTDOWN).with(|h| h.flags = 3);
+    dev.send(end, &[])?;
+    dev.settle()?;
+    drop(peer.socket);
+    let next = Socket::stream()?;
+    next.bind(peer.host)?;
+    next.connect(dev.cid, peer.guest)?;
+    let mut came = Vec::new();
+    loop {
+        let packets = dev.recv_all()?;
+        if packets.is_empty() {
+            // C sends another RST when the socket is closed.
+            came.dedup();
+            return Ok(came.join(", "));
+        }
+        came.extend(
+            packets
+                .iter()
+                .filter(|packet| packet.header.op != packet::RW)
+                .map(|packet| packet.name()),
+        );
+    }
 }
