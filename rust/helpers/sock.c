@@ -186,6 +186,12 @@ __rust_helper void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct 
 	__set_current_state(TASK_RUNNING);
 }
 
+/* The current task may have said to the scheduler that it is about to sleep: it looks again first. */
+__rust_helper void rust_vsock_helper_task_stay_awake(void)
+{
+	__set_current_state(TASK_RUNNING);
+}
+
 /* Runs what is in the backlog, for the owner. */
 __rust_helper void rust_vsock_helper_sk_flush_backlog(struct sock *sk)
 {

@@ -477,6 +477,13 @@ impl LockedSock {
         unsafe { bindings::vsock_insert_connected(self.vsk()) };
     }
 
+    /// The owner of the socket, who may have said to the scheduler that it is about to sleep, looks
+    /// again before it does: something may sleep, or have changed.
+    pub fn stay_awake(&self) {
+        // SAFETY: FFI call without preconditions.
+        unsafe { bindings::task_stay_awake() };
+    }
+
     /// Takes the socket out of the core's tables; harmless if it is in none.
     #[doc(alias = "vsock_remove_sock")]
     pub fn remove_from_tables(&mut self) {

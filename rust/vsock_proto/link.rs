@@ -236,6 +236,12 @@ impl<E: Copy> Link<E> {
         self.news.readable = self.news.readable.saturating_add(1);
     }
 
+    /// Whether something came that may be read, and is to be told, see [`News::readable`].
+    #[inline]
+    pub fn has_readable(&self) -> bool {
+        self.news.readable > 0
+    }
+
     /// See [`News::local_cid`].
     pub fn note_local_cid(&mut self) {
         self.news.local_cid = true;

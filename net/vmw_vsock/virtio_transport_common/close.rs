@@ -123,12 +123,43 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
         Some(End::Lost(err)) => lose::<C>(sock, &conn, err),
         None => (),
     }
+    if news.readable == 0 {
+        return;
+    }
+    conn.gate().telling = true;
     // A BPF sockmap takes one buffer for each call.
     for _ in 0..news.readable {
         if conn.unread() == 0 {
             break;
         }
         sock.data_ready();
+    }
+    conn.gate().telling = false;
+}
+
+/// Lets another part of the kernel that took the socket over, such as a BPF sockmap, have what came
+/// while its user has the socket: nothing of it is the user's before.
+///
+/// Context: may sleep; the caller may have said to the scheduler that it is about to, and looks
+/// again.
+#[inline]
+pub(crate) fn offer_first<C: Carrier>(sock: &mut LockedSock) {
+    if sock.has_user_data() {
+        offer_taken_over::<C>(sock);
+    }
+}
+
+#[cold]
+fn offer_taken_over<C: Carrier>(sock: &mut LockedSock) {
+    let Ok(conn) = conn_of::<C>(sock) else {
+        return;
+    };
+    let gate = conn.gate();
+    let is_due = gate.link.has_readable() && !gate.telling;
+    drop(gate);
+    if is_due {
+        sock.stay_awake();
+        tell::<C>(sock);
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct Gate {
     pub(crate) discard: bool,
     /// The socket has this connection for its state.
     pub(crate) attached: bool,
+    /// The owner of the socket is telling another part of the kernel what may be read.
+    pub(crate) telling: bool,
     /// A token in the backlog of the socket is going to tell it the news.
     pub(crate) deferred: bool,
     /// While packets of the peer find the connection; retired from when they do not until its RST
@@ -237,6 +239,7 @@ impl Conn {
                         shutdown: ShutdownFlags::NONE,
                         discard: false,
                         attached: true,
+                        telling: false,
                         deferred: false,
                         membership: None,
                         orphan: None,

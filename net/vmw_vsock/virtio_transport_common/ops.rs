@@ -13,7 +13,10 @@ use crate::{
     control,
     convert::wire_shutdown,
     kinds::Control,
-    rx_queue::Taken,
+    rx_queue::{
+        RxQueue,
+        Taken, //
+    },
     send,
     tables, //
 };
@@ -69,6 +72,24 @@ fn put_back<C: Carrier>(sock: &LockedSock, conn: &Arc<Conn>, mut taken: Taken) {
     }
 }
 
+/// Takes something out of the queue for the user of a socket, who gets nothing that another part of
+/// the kernel which took the socket over was not [told](close::offer_first) of.
+#[inline]
+fn take<C: Carrier, R>(
+    sock: &mut LockedSock,
+    conn: &Conn,
+    what: impl FnOnce(&mut RxQueue) -> R,
+) -> R {
+    loop {
+        let mut gate = conn.gate();
+        if !gate.link.has_readable() || gate.telling || !sock.has_user_data() {
+            return what(&mut gate.queue);
+        }
+        drop(gate);
+        close::offer_first::<C>(sock);
+    }
+}
+
 #[vtable]
 impl<C: Carrier> Transport for Over<C> {
     type OwnerModule = C::OwnerModule;
@@ -121,7 +142,7 @@ impl<C: Carrier> Transport for Over<C> {
         peek: bool,
     ) -> Result<usize> {
         let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
-        let mut taken = conn.gate().queue.take_stream(len);
+        let mut taken = take::<C, _>(sock, &conn, |queue| queue.take_stream(len));
         let ret = taken.copy_stream(msg, len, peek);
         put_back::<C>(sock, &conn, taken);
         ret
@@ -132,6 +153,7 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn stream_has_data(sock: &mut LockedSock) -> usize {
+        close::offer_first::<C>(sock);
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };
@@ -168,7 +190,7 @@ impl<C: Carrier> Transport for Over<C> {
         peek: bool,
     ) -> Result<usize> {
         let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
-        let Some(mut taken) = conn.gate().queue.take_message() else {
+        let Some(mut taken) = take::<C, _>(sock, &conn, RxQueue::take_message) else {
             return Ok(0);
         };
         let ret = taken.copy_message(msg, peek);
@@ -185,6 +207,7 @@ impl<C: Carrier> Transport for Over<C> {
     }
 
     fn seqpacket_has_data(sock: &mut LockedSock) -> u32 {
+        close::offer_first::<C>(sock);
         let Some(conn) = sock.conn::<Self>() else {
             return 0;
         };

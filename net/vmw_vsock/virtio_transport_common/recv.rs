@@ -80,6 +80,8 @@ struct Wake {
     writers: bool,
     /// What the peer may have in flight has another bound now.
     resized: bool,
+    /// Another part of the kernel has the socket, and is to be told first, which is noted.
+    noted: bool,
 }
 
 /// A packet or what follows from it that needs more than the gate, and the connection it is for.
@@ -337,6 +339,7 @@ impl Gate {
             ..
         }: &mut Incoming<'_, '_>,
         spare: &mut Option<Segment>,
+        taken_over: bool,
     ) -> Result<(), Refused> {
         let left = wire_len(payload);
         if !self.rx.fits(left) {
@@ -356,6 +359,10 @@ impl Gate {
         // Also a part: as soon as the gate is open, the user may read it, and give its credit back.
         // It fits.
         let _ = self.rx.accept(left.saturating_sub(wire_len(payload)));
+        if taken_over {
+            // Also a part, with the gate shut: its user may have the socket.
+            self.link.note_readable();
+        }
         ret
     }
 }
@@ -396,7 +403,13 @@ fn deliver<C: Carrier>(
             drop(gate);
             return wake_now(found.sock, wake);
         }
-        match gate.store(packet, &mut spare) {
+        wake.noted |= found.sock.has_user_data();
+        match gate.store(packet, &mut spare, wake.noted) {
+            Ok(()) if wake.noted => {
+                drop(gate);
+                wake.readers = true;
+                return wake_now(found.sock, wake);
+            }
             Ok(()) => {
                 let readable = gate.is_readable(found.sock.rcvlowat());
                 let later = readable && urgency == Some(Urgency::Bulk);
@@ -431,7 +444,7 @@ fn wake_now(sock: &VsockSock, mut wake: Wake) -> Result<(), Why> {
     if core::mem::take(&mut wake.writers) {
         sock.write_space();
     }
-    if wake.readers && sock.wake_readers() {
+    if wake.readers && !wake.noted && sock.wake_readers() {
         wake.readers = false;
     }
     if wake.readers || wake.resized {
@@ -461,7 +474,9 @@ fn after<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, wake: Wake) {
         control::after_read::<C>(sock, conn, 0);
     }
     if wake.readers {
-        conn.gate().link.note_readable();
+        if !wake.noted {
+            conn.gate().link.note_readable();
+        }
         close::settle::<C>(sock, conn);
     }
 }
@@ -515,10 +530,11 @@ fn take<C: Carrier>(
             gate.link.note_local_cid();
         }
         let state = gate.link.state();
+        wake.noted |= sock.has_user_data();
         let size = match protocol::receive(state, header.op(), header.flags(), &gate.local()) {
-            Reaction::Deliver => match gate.store(packet, &mut spare) {
+            Reaction::Deliver => match gate.store(packet, &mut spare, wake.noted) {
                 Ok(()) => {
-                    wake.readers = gate.is_readable(sock.rcvlowat());
+                    wake.readers = wake.noted || gate.is_readable(sock.rcvlowat());
                     break Step::Done;
                 }
                 // Data would be lost: the connection cannot go on.

@@ -101,8 +101,8 @@ const MISTAKES: &[Mistake] = &[
     (
         "reader_sleeps_on",
         "recv",
-        "    if wake.readers && sock.wake_readers() {\n",
-        "    if wake.readers {\n",
+        "    if wake.readers && !wake.noted && sock.wake_readers() {\n",
+        "    if wake.readers && !wake.noted {\n",
     ),
     (
         "joins_late",

@@ -482,6 +482,11 @@ impl VsockSock {
         false
     }
 
+    /// See `kernel_ext::sock`.
+    pub fn stay_awake(&self) {
+        self.set_running();
+    }
+
     /// Whether a listener has enough.
     pub fn accept_queue_is_full(&self) -> bool {
         let _glance = self.0.glance.lock().unwrap();
