@@ -6,6 +6,15 @@
 #include <net/sock.h>
 #include <net/tcp_states.h>
 
+/*
+ * What tells which way a packet went into a socket. Not inline functions, which cannot be probed: an administrator,
+ * and a test, sees by a kprobe on each how often that way was taken.
+ */
+bool rust_vsock_helper_sk_data_ready_unlocked(struct sock *sk);
+int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct sk_buff *skb, unsigned int limit,
+					   int (*rcv)(struct sock *, struct sk_buff *));
+void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct sk_buff *skb);
+
 __rust_helper void rust_vsock_helper_sock_hold(struct sock *sk)
 {
 	sock_hold(sk);
@@ -137,9 +146,8 @@ __rust_helper bool rust_vsock_helper_sock_backlog_is_full(struct sock *sk, unsig
  * there, and the result is 0; or it would be there beyond @limit, or is NULL, and the result is
  * -ENOBUFS. The limit is in buffers like @skb.
  */
-__rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct sk_buff *skb,
-							 unsigned int limit,
-							 int (*rcv)(struct sock *, struct sk_buff *))
+int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct sk_buff *skb, unsigned int limit,
+					   int (*rcv)(struct sock *, struct sk_buff *))
 {
 	int ret = 0;
 
@@ -176,7 +184,7 @@ __rust_helper int rust_vsock_helper_sock_lock_or_backlog(struct sock *sk, struct
  *
  * The owner may be about to sleep, and have said so to the scheduler: it looks again before it does.
  */
-__rust_helper void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct sk_buff *skb)
+void rust_vsock_helper_sock_backlog_taken(struct sock *sk, struct sk_buff *skb)
 {
 	spin_lock_bh(&sk->sk_lock.slock);
 	if (!skb->mark && !sk->sk_backlog.tail)
@@ -208,7 +216,7 @@ __rust_helper void rust_vsock_helper_sk_note_data_ready(const struct sock *sk)
 }
 
 /* Wakes readers, unless another part of the kernel took the socket over, which expects the lock. */
-__rust_helper bool rust_vsock_helper_sk_data_ready_unlocked(struct sock *sk)
+bool rust_vsock_helper_sk_data_ready_unlocked(struct sock *sk)
 {
 	void (*own)(struct sock *sk) = READ_ONCE(vsock_own_data_ready);
 

@@ -5,7 +5,7 @@
 use super::{case, Case, Ctx};
 use crate::{
     device::{RX, TX},
-    fuzz::{grammar, mutate::Mutators, play::Player, random},
+    fuzz::{grammar, mutate::Mutators, play::Player, random, ways::Ways},
     note, observe,
     rng::Rng,
     slab::Growth,
@@ -32,6 +32,13 @@ pub const CASES: &[Case] = &[
     .parallel()
     .seconds(2400)
     .long_on_c("nothing to compare"),
+    case(
+        "N36/random-sequences-while-sockets-are-locked",
+        "as the model says, no growth, all ways taken",
+        held,
+    )
+    .seconds(2400)
+    .not_on_c("C waits for the lock"),
 ];
 
 /// Runs `f` in as many rounds as a measurement has, with the number of times in each.
@@ -122,6 +129,36 @@ fn sequences(ctx: &mut Ctx) -> Try<String> {
     Ok(format!(
         "as the model says, {}",
         growth(&memory, "random sequences", total)
+    ))
+}
+
+fn held(ctx: &mut Ctx) -> Try<String> {
+    let total = ctx.rounds(600, 30_000);
+    let seed = ctx.rng.word();
+    let mut player = Player::holding(&mut ctx.rng)?;
+    let ways = Ways::watch()?;
+    let mut number = 0;
+    let memory = measured(total, |count| {
+        for _ in 0..count {
+            number += 1;
+            play(&mut player, seed, number)?;
+        }
+        Ok(())
+    })?;
+    let counts = ways.counts()?;
+    note(format!(
+        "{number} sequences, {} packets, {} of them while the socket was locked; {counts:?}",
+        player.packets, player.held
+    ));
+    let all = [counts.fast, counts.slow, counts.backlog];
+    Ok(format!(
+        "as the model says, {}, {}",
+        growth(&memory, "random sequences", total),
+        if all.iter().all(|&count| count > u64::from(total / 30)) {
+            "all ways taken"
+        } else {
+            "a way was hardly taken"
+        }
     ))
 }
 

@@ -4,6 +4,7 @@
 
 use super::{
     grammar::{Shape, Step, PORTS},
+    hold::Holder,
     model::{Answer, Model, Ports, MESSAGES, STREAMS},
 };
 use crate::{
@@ -38,6 +39,9 @@ pub struct Player {
     rng: Rng,
     /// Whether what comes is compared with the model.
     compares: bool,
+    /// Has the lock of a socket while some of the packets for it come.
+    holder: Option<Holder>,
+    pub held: u32,
     first_port: u32,
     pub broken: u32,
     pub packets: u64,
@@ -56,12 +60,22 @@ impl Player {
             gone: Vec::new(),
             rng: Rng::new(rng.word(), "player"),
             compares,
+            holder: None,
+            held: 0,
             first_port: 1 << 20,
             broken: 0,
             packets: 0,
             restarts: Duration::ZERO,
         };
         Ok(player)
+    }
+
+    /// As [`Self::new`], compared, while a thread has the lock of the sockets for which some packets come.
+    pub fn holding(rng: &mut Rng) -> Try<Self> {
+        Ok(Self {
+            holder: Some(Holder::new()?),
+            ..Self::new(rng, true)?
+        })
     }
 
     /// The first port of the next sequence: no two have one in common.
@@ -181,7 +195,7 @@ impl Player {
         let payload = self.bytes(ports, payload);
         let before = self.dev.q[TX].device_used_idx();
         self.offer(&[&header.bytes()[..], &payload].concat(), shape);
-        self.dev.kick(TX);
+        self.kick(header)?;
         self.packets += 1;
         let replies = self.replies()?;
         if !self.compares {
@@ -233,6 +247,24 @@ impl Player {
         }
         self.compare(ports, &answer, &replies)?;
         self.after(header, &payload, &answer, mine && is_packet)
+    }
+
+    /// Kicks for a packet; some find the socket's lock taken until the worker is done with them.
+    fn kick(&mut self, header: &Header) -> Try<()> {
+        let socket = match self.open.get(&(header.src_port, header.dst_port)) {
+            Some(open) => &open.socket,
+            None if header.dst_port == MESSAGES => &self.messages,
+            None => &self.streams,
+        };
+        let Some(holder) = self.holder.as_mut().filter(|_| self.rng.one_in(3)) else {
+            self.dev.kick(TX);
+            return Ok(());
+        };
+        let held = holder.hold(socket)?;
+        self.dev.kick(TX);
+        self.dev.flush()?;
+        self.held += 1;
+        held.let_go()
     }
 
     fn compare(&self, ports: Ports, answer: &Answer, replies: &[Packet]) -> Try<()> {
