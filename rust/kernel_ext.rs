@@ -57,6 +57,8 @@ pub mod trace;
 pub mod user;
 #[path = "kernel_ext/user_iov.rs"]
 pub mod user_iov;
+#[path = "kernel_ext/version.rs"]
+pub mod version;
 #[path = "kernel_ext/vhost_task.rs"]
 pub mod vhost_task;
 #[path = "kernel_ext/virtio.rs"]

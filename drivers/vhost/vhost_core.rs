@@ -93,3 +93,5 @@ module! {
     description: "Core of vhost devices, in Rust",
     license: "GPL",
 }
+
+kernel_ext::module_version!();

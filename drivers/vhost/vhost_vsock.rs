@@ -78,3 +78,5 @@ module! {
     license: "GPL",
     alias: ["devname:vhost-vsock", "char-major-10-241"],
 }
+
+kernel_ext::module_version!();

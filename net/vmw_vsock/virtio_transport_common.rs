@@ -111,6 +111,8 @@ struct Common;
 
 impl kernel::Module for Common {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        // Each of the other modules loads this one.
+        pr_info!("vsock-rust {}\n", kernel_ext::version::VERSION);
         Ok(Common)
     }
 }
@@ -122,3 +124,5 @@ module! {
     description: "Common code for virtio vsock, in Rust",
     license: "GPL",
 }
+
+kernel_ext::module_version!();

@@ -167,3 +167,5 @@ module! {
     description: "virtio transport for vsock, in Rust",
     license: "GPL",
 }
+
+kernel_ext::module_version!();

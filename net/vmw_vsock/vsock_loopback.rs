@@ -319,3 +319,5 @@ module! {
     license: "GPL",
     alias: ["net-pf-40"],
 }
+
+kernel_ext::module_version!();
