@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vsockctl`: what the vsock stack of this machine does, and which one it is.
+//!
+//! The parts: [`cli`] has the commands and their options; [`guests`] and [`sockets`] read what the
+//! kernel tells, [`modules`] which modules there are; [`doctor`] finds usual mistakes, [`switch`]
+//! changes between ours and C; [`prometheus`] and [`table`] print.
+
+mod cli;
+mod doctor;
+mod error;
+mod fdinfo;
+mod guests;
+mod modules;
+mod processes;
+mod prometheus;
+mod show;
+mod sockets;
+mod switch;
+mod table;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match show::run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vsockctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
