@@ -17,6 +17,8 @@ help:
 	@echo 'make demo              files between a host VM and its guest through our modules'
 	@echo 'make stock             modules for Debian'"'"'s stock kernel: build/stock/*.ko'
 	@echo '                       (CLIPPY=1: lint them into build/clippy; W=e: warnings are errors)'
+	@echo 'make deb               Debian packages of the modules and the tools: build/deb/*.deb'
+	@echo '                       (stock and deb: FLAVOUR=cloud-amd64|amd64|rt-amd64, KERNEL=7.3)'
 	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
 	@echo '                       PARAMS="vhost_core.max_mem_regions=100 ...": our modules get these'
 	@echo '                       parameters, in host and guest; also for test-debug, bench and bench-check'
@@ -65,13 +67,13 @@ endif
 
 # --- the lab -----------------------------------------------------------------
 export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG \
-	ROWS RIGS KERNELS PROFILE UPDATE PARAMS TABLE
+	ROWS RIGS KERNELS PROFILE UPDATE PARAMS TABLE FLAVOUR KERNEL
 
-stock lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
+stock deb lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@
 
 lab-shell shell:
 	@$(LAB) shell
 
-.PHONY: help kdir-check modules modules_install rust-analyzer clean stock demo \
+.PHONY: help kdir-check modules modules_install rust-analyzer clean stock deb demo \
 	lean debug test-debug fuzz bench bench-check bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell

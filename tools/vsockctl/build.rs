@@ -15,6 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Some(out) = env::var_os("VSOCKCTL_OUT").map(PathBuf::from) else {
         return Ok(());
     };
+    // What is not there is made, also if nothing else changed.
+    println!(
+        "cargo::rerun-if-changed={}",
+        out.join("man/vsockctl.1").display()
+    );
     let mut command = cli::Arguments::command();
     fs::create_dir_all(out.join("man"))?;
     clap_mangen::generate_to(command.clone(), out.join("man"))?;

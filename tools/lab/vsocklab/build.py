@@ -103,9 +103,15 @@ class Builder:
             self.collect(tree, variant)
             return text
 
+    def output(self, variant):
+        """Where the modules go: those of another kernel than the usual one, to a place of its own."""
+        if config.KERNEL or config.FLAVOUR != config.DEFAULT_FLAVOUR:
+            return config.BUILD / f"{variant}-{self.kernel.release}"
+        return config.BUILD / variant
+
     def collect(self, tree, variant):
         """Copies the modules to build/<variant>/."""
-        target = config.BUILD / variant
+        target = self.output(variant)
         target.mkdir(parents=True, exist_ok=True)
         order = (tree / "modules.order").read_text().split()
         names = set()
@@ -145,9 +151,17 @@ def stock(arguments=()):
     found = warnings(text)
     if found:
         say(f"the build printed {len(found)} warnings")
-    modules = sorted(path.name for path in (config.BUILD / variant).glob("*.ko"))
-    say(f"build/{variant}: {' '.join(modules) or 'no module'}")
+    where = builder.output(variant)
+    modules = sorted(path.name for path in where.glob("*.ko"))
+    say(f"build/{where.name}: {' '.join(modules) or 'no module'}, for kernel {builder.kernel.release}")
     return 0
+
+
+def stock_modules(builder):
+    """Builds the modules for one of Debian's kernels; their paths."""
+    with step(f"building the modules for {builder.kernel.release}"):
+        builder.make(quiet=True)
+    return sorted(builder.output("stock").glob("*.ko"))
 
 
 def rust_files():

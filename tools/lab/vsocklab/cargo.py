@@ -13,7 +13,7 @@ from .say import LabError, die_with_parent, log_path, step
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 # Directories with a Cargo.toml whose tests belong to T0.
-WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench", "tools/testing/models"]
+WORKSPACES = ["rust", "tools/testing/ring", "tools/testing/bench", "tools/testing/models", "tools/vsockctl"]
 
 
 def place():
@@ -60,21 +60,27 @@ def sources(directory, found=None):
     return found
 
 
-def binary(directory):
-    """The program of a package, static, for a VM without anything."""
+def binary(directory, static=True, extra=None):
+    """The program of a package: static, for a VM without anything, or for Debian.
+
+    `extra` is the variable that tells its build script where else to put files: in `extra/` beside it."""
     root = build_root()
     name, target = directory.name, f"/cargo/target/{workspace(directory).name}"
 
     def compile(output):
         inside = place().bind(output, "/out")
-        inside.env.update(RUSTFLAGS="-C target-feature=+crt-static", CARGO_TARGET_DIR=target)
+        inside.env.update(CARGO_TARGET_DIR=target)
+        if static:
+            inside.env["RUSTFLAGS"] = "-C target-feature=+crt-static"
+        if extra:
+            inside.env[extra] = "/out/extra"
         relative = directory.relative_to(config.REPO)
         # With a target named, the flags are not those of macros, which the compiler loads itself.
         inside.run(["sh", "-ec", f"cargo build --release --locked --target {TRIPLE} -j {config.JOBS} && "
                     f"cp {target}/{TRIPLE}/release/{name} /out/"],
                    f"cargo-{name}", f"compiling {relative}", cwd=f"{build.TREE}/{relative}")
 
-    key = [root.parent.name, str(directory),
+    key = [root.parent.name, str(directory), static, extra,
            [(str(path), cache.file_digest(path)) for path in sorted(sources(directory))]]
     return cache.entry(f"cargo-{name}", key, compile) / name
 

@@ -65,6 +65,11 @@ def command_stock(arguments):
     return stock(arguments)
 
 
+def command_deb(arguments):
+    from .deb import deb
+    return deb()
+
+
 def command_clippy(arguments):
     from .build import stock
     return stock(["CLIPPY=1", *arguments])

@@ -25,7 +25,10 @@ JOBS = os.cpu_count() or 1
 SUITE = "trixie"
 BACKPORTS = "trixie-backports"
 ARCH = "amd64"
-FLAVOUR = "cloud-amd64"
+DEFAULT_FLAVOUR = "cloud-amd64"
+# Which of Debian's kernels: the flavour, and the series or the release, the newest if empty.
+FLAVOUR = os.environ.get("FLAVOUR") or DEFAULT_FLAVOUR
+KERNEL = os.environ.get("KERNEL") or os.environ.get("VSOCK_LAB_KERNEL", "")
 # Debian 13's own compiler built Debian's kernel; no other one gives the same
 # symbol names.
 RUSTC_VERSION = "1.85.1"

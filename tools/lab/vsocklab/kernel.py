@@ -79,10 +79,10 @@ def _version_key(text):
 
 def _choose(packages):
     """Newest 7.x whose source, headers and image have the same version."""
-    wanted = os.environ.get("VSOCK_LAB_KERNEL", "")
+    wanted = config.KERNEL
     found = []
     for (name, version) in packages:
-        match = re.match(r"linux-headers-((7\.\d+)(?:\.\d+)*\S*-" + config.FLAVOUR + ")$", name)
+        match = re.match(r"linux-headers-((7\.\d+)[^-]*-" + config.FLAVOUR + ")$", name)
         if match and match[1].startswith(wanted):
             found.append((_version_key(match[1]), match[1], match[2], version))
     for _, release, series, version in sorted(found, reverse=True):
@@ -122,10 +122,16 @@ def _query():
     return _choose(packages)
 
 
+def resolution_file():
+    """Where the answer of the archive is kept."""
+    end = "" if config.FLAVOUR == config.DEFAULT_FLAVOUR else f"-{config.FLAVOUR}"
+    return config.CACHE / f"kernel{end}.json"
+
+
 def resolve():
     """Which kernel to use; asks the archive at most once a day."""
-    path = config.CACHE / "kernel.json"
-    wanted = os.environ.get("VSOCK_LAB_KERNEL", "")
+    path = resolution_file()
+    wanted = config.KERNEL
     with cache.locked("kernel-resolution"):
         known = json.loads(path.read_text()) if path.exists() else None
         if known and known.get("wanted") != wanted:
@@ -181,7 +187,11 @@ class Kernel:
                 if sha256 not in sums:
                     raise LabError(f"{name} {version} was downloaded damaged")
 
-        return cache.entry("kerneldebs", [packages, version], build)
+        try:
+            return cache.entry("kerneldebs", [packages, version], build)
+        except LabError:
+            resolution_file().unlink(missing_ok=True)
+            raise
 
     def files(self):
         """vmlinuz, config, Module.symvers, root/lib/modules/RELEASE/**.ko"""

@@ -161,9 +161,7 @@ fn unload() -> Result<Vec<&'static str>, Error> {
     for name in NAMES.into_iter().filter(|name| modules::is_loaded(name)) {
         // Not `modprobe -r`, which unloads what others may need.
         if let Err(error) = run("rmmod", &[name]) {
-            for &name in unloaded.iter().rev() {
-                run("modprobe", &[name])?;
-            }
+            load(&unloaded)?;
             return Err(error);
         }
         unloaded.push(name);
@@ -174,8 +172,8 @@ fn unload() -> Result<Vec<&'static str>, Error> {
 /// Loads what was unloaded, of the stack that is chosen now.
 fn load(names: &[&'static str]) -> Result<(), Error> {
     for &name in names.iter().rev() {
-        // What there is nothing for, as for `vhost_core` of C, is not missed.
-        if modules::installed(name).is_some() {
+        // What only one of the stacks has comes along with what needs it.
+        if C_PLACES.iter().any(|&(shared, _)| shared == name) {
             run("modprobe", &[name])?;
         }
     }
@@ -198,7 +196,10 @@ pub fn change(stack: Stack, next_boot: bool) -> Result<Done, Error> {
         )
         .into());
     }
-    if chosen() == stack && modules::running().is_none_or(|running| running == stack) {
+    if chosen() == stack
+        && modules::running().is_none_or(|running| running == stack)
+        && !is_outdated()
+    {
         remove(PENDING)?;
         return Ok(Done::Nothing);
     }
@@ -227,6 +228,14 @@ pub fn change(stack: Stack, next_boot: bool) -> Result<Done, Error> {
     }
     write(PENDING, &format!("{}\n", stack.name()))?;
     Ok(Done::AtNextBoot { why: refused })
+}
+
+/// Whether what runs is of another version than what is installed, as after an upgrade.
+fn is_outdated() -> bool {
+    let modules = modules::list().into_iter();
+    let mut both =
+        modules.filter_map(|module| Some((module.loaded?.version, module.installed?.version)));
+    both.any(|(loaded, installed)| loaded != installed)
 }
 
 /// Carries out what waits; nothing is loaded or unloaded.
