@@ -3,12 +3,12 @@
 
 import os
 
-from . import bench, benchtests, checks, config, counted, ktap, scale, t0, t5, vm, vmtests
+from . import bench, benchtests, checks, config, counted, ktap, pkgtests, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
 
-KNOWN = ["T0", "T2", "T3", "T4", "T5", "T6", "LAB", "VMM"]
+KNOWN = ["T0", "T2", "T3", "T4", "T5", "T6", "LAB", "VMM", "PKG"]
 
 
 def run():
@@ -37,6 +37,8 @@ def run():
                 t5.test(kernel, report, modules)
             if "T6" in tiers:
                 bench.test(report)
+        if "PKG" in tiers:
+            pkgtests.test(kernel, report)
         if not report.glob and set(config.DEFAULT_TIERS) <= set(tiers):
             checks.checklist(report)
     except LabError as error:
