@@ -18,7 +18,8 @@ help:
 	@echo 'make stock             modules for Debian'"'"'s stock kernel: build/stock/*.ko'
 	@echo '                       (CLIPPY=1: lint them into build/clippy; W=e: warnings are errors)'
 	@echo 'make deb               Debian packages of the modules and the tools: build/deb/*.deb'
-	@echo '                       (stock and deb: FLAVOUR=cloud-amd64|amd64|rt-amd64, KERNEL=7.3)'
+	@echo 'make install           those for the kernel that runs here, installed'
+	@echo '                       (stock, deb: FLAVOUR=cloud-amd64|amd64|rt-amd64, KERNEL=7.3)'
 	@echo 'make test              all tests; TIERS="T0 T2 T3 T4" and TESTS=glob select'
 	@echo '                       PARAMS="vhost_core.max_mem_regions=100 ...": our modules get these'
 	@echo '                       parameters, in host and guest; also for test-debug, bench and bench-check'
@@ -69,11 +70,11 @@ endif
 export CLIPPY W V KCFLAGS TIERS TESTS GUEST KCOV RING_SEED BOOTS SEED ROUNDS LONG \
 	ROWS RIGS KERNELS PROFILE UPDATE PARAMS TABLE FLAVOUR KERNEL
 
-stock deb lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
+stock deb install lean debug test-debug fuzz bench bench-check bench-scale demo test fmt fmt-check clippy prepare distclean:
 	@$(LAB) $@
 
 lab-shell shell:
 	@$(LAB) shell
 
-.PHONY: help kdir-check modules modules_install rust-analyzer clean stock deb demo \
+.PHONY: help kdir-check modules modules_install rust-analyzer clean stock deb install demo \
 	lean debug test-debug fuzz bench bench-check bench-scale test fmt fmt-check clippy prepare distclean lab-shell shell

@@ -12,6 +12,8 @@ HELP = """\
 tools/lab/lab COMMAND: what the top-level Makefile calls.
 
   stock                   build the modules for Debian's kernel: build/stock/*.ko
+  deb                     Debian packages of modules and tools: build/deb/*.deb
+  install                 those for the kernel that runs here, installed
   test                    all tests; TIERS="T0 T2" TESTS=glob select
   debug | test-debug      the same for the debug kernel: build/debug/*.ko, T1 to T4
   fuzz                    the ring driver at its full length; RING_SEED=N repeats a run
@@ -67,7 +69,13 @@ def command_stock(arguments):
 
 def command_deb(arguments):
     from .deb import deb
-    return deb()
+    deb()
+    return 0
+
+
+def command_install(arguments):
+    from .deb import install
+    return install()
 
 
 def command_clippy(arguments):

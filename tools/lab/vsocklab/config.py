@@ -25,6 +25,8 @@ JOBS = os.cpu_count() or 1
 SUITE = "trixie"
 BACKPORTS = "trixie-backports"
 ARCH = "amd64"
+# The kernels that packages are made for.
+SERIES = "7.3"
 DEFAULT_FLAVOUR = "cloud-amd64"
 # Which of Debian's kernels: the flavour, and the series or the release, the newest if empty.
 FLAVOUR = os.environ.get("FLAVOUR") or DEFAULT_FLAVOUR

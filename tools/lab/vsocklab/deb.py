@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`make deb`: Debian packages of the modules and the tools, checked by lintian."""
+"""`make deb`: Debian packages of the modules and the tools, checked by lintian; `make install`."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -149,18 +150,36 @@ def deb():
         for old in OUT.glob("*.deb"):
             if release.lower() in old.name or "tools" in old.name:
                 old.unlink()
-        built = sorted(stage.glob("*.deb"))
-        for package in built:
-            shutil.copy2(package, OUT / package.name)
+        built = [Path(shutil.copy2(package, OUT)) for package in sorted(stage.glob("*.deb"))]
         problems = lint(root, stage)
     finally:
         cache.remove_tree(stage)
     for package in built:
-        say(f"build/deb/{package.name}: {(OUT / package.name).stat().st_size // 1024} KiB")
+        say(f"build/deb/{package.name}: {package.stat().st_size // 1024} KiB")
     if problems:
         print(problems)
         raise LabError("lintian found what is above")
-    return 0
+    return built
+
+
+def flavour_of(release):
+    """The flavour of a kernel that there are packages for."""
+    match = re.fullmatch(rf"{re.escape(config.SERIES)}\.\d+\+deb13-((?:cloud-|rt-)?{config.ARCH})", release)
+    if not match:
+        raise LabError(
+            f"this machine runs Linux {release}, and packages are for Linux {config.SERIES} of {config.BACKPORTS}: "
+            f"boot that first (`apt install -t {config.BACKPORTS} linux-image-{config.ARCH}`), or run `make demo`, "
+            "which has a kernel of its own")
+    return match[1]
+
+
+def install():
+    """`make install`: the packages for the kernel that runs here, built and installed."""
+    config.KERNEL = os.uname().release
+    config.FLAVOUR = flavour_of(config.KERNEL)
+    built = [package for package in deb() if "-dbgsym_" not in package.name]
+    # What the packages say is for who installs them.
+    return subprocess.run(["apt-get", "install", "-y", *built]).returncode
 
 
 def lint(root, stage):
