@@ -355,6 +355,46 @@ impl<C> SkBuff<C> {
         unsafe { bindings::skb_trim(self.as_raw(), len as c_uint) };
     }
 
+    /// Appends `head` and then `len` bytes that `copy` takes from `offset` on of what has `all` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if there is no room for all of it or this payload is not linear, `EFAULT` if there
+    /// are not so many bytes, and that of `copy`. Nothing was appended then.
+    ///
+    /// # Safety
+    ///
+    /// `copy` writes no more than `len` bytes to where its argument points, and all of them if it
+    /// succeeds. It may rely on the check of `offset` and `len`.
+    #[inline]
+    unsafe fn append_copied(
+        &mut self,
+        head: &[u8],
+        offset: usize,
+        len: usize,
+        all: usize,
+        copy: impl FnOnce(*mut c_void) -> Result,
+    ) -> Result {
+        let room = self.tailroom().checked_sub(head.len());
+        if self.is_nonlinear() || room.is_none_or(|room| len > room) {
+            return Err(EMSGSIZE);
+        }
+        if offset.checked_add(len).is_none_or(|end| end > all) {
+            return Err(EFAULT);
+        }
+        let dst = self.tail();
+        // SAFETY: `dst` has room for `head` and `len` more bytes.
+        let behind = unsafe { dst.add(head.len()) };
+        copy(behind.cast())?;
+        // SAFETY: `dst` has room for these bytes, to which nobody else refers.
+        unsafe { core::ptr::copy_nonoverlapping(head.as_ptr(), dst.cast(), head.len()) };
+        let total = head.len().wrapping_add(len);
+        // INVARIANT: The new bytes of the payload were initialized by the two copies.
+        // SAFETY: The buffer is linear and has room for them.
+        unsafe { bindings::skb_put(self.as_raw(), total as c_uint) };
+        Ok(())
+    }
+
     /// Appends `head` and then `len` bytes of the payload of another buffer, from `offset` on.
     ///
     /// # Errors
@@ -368,28 +408,13 @@ impl<C> SkBuff<C> {
         offset: usize,
         len: usize,
     ) -> Result {
-        let room = self.tailroom().checked_sub(head.len());
-        if self.is_nonlinear() || room.is_none_or(|room| len > room) {
-            return Err(EMSGSIZE);
-        }
-        if offset.checked_add(len).is_none_or(|end| end > other.len()) {
-            return Err(EFAULT);
-        }
-        let offset = c_int::try_from(offset)?;
-        let dst = self.tail();
-        // SAFETY: `dst` has room for `head` and `len` more bytes.
-        let behind = unsafe { dst.add(head.len()) };
-        // SAFETY: `behind` has room for `len` bytes; `other` has that many from `offset` on.
-        to_result(unsafe {
-            bindings::skb_copy_bits(other.as_raw(), offset, behind.cast(), len as c_int)
-        })?;
-        // SAFETY: `dst` has room for these bytes, to which nobody else refers.
-        unsafe { core::ptr::copy_nonoverlapping(head.as_ptr(), dst.cast(), head.len()) };
-        let total = head.len().saturating_add(len);
-        // INVARIANT: The new bytes of the payload were initialized by the two copies.
-        // SAFETY: The buffer is linear and has room for them.
-        unsafe { bindings::skb_put(self.as_raw(), total as c_uint) };
-        Ok(())
+        let copy = |to: *mut c_void| {
+            let (from, offset) = (other.as_raw(), c_int::try_from(offset)?);
+            // SAFETY: `to` has room for `len` bytes; `other` has that many from `offset` on.
+            to_result(unsafe { bindings::skb_copy_bits(from, offset, to, len as c_int) })
+        };
+        // SAFETY: `copy` writes `len` bytes, some of them if it fails.
+        unsafe { self.append_copied(head, offset, len, other.len(), copy) }
     }
 
     /// Appends `len` bytes of the payload of another buffer, from `offset` on.

@@ -324,33 +324,17 @@ impl<C> SkBuff<C> {
         offset: usize,
         len: usize,
     ) -> Result {
-        let room = self.tailroom().checked_sub(head.len());
-        if self.is_nonlinear() || room.is_none_or(|room| len > room) {
-            return Err(EMSGSIZE);
-        }
-        if offset
-            .checked_add(len)
-            .is_none_or(|end| end > payload.len())
-        {
-            return Err(EFAULT);
-        }
         let at = payload.offset.wrapping_add(offset);
-        // SAFETY: By the invariants of `Filled`, it is in the block.
-        let from = unsafe { payload.block.start.as_ptr().add(at) };
-        let dst = self.tail();
-        // SAFETY: `dst` has room for `head` and `len` more bytes.
-        let behind = unsafe { dst.add(head.len()) };
-        // C copies: for Rust nobody may write meanwhile.
-        //
-        // SAFETY: `behind` has room for `len` bytes, to which nobody else refers; by the check
-        // above the block has that many from there on.
-        unsafe { bindings::memcpy(behind.cast(), from.cast(), len) };
-        // SAFETY: `dst` has room for these bytes, to which nobody else refers.
-        unsafe { core::ptr::copy_nonoverlapping(head.as_ptr(), dst.cast(), head.len()) };
-        let total = head.len().wrapping_add(len);
-        // INVARIANT: The new bytes of the payload were initialized by the two copies.
-        // SAFETY: The buffer is linear and has room for them.
-        unsafe { bindings::skb_put(self.as_raw(), total as c_uint) };
-        Ok(())
+        let from = payload.block.start.as_ptr().wrapping_add(at);
+        let copy = |to: *mut c_void| {
+            // C copies: for Rust nobody may write meanwhile.
+            //
+            // SAFETY: `to` has room for `len` bytes, to which nobody else refers; the payload has
+            // that many from `offset` on, which by the invariants of `Filled` are in the block.
+            unsafe { bindings::memcpy(to, from.cast(), len) };
+            Ok(())
+        };
+        // SAFETY: `copy` writes `len` bytes.
+        unsafe { self.append_copied(head, offset, len, payload.len(), copy) }
     }
 }
