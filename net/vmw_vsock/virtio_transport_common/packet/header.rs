@@ -12,36 +12,37 @@ use vsock_proto::{
     }, //
 };
 
+/// Calls a tracepoint with what it has of the header, and the rest.
+macro_rules! trace_header {
+    ($event:ident, $header:ident, $($rest:expr),+) => {
+        trace::$event(
+            $header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+            $header.src_port().get(),
+            $header.dst_cid_raw() as u32,
+            $header.dst_port().get(),
+            $header.len(),
+            $header.ty_raw(),
+            $header.op().raw(),
+            $header.flags(),
+            $($rest),+
+        )
+    };
+}
+
 /// Shows a packet that is going to be sent to who traces that.
 #[inline(always)]
 pub(crate) fn trace_made(header: &Header, zerocopy: bool) {
-    trace::virtio_transport_alloc_pkt(
-        header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
-        header.src_port().get(),
-        header.dst_cid_raw() as u32,
-        header.dst_port().get(),
-        header.len(),
-        header.ty_raw(),
-        header.op().raw(),
-        header.flags(),
-        zerocopy,
-    );
+    trace_header!(virtio_transport_alloc_pkt, header, zerocopy);
 }
 
 /// Shows a packet that came to who traces that.
 #[inline(always)]
 pub(crate) fn trace_received(header: &Header) {
-    trace::virtio_transport_recv_pkt(
-        header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
-        header.src_port().get(),
-        header.dst_cid_raw() as u32,
-        header.dst_port().get(),
-        header.len(),
-        header.ty_raw(),
-        header.op().raw(),
-        header.flags(),
+    trace_header!(
+        virtio_transport_recv_pkt,
+        header,
         header.buf_alloc(),
-        header.fwd_cnt(),
+        header.fwd_cnt()
     );
 }
 
