@@ -41,6 +41,17 @@ pub(crate) const TABLES: u64 = 0x20_0000;
 /// How large the guest's memory is.
 pub(crate) const MEMORY: u64 = 0x40_0000;
 
+/// Length of a packet's header.
+pub(crate) const HEADER: u32 = 44;
+
+/// Where a buffer is for the owner.
+pub(crate) fn segment(offset: u64, len: u32) -> Segment {
+    Segment {
+        addr: UserAddr(USER + BUFFERS + offset),
+        len,
+    }
+}
+
 /// An access to memory that is not there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fault;
