@@ -31,12 +31,11 @@ pub(crate) fn link(
 ///
 /// # Invariants
 ///
-/// `first` and the `next` pointers from there on are a chain of `len` buffers that ends at `last`;
-/// the list owns each of them as a [`SkBuff<C>`].
+/// `first` and the `next` pointers from there on are a chain of buffers that ends at `last`; the list
+/// owns each of them as a [`SkBuff<C>`].
 pub struct SkbList<C> {
     first: Link,
     last: Link,
-    len: usize,
     _p: PhantomData<SkBuff<C>>,
 }
 
@@ -52,15 +51,8 @@ impl<C> SkbList<C> {
         Self {
             first: None,
             last: None,
-            len: 0,
             _p: PhantomData,
         }
-    }
-
-    /// How many buffers are in the list.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// Says whether the list is empty.
@@ -93,7 +85,6 @@ impl<C> SkbList<C> {
             None => self.first = Some(skb),
         }
         self.last = Some(skb);
-        self.len = self.len.wrapping_add(1);
     }
 
     /// Puts a buffer before all others.
@@ -106,7 +97,6 @@ impl<C> SkbList<C> {
             self.last = Some(skb);
         }
         self.first = Some(skb);
-        self.len = self.len.wrapping_add(1);
     }
 
     /// Moves all buffers of another list behind those of this one.
@@ -123,7 +113,6 @@ impl<C> SkbList<C> {
             None => self.first = first,
         }
         self.last = other.last.take();
-        self.len = self.len.wrapping_add(core::mem::take(&mut other.len));
     }
 
     /// Takes the first buffer.
@@ -135,7 +124,6 @@ impl<C> SkbList<C> {
         if self.first.is_none() {
             self.last = None;
         }
-        self.len = self.len.wrapping_sub(1);
         Self::set_next(skb, None);
         // SAFETY: By the type invariants, the list owned it as a `SkBuff<C>`, and gave it up.
         Some(unsafe { SkBuff::from_raw(skb) })

@@ -10,6 +10,9 @@
 //! The table has a reference to each connection in it and to its socket. A reader gets both without
 //! touching a count, for as long as it is in its RCU read section.
 //!
+//! What the table has for a connection is 64 bytes. A bucket is therefore a list with one link for
+//! each node: who leaves it looks for its place there, as who joins looks for its like.
+//!
 //! C headers: [`include/linux/rculist.h`](srctree/include/linux/rculist.h),
 //! [`include/linux/jhash.h`](srctree/include/linux/jhash.h).
 
@@ -41,7 +44,8 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         rcu,
         Arc,
@@ -97,6 +101,26 @@ impl Scope {
     }
 }
 
+/// A link of a list, which leads to that of the next node, or nowhere. The head of a bucket is one.
+///
+/// Written with the lock of the table held, read without.
+#[repr(transparent)]
+struct Link(Atomic<*mut Link>);
+
+impl Link {
+    /// That of the next node. Acquire: pairs with the release in [`set`](Self::set).
+    #[inline]
+    fn next(&self) -> *mut Link {
+        self.0.load(Acquire)
+    }
+
+    /// Leads elsewhere from now on. Release: who finds a node there sees what it is.
+    #[inline]
+    fn set(&self, next: *mut Link) {
+        self.0.store(next, Release);
+    }
+}
+
 /// The second link of a [`Node`], and what it is freed by.
 ///
 /// Only who has the lock of the table walks the lists of peers: when a node left its list, nobody
@@ -116,7 +140,7 @@ union PeerLink {
 /// grace period has passed.
 #[repr(C)]
 struct Node<T> {
-    by_tuple: bindings::hlist_node,
+    by_tuple: Link,
     peer: PeerLink,
     /// The larger, the later it joined.
     number: u64,
@@ -133,7 +157,7 @@ struct Member<T> {
 }
 
 // There is one for each connection.
-const _: () = assert!(size_of::<Node<()>>() <= 72);
+const _: () = assert!(size_of::<Node<()>>() <= 64);
 
 /// The connections with one peer, the latest first.
 ///
@@ -184,29 +208,21 @@ pub struct SockTable<T: Send + Sync + 'static> {
 }
 
 /// Heads of lists, changed by writers while readers look at them.
-struct Buckets<const N: usize>(KVBox<UnsafeCell<[bindings::hlist_head; N]>>);
+struct Buckets<const N: usize>(KVBox<[Link; N]>);
 
 impl<const N: usize> Buckets<N> {
     const N_IS_POWER_OF_TWO: () = assert!(N.is_power_of_two());
 
     fn new() -> Result<Self> {
         let () = Self::N_IS_POWER_OF_TWO;
-        // Zeroes are empty lists.
-        let heads = pin_init::init_zeroed::<[bindings::hlist_head; N]>();
-        let heads = KVBox::init(heads, GFP_KERNEL)?;
-        // CAST: `UnsafeCell` is transparent.
-        let heads = KVBox::into_raw(heads).cast::<UnsafeCell<[bindings::hlist_head; N]>>();
-        // SAFETY: The pointer came from `into_raw` of a box with the same layout.
-        Ok(Self(unsafe { KVBox::from_raw(heads) }))
+        let empty = pin_init::init_array_from_fn(|_| Link(Atomic::new(core::ptr::null_mut())));
+        Ok(Self(KVBox::init(empty, GFP_KERNEL)?))
     }
 
     /// The bucket for a hash.
-    fn get(&self, hash: u32) -> *mut bindings::hlist_head {
+    fn get(&self, hash: u32) -> &Link {
         // BOUNDS: The mask keeps the index below `N`.
-        self.0
-            .get()
-            .cast::<bindings::hlist_head>()
-            .wrapping_add(hash as usize & (N - 1))
+        &self.0[hash as usize & (N - 1)]
     }
 }
 
@@ -219,29 +235,42 @@ unsafe impl<T: Send + Sync + 'static> Sync for SockTable<T> {}
 ///
 /// # Safety
 ///
-/// `head` is a list of a [`SockTable`], whose nodes have their link at `offset`, and the caller is
-/// in an RCU read section, or has the table's lock, for all of the iteration.
-unsafe fn nodes<T>(
-    head: *const bindings::hlist_head,
-    offset: usize,
-) -> impl Iterator<Item = *const Node<T>> {
-    // Acquire: pairs with the release in `hlist_add_head_rcu()`.
-    let load = |link: *const *mut bindings::hlist_node| {
-        // SAFETY: By the safety requirements the link is valid; it is changed atomically.
-        unsafe { Atomic::from_ptr(link.cast_mut()) }.load(Acquire)
-    };
-    // SAFETY: The head is valid by the safety requirements.
-    let mut next = load(unsafe { &raw const (*head).first });
+/// `head` is a bucket of a [`SockTable<T>`], and the caller is in an RCU read section, or has the
+/// table's lock, for all of the iteration.
+unsafe fn nodes<T>(head: &Link) -> impl Iterator<Item = *const Node<T>> {
+    let mut next = head.next();
     core::iter::from_fn(move || {
         if next.is_null() {
             return None;
         }
-        let link = next;
+        let link = next.cast_const();
         // SAFETY: A linked node is not freed before the end of the read section.
-        next = load(unsafe { &raw const (*link).next });
-        // SAFETY: The link is at `offset` in a `Node`.
-        let node = unsafe { link.byte_sub(offset) };
-        Some(node.cast::<Node<T>>().cast_const())
+        next = unsafe { &*link }.next();
+        // SAFETY: The link is that of a `Node<T>` for its bucket.
+        Some(unsafe { link.byte_sub(core::mem::offset_of!(Node<T>, by_tuple)) }.cast())
+    })
+}
+
+/// The nodes of a peer.
+///
+/// # Safety
+///
+/// `head` is the list of a [`Peer`] of a [`SockTable<T>`], and the caller has the table's lock for
+/// all of the iteration.
+unsafe fn nodes_of_peer<T>(
+    head: *const bindings::hlist_head,
+) -> impl Iterator<Item = *const Node<T>> {
+    // SAFETY: The head is valid by the safety requirements.
+    let mut next = unsafe { (*head).first };
+    core::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        let link = next.cast_const();
+        // SAFETY: The lock keeps the node linked.
+        next = unsafe { (*link).next };
+        // SAFETY: The link is that of a `Node<T>` for its peer.
+        Some(unsafe { link.byte_sub(core::mem::offset_of!(Node<T>, peer)) }.cast())
     })
 }
 
@@ -268,12 +297,32 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         )
     }
 
-    fn tuple_bucket(&self, key: Key) -> *mut bindings::hlist_head {
+    fn tuple_bucket(&self, key: Key) -> &Link {
         // SAFETY: FFI call without preconditions.
         let hash = unsafe {
             bindings::jhash_3words(key.remote_cid, key.remote_port, key.local_port, self.seed)
         };
         self.tuples.get(hash)
+    }
+
+    /// Takes the node with that link out of its bucket. Readers that are at it go on from there.
+    ///
+    /// The caller has the lock of the table, and the node is linked.
+    fn unlink(&self, key: Key, left: *const Link) {
+        let mut at = self.tuple_bucket(key);
+        loop {
+            let next = at.next();
+            if next.is_null() {
+                return;
+            }
+            // SAFETY: The lock keeps the node linked.
+            let link = unsafe { &*next };
+            if core::ptr::eq(next, left) {
+                at.set(link.next());
+                return;
+            }
+            at = link;
+        }
     }
 
     /// Looks for a connection of a socket that `net` reaches.
@@ -286,9 +335,8 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         net: Option<&Net>,
         _guard: &'g rcu::Guard,
     ) -> Option<Found<'g, T>> {
-        let offset = core::mem::offset_of!(Node<T>, by_tuple);
-        // SAFETY: The bucket is one of tuples, and `_guard` is the read section.
-        for node in unsafe { nodes::<T>(self.tuple_bucket(key), offset) } {
+        // SAFETY: `_guard` is the read section.
+        for node in unsafe { nodes::<T>(self.tuple_bucket(key)) } {
             // SAFETY: A node that is found is not freed before the end of the read section. What
             // changes of it are the links, of which this makes no use.
             let member = unsafe { &(*node).member };
@@ -339,7 +387,7 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         let peer = (key.remote_cid, Scope::of(sock.net()));
         let node = KBox::new(
             Node {
-                by_tuple: pin_init::zeroed(),
+                by_tuple: Link(Atomic::new(core::ptr::null_mut())),
                 peer: PeerLink {
                     by_peer: pin_init::zeroed(),
                 },
@@ -368,9 +416,9 @@ impl<T: Send + Sync + 'static> SockTable<T> {
             drop(peers);
             room = Some(RBTreeNodeReservation::new(GFP_KERNEL)?);
         };
-        let offset = core::mem::offset_of!(Node<T>, by_tuple);
-        // SAFETY: The bucket is one of tuples, and the lock is held.
-        for other in unsafe { nodes::<T>(self.tuple_bucket(key), offset) } {
+        let bucket = self.tuple_bucket(key);
+        // SAFETY: The lock is held.
+        for other in unsafe { nodes::<T>(bucket) } {
             // SAFETY: The lock keeps the node linked, and this never changes.
             let other = unsafe { &(*other).member };
             let nets = (Some(other.sock.net()), Some(node.member.sock.net()));
@@ -387,8 +435,11 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         peers.next = peers.next.wrapping_add(1);
         // SAFETY: The node is valid and in no list; the lock is held.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).peer.by_peer, head) };
+        // SAFETY: The node is valid, and nothing of it but the links changes from now on.
+        let link = unsafe { &raw mut (*raw).by_tuple };
         // SAFETY: As above.
-        unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).by_tuple, self.tuple_bucket(key)) };
+        unsafe { &*link }.set(bucket.next());
+        bucket.set(link);
         drop(peers);
         // INVARIANT: Just linked.
         Ok(Membership {
@@ -419,11 +470,10 @@ impl<T: Send + Sync + 'static> PinnedDrop for SockTable<T> {
 impl<T: Send + Sync + 'static> SockTable<T> {
     /// How many connections the fullest bucket has.
     pub(crate) fn longest_bucket(&self) -> usize {
-        let offset = core::mem::offset_of!(Node<T>, by_tuple);
         let _guard = self.peers.lock();
         let count = |bucket| {
-            // SAFETY: The bucket is one of tuples, and the lock is held.
-            unsafe { nodes::<T>(self.tuples.get(bucket), offset) }.count()
+            // SAFETY: The lock is held.
+            unsafe { nodes::<T>(self.tuples.get(bucket)) }.count()
         };
         (0..TUPLE_BUCKETS as u32).map(count).max().unwrap_or(0)
     }
@@ -462,9 +512,8 @@ impl<T: Send + Sync + 'static> Members<T> {
             } else {
                 self.limit
             };
-            let offset = core::mem::offset_of!(Node<T>, peer);
-            // SAFETY: The list is one of a peer, and the lock is held.
-            for node in unsafe { nodes::<T>(peer.head(), offset) } {
+            // SAFETY: The lock is held.
+            for node in unsafe { nodes_of_peer::<T>(peer.head()) } {
                 // SAFETY: The lock keeps the node linked.
                 let number = unsafe { (*node).number };
                 if number >= below {
@@ -548,9 +597,10 @@ impl<T: Send + Sync + 'static> Drop for Membership<T> {
         let member = self.member();
         let peer = (member.key.remote_cid, Scope::of(member.sock.net()));
         let mut peers = self.table.peers.lock();
+        // SAFETY: By the type invariants, the node is linked, thus valid.
+        let link = unsafe { &raw const (*node).by_tuple };
+        self.table.unlink(member.key, link);
         // SAFETY: By the type invariants, the node is linked; the lock is held.
-        unsafe { bindings::hlist_del_rcu(&raw mut (*node).by_tuple) };
-        // SAFETY: As above.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).peer.by_peer) };
         let unused = match peers.by_cid.find_mut(&peer) {
             Some(peer) if peer.get().is_empty() => Some(peer.remove_node()),

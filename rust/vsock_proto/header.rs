@@ -173,7 +173,7 @@ impl From<u16> for Op {
 #[doc(alias = "virtio_vsock_shutdown")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(transparent)]
-pub struct ShutdownFlags(u32);
+pub struct ShutdownFlags(u8);
 
 impl ShutdownFlags {
     /// Neither direction is shut down.
@@ -191,14 +191,15 @@ impl ShutdownFlags {
     /// Takes the known bits of `flags` and ignores the others.
     #[inline]
     pub const fn from_wire(flags: u32) -> Self {
+        let [low, ..] = flags.to_le_bytes();
         // INVARIANT: `BOTH` has all the known bits.
-        Self(flags & Self::BOTH.0)
+        Self(low & Self::BOTH.0)
     }
 
     /// Returns the bits on the wire.
     #[inline]
     pub const fn raw(self) -> u32 {
-        self.0
+        self.0 as u32
     }
 
     /// Whether all the bits of `other` are set.

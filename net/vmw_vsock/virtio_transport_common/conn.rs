@@ -211,6 +211,10 @@ pub struct Conn {
     pub(crate) flow: Flow,
 }
 
+// A socket has one, with a count, from allocations of this size.
+#[cfg(all(CONFIG_SMP, not(CONFIG_DEBUG_SPINLOCK), not(CONFIG_PREEMPT_RT)))]
+const _: () = assert!(size_of::<u64>() + size_of::<Conn>() <= 256);
+
 impl Conn {
     /// Makes the state of a socket, with the buffer size that the user wants.
     pub(crate) fn new(sock: &mut LockedSock) -> Result<Arc<Self>> {

@@ -138,6 +138,8 @@ struct Batch<'a> {
     before: Cost,
     /// The turn of this connection is over when the cost is not less.
     until: Cost,
+    /// How many were taken.
+    taken: usize,
     memory: usize,
     replies: usize,
 }
@@ -154,6 +156,7 @@ impl Taker<TxControl, Turn> for Batch<'_> {
     #[inline]
     fn take(&mut self, packet: &SkBuff<TxControl>) -> bool {
         self.most = self.most.saturating_sub(1);
+        self.taken = self.taken.saturating_add(1);
         self.cost = self.cost.plus(cost(packet));
         self.memory = self.memory.saturating_add(packet.truesize());
         let replies = usize::from(packet.cb().is_reply());
@@ -348,13 +351,14 @@ impl SendQueue {
             cost: Cost::NONE,
             before: Cost::NONE,
             until: Cost::NONE,
+            taken: 0,
             memory: 0,
             replies: 0,
         };
         flows.pop_some(&mut packets.list, &mut batch);
-        let (memory, replies) = (batch.memory, batch.replies);
+        let (taken, memory, replies) = (batch.taken, batch.memory, batch.replies);
         packets.more = !flows.is_empty();
-        self.discount(&mut inner, packets.list.len(), memory, replies);
+        self.discount(&mut inner, taken, memory, replies);
         packets
     }
 

@@ -26,7 +26,7 @@ mod tests {
     }
 
     fn is(list: &SkbList<u32>, expected: &[u32]) -> bool {
-        list.len() == expected.len()
+        list.iter().count() == expected.len()
             && list.is_empty() == expected.is_empty()
             && list
                 .iter()

@@ -99,7 +99,7 @@ impl TxModel {
         assert_eq!(u64::from(tx.reserved()), self.tx - self.handed);
         assert_eq!(u64::from(tx.unreturned()), self.handed - self.returned);
         assert_eq!(u64::from(tx.space()), self.space());
-        assert_eq!(tx.unsent(), self.unsent);
+        assert_eq!(u64::from(tx.unsent()), self.unsent);
         assert!(tx.space() <= tx.window());
         assert!(self.returned <= self.handed && self.handed <= self.tx);
     }
@@ -213,7 +213,7 @@ proptest! {
                     let granted = u64::from(tx.reserve(want));
                     prop_assert_eq!(granted, space.min(u64::from(want)));
                     model.tx += granted;
-                    model.unsent += granted;
+                    model.unsent = (model.unsent + granted).min(u64::from(u32::MAX));
                     if granted > 0 {
                         prop_assert!(model.tx - model.returned <= model.window());
                     }

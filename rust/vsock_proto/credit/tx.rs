@@ -119,8 +119,9 @@ pub struct TxCredit {
     peer_buf_alloc: u32,
     /// What we are willing to have in flight: the size of our own buffer.
     cap: u32,
-    /// Bytes reserved and not yet sent; not a part of the credit.
-    unsent: u64,
+    /// Bytes reserved and not yet sent; not a part of the credit. They are less than 2^32, as their
+    /// packets take memory, which the kernel counts for each socket in 31 bits.
+    unsent: u32,
     /// What a writer needs that found no room and was not woken since; 0 if there is none.
     lacking: u32,
     /// The peer was asked in this stall.
@@ -181,7 +182,7 @@ impl TxCredit {
         self.asked &= granted == 0;
         // INVARIANT: `in_flight() + granted` is at most the window, which is less than 2^32.
         self.tx_cnt = self.tx_cnt.wrapping_add(granted);
-        self.unsent = self.unsent.saturating_add(u64::from(granted));
+        self.unsent = self.unsent.saturating_add(granted);
         granted
     }
 
@@ -256,7 +257,7 @@ impl TxCredit {
         let n = n.min(self.reserved());
         // INVARIANT: `tx_cnt` goes back at most to `handed`.
         self.tx_cnt = self.tx_cnt.wrapping_sub(n);
-        self.unsent = self.unsent.saturating_sub(u64::from(n));
+        self.unsent = self.unsent.saturating_sub(n);
     }
 
     /// Tells that the peer can see `n` of the reserved bytes from now on.
@@ -290,13 +291,13 @@ impl TxCredit {
     #[doc(alias = "virtio_transport_consume_skb_sent")]
     #[inline]
     pub fn sent(&mut self, n: u32) {
-        self.unsent = self.unsent.saturating_sub(u64::from(n));
+        self.unsent = self.unsent.saturating_sub(n);
     }
 
     /// Returns how many bytes were reserved and the transport is not done with (`SIOCOUTQ`).
     #[doc(alias = "virtio_transport_unsent_bytes")]
     #[inline]
-    pub const fn unsent(&self) -> u64 {
+    pub const fn unsent(&self) -> u32 {
         self.unsent
     }
 
