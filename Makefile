@@ -30,6 +30,7 @@ help:
 	@echo '                       quarter of an hour; RING_SEED=N repeats a run'
 	@echo 'make bench             ours and C side by side, in instructions; ROWS="glob..." RIGS="host loopback'
 	@echo '                       guest" KERNELS="stock lean" BOOTS=3 select, PROFILE=row tells where they go'
+	@echo '                       WALL=1: nanoseconds instead, on a machine with KVM'
 	@echo 'make bench-check       the same against the committed table (TABLE=file: against that one);'
 	@echo '                       fails where a row got worse'
 	@echo 'make bench-scale       what a message costs with 10,000 connections, ours and C, in instructions'

@@ -9,7 +9,8 @@ import os
 import shlex
 from pathlib import Path
 
-from . import benchtable, cargo, config, countplugin, guestbench, ownkernel, params, profile, vm
+from . import benchtable, cargo, config, guestbench, ownkernel, params, profile, vm,\
+    wallclock
 from .build import Builder
 from .kernel import Kernel
 from .leankernel import LeanKernel
@@ -61,7 +62,7 @@ def inside(place, side, rig, name, rows, by_address):
     script = MAIN.format(modules=side, program=rig, rows=" ".join(shlex.quote(row) for row in rows))
     payload.text("vm/main", script + (profile.DUMP if by_address else ""))
     lines = []
-    result = countplugin.PluginVM(place.kernel, name, payload, TIMEOUT, profile=by_address).run(lines.append)
+    result = wallclock.machine(place.kernel, name, payload, TIMEOUT, by_address).run(lines.append)
     found = [parsed for parsed in map(benchtable.parse, lines) if parsed]
     if result.status != 0:
         bad = [line for line in lines if line.startswith("not ok")]
@@ -87,7 +88,7 @@ def boot_guest(place, side, name, rows):
         result, lines = guestbench.run(side, f"{name}-like-{like}", like, wanted, kernel=place.kernel,
                                        modules=place.modules("ours"))
         found += [(prefix + row.removeprefix("guest/"), figures)
-                  for row, figures in benchtable.figures(lines, countplugin.windows(result))]
+                  for row, figures in benchtable.figures(lines, wallclock.windows(result))]
     return found
 
 
@@ -97,7 +98,7 @@ def boot(place, side, rig, number, rows):
     if rig == "guest":
         return boot_guest(place, side, name, rows)
     result, found = inside(place, side, rig, name, rows, False)
-    return benchtable.figures(found, countplugin.windows(result))
+    return benchtable.figures(found, wallclock.windows(result))
 
 
 def measure(places, rigs, rows, boots):
@@ -111,9 +112,15 @@ def measure(places, rigs, rows, boots):
                     for row, figures in boot(kernel, side, rig, number + 1, rows):
                         found.setdefault(row, benchtable.Row(row)).add(side, figures)
         tables[kernel.name] = {name: row.summary() for name, row in found.items() if row.complete()}
-        print(f"\n# Instructions on the {kernel.name} kernel, medians of {boots} boots")
-        print(benchtable.table(tables[kernel.name]), flush=True)
+        unit = "Nanoseconds" if wallclock.wanted() else "Instructions"
+        print(f"\n# {unit} on the {kernel.name} kernel, medians of {boots} boots")
+        print(benchtable.table(tables[kernel.name], limit()), flush=True)
     return tables
+
+
+def limit():
+    """How far boots may be apart, in percent."""
+    return wallclock.SPREAD if wallclock.wanted() else benchtable.SPREAD
 
 
 def chosen(variable, known):
@@ -126,7 +133,7 @@ def chosen(variable, known):
 
 
 def arguments():
-    boots = int(os.environ.get("BOOTS") or 3)
+    boots = int(os.environ.get("BOOTS") or (wallclock.BOOTS if wallclock.wanted() else 3))
     if boots < 1:
         raise LabError("BOOTS is the number of boots, at least 1")
     return ([Place(name) for name in chosen("KERNELS", KERNELS)], chosen("RIGS", RIGS),
@@ -163,6 +170,8 @@ def tell_profile(row):
 
 def bench():
     """`make bench`"""
+    if wallclock.wanted() and (os.environ.get("PROFILE") or os.environ.get("UPDATE")):
+        raise LabError("a profile and the committed table are of instructions, not of WALL's time")
     if os.environ.get("PROFILE"):
         return tell_profile(os.environ["PROFILE"])
     if os.environ.get("UPDATE") and params.given():
@@ -170,13 +179,13 @@ def bench():
     tables = measure(*arguments())
     if not any(tables.values()):
         raise LabError("no row has such a name")
-    place = config.BUILD / "bench.json"
+    place = config.BUILD / ("bench-wall.json" if wallclock.wanted() else "bench.json")
     benchtable.save(place, tables)
     say(f"figures: {place}")
     noisy = [name for rows in tables.values() for name, row in rows.items()
-             if max(row["c"]["spread"], row["ours"]["spread"]) > benchtable.SPREAD]
+             if max(row["c"]["spread"], row["ours"]["spread"]) > limit()]
     if noisy:
-        say(f"the boots differ by more than {benchtable.SPREAD} %, which does not count: {' '.join(noisy)}")
+        say(f"the boots differ by more than {limit()} %, which does not count: {' '.join(noisy)}")
     if os.environ.get("UPDATE"):
         committed = benchtable.load(COMMITTED)
         for kernel, rows in tables.items():
@@ -189,6 +198,8 @@ def bench():
 
 def check():
     """`make bench-check`: against the committed table, or TABLE, a build/bench.json of another run."""
+    if wallclock.wanted():
+        raise LabError("the committed table is of instructions, not of WALL's time")
     table = Path(os.environ.get("TABLE") or COMMITTED)
     committed = benchtable.load(table)
     if not committed:

@@ -25,7 +25,10 @@ def per_operation(fields, window):
     if "kind" in fields:
         return {"kind": fields["kind"], "value": float(fields["value"])}
     ops = int(fields["ops"])
-    figures = {"kind": "instructions", "value": window / ops}
+    if window is None:
+        figures = {"kind": "ns", "value": int(fields["clock"]) / ops}
+    else:
+        figures = {"kind": "instructions", "value": window / ops}
     for key in BESIDE:
         if key in fields:
             figures[key] = int(fields[key]) / ops
@@ -33,14 +36,15 @@ def per_operation(fields, window):
 
 
 def figures(rows, windows):
-    """All rows of a boot with the instructions that the plugin counted, as [(name, figures)].
+    """All rows of a boot with the instructions that the plugin counted, as [(name, figures)]; with the time
+    that they took where `windows` is None.
 
     `windows` are in the order of the rows that are measured in windows; a row that failed in its
     own window has told which number that was.
     """
     found = []
     for name, fields in rows:
-        window = windows[int(fields["window"])] if "window" in fields else None
+        window = windows[int(fields["window"])] if windows is not None and "window" in fields else None
         found.append((name, per_operation(fields, window)))
     return found
 
@@ -100,14 +104,14 @@ def beside(summary):
     return ", ".join(parts)
 
 
-def table(rows):
-    """Text for people of `rows`: name -> summary."""
+def table(rows, limit=SPREAD):
+    """Text for people of `rows`: name -> summary. Boots may be `limit` percent apart."""
     lines = [f"{'row':34} {'ours/C':>7} {'C':>10} {'+-':>6} {'ours':>10} {'+-':>6}  "
              "for each operation, C -> ours"]
     for name, summary in rows.items():
         c, ours = summary["c"], summary["ours"]
-        noisy = "  NOISY: does not count" if max(c["spread"], ours["spread"]) > SPREAD else ""
-        unit = "" if summary["kind"] == "instructions" else f" [{summary['kind']}]"
+        noisy = "  NOISY: does not count" if max(c["spread"], ours["spread"]) > limit else ""
+        unit = "" if summary["kind"] in ("instructions", "ns") else f" [{summary['kind']}]"
         lines.append(f"{name:34} {summary['ratio']:7.3f} {c['median']:10.0f} {c['spread']:5.1f}% "
                      f"{ours['median']:10.0f} {ours['spread']:5.1f}%  {beside(summary)}{unit}{noisy}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import benchtable, cargo, config, countplugin, icount, vm
+from . import benchtable, cargo, config, countplugin, icount, vm, wallclock
 from .chroot import Chroot
 from .cpio import Initramfs
 from .kernel import Kernel
@@ -90,13 +90,16 @@ def find_qemu(name, child, seconds=30):
     return None
 
 
-def qemu(name, which, append, rows, by_address):
+def qemu(name, kernel, which, append, rows, by_address):
     """The arguments; `by_address`: also count for a profile."""
-    more = countplugin.arguments(by_address)
+    if wallclock.wanted():
+        cpu, more = wallclock.options(kernel), []
+    else:
+        cpu, more = ACCEL, countplugin.arguments(by_address)
     if by_address:
         more += ["-serial", f"file:{INSIDE}/{DUMP}"]
         append += " lab.symbols"
-    return ["qemu-system-x86_64", *ACCEL, "-smp", "1", "-m", MEMORY, "-M", "q35,memory-backend=m",
+    return ["qemu-system-x86_64", *cpu, "-smp", "1", "-m", MEMORY, "-M", "q35,memory-backend=m",
             "-object", f"memory-backend-memfd,id=m,size={MEMORY},share=on",
             "-name", f"{name},debug-threads=on",
             "-nodefaults", "-display", "none", "-no-reboot",
@@ -146,7 +149,7 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, by
     """
     kernel = kernel or Kernel()
     modules = vm.modules(which) if modules is None or which == "c" else modules
-    plugin = countplugin.build()
+    by_clock = wallclock.wanted()
     directory = config.LOGS / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -157,13 +160,16 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, by
         scratch = Path(scratch)
         initramfs(scratch / "initramfs", kernel, modules)
         place = Chroot(runtime_root()).bind(kernel.files(), "/kernel", True).bind(scratch, INSIDE)
-        place.bind(plugin.parent, countplugin.INSIDE, True)
+        if not by_clock:
+            place.bind(countplugin.build().parent, countplugin.INSIDE, True)
         # This is what the peer finds QEMU by.
         unique = f"{scratch.name},debug-threads=on"
 
         def start(argv, priority=None):
             def prepare():
                 die_with_parent()
+                if by_clock:
+                    return
                 os.sched_setaffinity(0, {cpu})
                 if priority is not None:
                     go_first(0, priority)
@@ -174,15 +180,15 @@ def run(which, name, like="c", rows=(), append="", kernel=None, modules=None, by
             children.callback(child.kill)
             return child
 
-        peer = start([program, "--socket", scratch / "peer.sock", "--vm", unique, "--like", like],
-                     PEER_PRIORITY)
+        in_step = [] if by_clock else ["--vm", unique]
+        peer = start([program, "--socket", scratch / "peer.sock", "--like", like, *in_step], PEER_PRIORITY)
         begin = time.monotonic()
         while not (scratch / "peer.sock").exists():
             if time.monotonic() > begin + 10:
                 raise LabError(f"the peer does not start; see {directory / 'qemu.log'}")
             time.sleep(0.02)
-        child = start(place.argv(qemu(scratch.name, which, append, rows, by_address)))
-        pid = find_qemu(unique, child)
+        child = start(place.argv(qemu(scratch.name, kernel, which, append, rows, by_address)))
+        pid = None if by_clock else find_qemu(unique, child)
         if pid is not None:
             go_first(pid, LOOP_PRIORITY)
         while child.poll() is None and peer.poll() is None and time.monotonic() < begin + TIMEOUT:

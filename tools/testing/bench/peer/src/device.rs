@@ -52,7 +52,7 @@ fn other(error: impl std::fmt::Display) -> io::Error {
 }
 
 impl Device {
-    pub fn new(cid: u64, like: Like, vm: String) -> Self {
+    pub fn new(cid: u64, like: Like, vm: Option<String>) -> Self {
         Self {
             cid,
             memory: GuestMemoryAtomic::new(GuestMemoryMmap::new()),

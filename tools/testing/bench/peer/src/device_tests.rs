@@ -120,7 +120,7 @@ impl Driver {
 }
 
 fn setup() -> (Device, Driver, Driver) {
-    let mut device = Device::new(3, Like::Ours, String::new());
+    let mut device = Device::new(3, Like::Ours, None);
     let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4 << 20)]).unwrap();
     let memory = GuestMemoryAtomic::new(map);
     device.update_memory(memory.clone()).unwrap();

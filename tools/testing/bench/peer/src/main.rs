@@ -8,7 +8,8 @@
 //! - [`device`]: the rings;
 //! - [`pace`]: when the host acts.
 //!
-//! Usage: `peer --socket PATH --vm NAME [--like c|ours] [--cid N]`. It ends when QEMU goes.
+//! Usage: `peer --socket PATH [--vm NAME] [--like c|ours] [--cid N]`. It ends when QEMU goes. Without the name
+//! of the VM it is never in step with it: all is done at once.
 
 mod conn;
 mod counters;
@@ -26,7 +27,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 struct Options {
     socket: String,
-    vm: String,
+    vm: Option<String>,
     like: Like,
     cid: u64,
 }
@@ -34,7 +35,7 @@ struct Options {
 fn options() -> Option<Options> {
     let mut options = Options {
         socket: String::new(),
-        vm: String::new(),
+        vm: None,
         like: Like::C,
         cid: 3,
     };
@@ -43,19 +44,19 @@ fn options() -> Option<Options> {
         let value = arguments.next()?;
         match argument.as_str() {
             "--socket" => options.socket = value,
-            "--vm" => options.vm = value,
+            "--vm" => options.vm = Some(value),
             "--like" if value == "c" => options.like = Like::C,
             "--like" if value == "ours" => options.like = Like::Ours,
             "--cid" => options.cid = value.parse().ok()?,
             _ => return None,
         }
     }
-    (!options.socket.is_empty() && !options.vm.is_empty()).then_some(options)
+    (!options.socket.is_empty()).then_some(options)
 }
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: peer --socket PATH --vm NAME [--like c|ours] [--cid N]");
+        eprintln!("usage: peer --socket PATH [--vm NAME] [--like c|ours] [--cid N]");
         return ExitCode::from(2);
     };
     let device = device::Device::new(options.cid, options.like, options.vm);
