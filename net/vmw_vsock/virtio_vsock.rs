@@ -98,6 +98,8 @@ mod pool;
 mod queues;
 #[path = "virtio_vsock/reap.rs"]
 mod reap;
+#[path = "virtio_vsock/rooms.rs"]
+mod rooms;
 #[path = "virtio_vsock/rx.rs"]
 mod rx;
 #[path = "virtio_vsock/tx.rs"]

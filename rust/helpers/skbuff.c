@@ -78,6 +78,11 @@ __rust_helper void *rust_vsock_helper_block_alloc(unsigned int order, gfp_t gfp)
 	return page ? page_address(page) : NULL;
 }
 
+__rust_helper void rust_vsock_helper_block_get(void *block)
+{
+	get_page(virt_to_page(block));
+}
+
 __rust_helper void rust_vsock_helper_block_put(void *block)
 {
 	put_page(virt_to_page(block));

@@ -32,7 +32,8 @@ mod owner;
 pub use self::block::{
     Block,
     Filled,
-    Lent, //
+    Lent,
+    Room, //
 };
 
 /// The most bytes that one linear allocation should have: more presses the page allocator.

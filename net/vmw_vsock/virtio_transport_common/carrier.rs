@@ -20,6 +20,7 @@ use kernel::{
 };
 use kernel_ext::{
     net::Net,
+    skb::Room,
     sock::{
         LockedSock,
         VsockSock, //
@@ -96,6 +97,14 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     /// Context: any but interrupts.
     fn defer_wake(_sock: &VsockSock, _conn: ArcBorrow<'_, Conn>) -> bool {
         false
+    }
+
+    /// Memory for `len` bytes of payload that a socket is about to send, if the carrier has any that
+    /// was used for such before. Without it, and if there is none, it is allocated.
+    ///
+    /// Context: may sleep; the socket is locked.
+    fn room(_len: usize) -> Option<Room> {
+        None
     }
 
     /// Whether a packet in `parts` pieces of memory can be sent at all; without it, always.

@@ -107,11 +107,19 @@ impl<'c, 'm> Writer<'c, 'm> {
     ///
     /// `ENOMEM`, also for memory of the user that is not there: what the C transport says, and what
     /// the tests of the kernel expect.
-    fn packet(&self, sock: &LockedSock, msg: &mut SendMsg<'m>, len: u32) -> Result<TxPacket> {
+    fn packet<C: Carrier>(
+        &self,
+        sock: &LockedSock,
+        msg: &mut SendMsg<'m>,
+        len: u32,
+    ) -> Result<TxPacket> {
         let header = header_to(Op::Rw, self.ty, self.src, self.dst, len);
         let payload = match &self.completion {
             Some(completion) if self.pages => Payload::Pages(completion),
-            other => Payload::Copy(other.as_ref()),
+            other => match C::room(len as usize) {
+                Some(room) => Payload::Room(room, other.as_ref()),
+                None => Payload::Copy(other.as_ref()),
+            },
         };
         let flags = |msg: &mut SendMsg<'_>| match (self.ty, msg.left()) {
             (SocketType::SeqPacket, 0) => last_flags(msg),
@@ -219,7 +227,7 @@ pub(crate) fn stream<C: Carrier>(
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
         ret = msg.attempt(|msg| {
-            let packet = writer.packet(sock, msg, piece)?;
+            let packet = writer.packet::<C>(sock, msg, piece)?;
             C::send(packet, Some(sock.net()))
         });
         if ret.is_err() {
@@ -282,7 +290,7 @@ pub(crate) fn message<C: Carrier>(
     let mut packets = SkbList::new();
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
-        packets.push_back(writer.packet(sock, msg, piece)?.into_skb());
+        packets.push_back(writer.packet::<C>(sock, msg, piece)?.into_skb());
     }
     let mut sent = false;
     while let Some(packet) = packets.pop_front() {

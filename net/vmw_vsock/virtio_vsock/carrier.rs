@@ -9,6 +9,7 @@ use crate::device::{
     SEND_WORK,
 };
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         rcu,
@@ -18,6 +19,7 @@ use kernel::{
 use kernel_ext::{
     net::Net,
     peek::Peek,
+    skb::Room,
     sock::{
         LockedSock,
         VsockSock, //
@@ -76,6 +78,15 @@ impl Carrier for Guest {
         let guard = rcu::read_lock();
         let dev = DEVICE.load(&guard).ok_or(ENODEV)?;
         dev.send(packet)
+    }
+
+    fn room(len: usize) -> Option<Room> {
+        // A page is allocated as fast.
+        if len <= PAGE_SIZE {
+            return None;
+        }
+        // Memory may be waited for.
+        DEVICE.get()?.rooms.get(len)
     }
 
     /// A packet that the whole queue has no room for would never be sent.

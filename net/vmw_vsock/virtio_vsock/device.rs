@@ -10,7 +10,8 @@ use crate::{
         Hints,
         RxQueue,
         TxQueue, //
-    }, //
+    },
+    rooms::Rooms, //
 };
 use kernel::{
     device::Bound,
@@ -120,6 +121,9 @@ pub(crate) struct Device {
     pub(crate) rx_hand: Mutex<()>,
     /// See [`tx`](crate::tx).
     pub(crate) tx: Arc<TxQueue>,
+    /// See [`rooms`](crate::rooms).
+    #[pin]
+    pub(crate) rooms: Rooms,
     /// See [`event`](crate::event).
     pub(crate) event: Arc<EventQueue>,
     /// Packets for which there is no room in `tx`, or which come after such.
@@ -220,6 +224,7 @@ impl Device {
                 rx: queues::new_rx()?,
                 rx_hand <- new_mutex!((), "virtio_vsock::Device::rx_hand"),
                 tx: queues::new_tx()?,
+                rooms <- Rooms::new(),
                 event: queues::new_event()?,
                 send_queue <- SendQueue::new(),
                 orphans: Orphans::new()?,

@@ -117,6 +117,9 @@ impl WorkItem<REAP_WORK> for Device {
     fn run(this: Arc<Self>) {
         this.await_last_resort();
         this.as_arc_borrow().send_queued();
+        if this.rooms.age() {
+            this.as_arc_borrow().watch();
+        }
     }
 }
 

@@ -43,7 +43,7 @@ mod lent;
 #[path = "pool/load.rs"]
 mod load;
 
-use lent::LentList;
+pub(crate) use lent::LentList;
 use load::Load;
 
 /// Limits of the bytes that a device may have, if the user gives none: a part of the
@@ -80,9 +80,10 @@ const fn order_of(bytes: usize) -> u8 {
 }
 
 impl Class {
-    const COUNT: usize = 3;
+    pub(crate) const COUNT: usize = 3;
 
-    const fn order(self) -> u8 {
+    /// The pages of a block, as a power of two.
+    pub(crate) const fn order(self) -> u8 {
         match self {
             Class::Small => const { order_of(4096) },
             Class::Medium => const { order_of(16 * 1024) },
@@ -90,8 +91,16 @@ impl Class {
         }
     }
 
-    const fn size(self) -> usize {
+    /// The bytes of a block.
+    pub(crate) const fn size(self) -> usize {
         Block::len_of(self.order())
+    }
+
+    /// The class of a block that a payload of `len` bytes fills, by more than half.
+    pub(crate) fn of_payload(len: usize) -> Option<Self> {
+        [Class::Small, Class::Medium, Class::Large]
+            .into_iter()
+            .find(|class| (class.size() / 2..=class.size()).contains(&len))
     }
 
     fn of(block: &Block) -> Self {

@@ -11,7 +11,8 @@ mod tests {
         gfp::Gfp,
         kunit::{
             pattern,
-            receiving, //
+            receiving,
+            sending, //
         },
         skb::{
             Block,
@@ -126,6 +127,42 @@ mod tests {
             drop(lent);
             assert!(content(&skb)?[..] == bytes[..]);
         }
+        Ok(())
+    }
+
+    /// A payload to send, in memory that is back when the packet was dropped.
+    #[test]
+    fn a_room_is_filled_and_comes_back() -> Result {
+        let (room, lent) = Block::new(0, Gfp::Kernel)?.split();
+        assert_eq!(room.size(), lent.size());
+        let Err(lent) = lent.take_back() else {
+            return Err(EBUSY);
+        };
+        let len = 3000;
+        let bytes = pattern(len)?;
+        let mut skb = SkBuff::alloc_in(HEAD, room, len, Gfp::Kernel, ())?;
+        assert!(skb.is_empty() && skb.is_nonlinear());
+        assert_eq!(skb.head().len(), HEAD);
+        let short = sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len - 1))?;
+        assert_eq!(short, Err(EMSGSIZE));
+        sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len))??;
+        assert!(content(&skb)?[..] == bytes[..]);
+        let Err(lent) = lent.take_back() else {
+            return Err(EBUSY);
+        };
+        drop(skb);
+        let Ok(block) = lent.take_back() else {
+            return Err(EBUSY);
+        };
+        // A room that is not used gives its reference up as well.
+        let (room, lent) = block.split();
+        assert!(SkBuff::alloc_in(HEAD, room, Block::len_of(0) + 1, Gfp::Kernel, ()).is_err());
+        let Ok(block) = lent.take_back() else {
+            return Err(EBUSY);
+        };
+        let (room, lent) = block.split();
+        assert!(SkBuff::alloc_in(HEAD, room, 0, Gfp::Kernel, ()).is_err());
+        assert!(lent.take_back().is_ok());
         Ok(())
     }
 

@@ -187,6 +187,50 @@ impl Drop for Block {
     }
 }
 
+/// A block that is to be the payload of a socket buffer, see [`SkBuff::alloc_in`]. Whoever has the
+/// [`Lent`] waits for it.
+///
+/// # Invariants
+///
+/// As for [`Block`], but for the reference of a [`Lent`].
+pub struct Room {
+    start: NonNull<u8>,
+    order: u8,
+}
+
+// SAFETY: Pages are not tied to a thread.
+unsafe impl Send for Room {}
+// SAFETY: `&Room` allows nothing.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// How many bytes of payload there is room for.
+    #[inline]
+    pub fn size(&self) -> usize {
+        Block::len_of(self.order)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, there is a reference, which is ours.
+        unsafe { bindings::block_put(self.start.as_ptr().cast()) };
+    }
+}
+
+impl Block {
+    /// Splits the block into the right to fill it, and the one to have it back.
+    #[inline]
+    pub fn split(self) -> (Room, Lent) {
+        let block = ManuallyDrop::new(self);
+        let (start, order) = (block.start, block.order);
+        // SAFETY: By the type invariants, the block is valid.
+        unsafe { bindings::block_get(start.as_ptr().cast()) };
+        // INVARIANT: There are two references now, one for each, and only the room can be written.
+        (Room { start, order }, Lent { start, order })
+    }
+}
+
 /// A block with payload in it.
 ///
 /// # Invariants
@@ -310,6 +354,36 @@ impl Drop for Lent {
 }
 
 impl<C> SkBuff<C> {
+    /// As [`alloc`](Self::alloc), with a payload of exactly `payload` bytes in memory that there is
+    /// already. What is in there is initialized, but maybe not zero.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` if the room is smaller than that, or there is no payload.
+    pub fn alloc_in(headroom: usize, room: Room, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
+        if payload == 0 || payload > room.size() {
+            return Err(EINVAL);
+        }
+        let mut skb = Self::alloc_parts(headroom, headroom, 0, gfp.as_raw(), cb)?;
+        // SAFETY: The buffer is ours and empty. By the type invariants, the bytes are in the block,
+        // and initialized; it has so much memory, and the buffer gets a reference. Nobody else
+        // writes to it: the room was the only right to do so.
+        //
+        // INVARIANT: The payload is a page fragment, of which nothing counts yet.
+        unsafe {
+            bindings::skb_add_block(
+                skb.as_raw(),
+                room.start.as_ptr().cast(),
+                0,
+                // CAST: A block has less than 2^32 bytes.
+                payload as c_uint,
+                room.size() as c_uint,
+            )
+        };
+        skb.clear_len();
+        Ok(skb)
+    }
+
     /// Appends `head` and then `len` bytes of a payload that a device wrote, from `offset` on. The
     /// device may still write it: what is appended is a copy.
     ///

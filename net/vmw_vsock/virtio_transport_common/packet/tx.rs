@@ -28,7 +28,10 @@ use kernel::{
 use kernel_ext::{
     gfp::Gfp,
     iov::SendMsg,
-    skb::SkBuff,
+    skb::{
+        Room,
+        SkBuff, //
+    },
     sock::VsockSock,
     zerocopy::Completion, //
 };
@@ -47,10 +50,11 @@ use vsock_proto::{
 use zerocopy::FromZeros as _;
 
 /// Where the payload of a packet comes from.
-#[derive(Clone, Copy)]
 pub(crate) enum Payload<'a, 'm> {
     /// It is copied; a completion that the user waits for says so.
     Copy(Option<&'a Completion<'m>>),
+    /// As above, into memory that was used before.
+    Room(Room, Option<&'a Completion<'m>>),
     /// The pages of the user are sent.
     Pages(&'a Completion<'m>),
 }
@@ -106,22 +110,33 @@ impl TxPacket {
     ) -> Result<Self> {
         let len = header.len() as usize;
         let cb = TxControl::new(Some(conn), None, header.len(), false);
-        let room = match payload {
-            Payload::Pages(_) => 0,
-            Payload::Copy(_) => len,
+        let mut pages = false;
+        let (mut this, completion) = match payload {
+            Payload::Copy(completion) => (Self::alloc(&header, len, cb, Gfp::Kernel)?, completion),
+            Payload::Room(room, completion) => {
+                let skb = SkBuff::alloc_in(HEADER_LEN, room, len, Gfp::Kernel, cb)?;
+                let mut this = Self(skb);
+                this.set_header(&header);
+                (this, completion)
+            }
+            Payload::Pages(completion) => {
+                pages = true;
+                let this = Self::alloc(&header, 0, cb, Gfp::Kernel)?;
+                (this, Some(completion))
+            }
         };
-        let mut this = Self::alloc(&header, room, cb, Gfp::Kernel)?;
         this.0.set_owner(sock);
-        if let Payload::Copy(Some(completion)) | Payload::Pages(completion) = payload {
+        if let Some(completion) = completion {
             this.0.bind_completion(completion);
             this.0.cb_mut().awaited = true;
         }
-        match payload {
-            Payload::Pages(_) => this.0.fill_from_pages(msg, len)?,
-            Payload::Copy(_) => this.0.fill_from_iter(msg.source(), len)?,
+        if pages {
+            this.0.fill_from_pages(msg, len)?;
+        } else {
+            this.0.fill_from_iter(msg.source(), len)?;
         }
         // As with C, the tracepoint does not show where a message ends.
-        trace_made(&header, matches!(payload, Payload::Pages(_)));
+        trace_made(&header, pages);
         let flags = flags(msg);
         if flags != SeqFlags::NONE {
             header.set_flags(flags.raw());

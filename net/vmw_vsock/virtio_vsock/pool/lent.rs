@@ -6,7 +6,7 @@ use kernel::prelude::*;
 use kernel_ext::skb::Lent;
 
 /// A ring of blocks that are lent.
-pub(super) struct LentList {
+pub(crate) struct LentList {
     slots: KVec<Option<Lent>>,
     /// Where the first one is.
     first: usize,
@@ -17,7 +17,7 @@ pub(super) struct LentList {
 
 impl LentList {
     /// A ring without room.
-    pub(super) const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self {
             slots: KVec::new(),
             first: 0,
@@ -33,7 +33,7 @@ impl LentList {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(room: usize) -> Result<Self> {
+    pub(crate) fn new(room: usize) -> Result<Self> {
         let mut slots = KVec::with_capacity(room, GFP_KERNEL)?;
         while slots.len() < room {
             slots.push_within_capacity(None).map_err(|_| ENOMEM)?;
@@ -45,13 +45,13 @@ impl LentList {
     }
 
     /// Bytes of the blocks.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Appends a block. Without room, the first one is forgotten.
     #[inline]
-    pub(super) fn push(&mut self, lent: Lent) {
+    pub(crate) fn push(&mut self, lent: Lent) {
         if self.len == self.slots.len() {
             drop(self.pop());
         }
@@ -72,7 +72,7 @@ impl LentList {
 
     /// Takes the first block.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Lent> {
+    pub(crate) fn pop(&mut self) -> Option<Lent> {
         let lent = self.slots.get_mut(self.first)?.take()?;
         self.first = self.first.saturating_add(1);
         if self.first >= self.slots.len() {

@@ -144,6 +144,9 @@ impl Filled {
     }
 }
 
+/// Memory that was used before. No carrier of the models has any.
+pub struct Room(());
+
 impl<C> SkBuff<C> {
     /// Appends `head`, and bytes of such a payload.
     pub fn append_filled(
