@@ -8,8 +8,8 @@ use crate::device::{
     DEVICE, //
     SEND_WORK,
 };
+use crate::pool::Class;
 use kernel::{
-    page::PAGE_SIZE,
     prelude::*,
     sync::{
         rcu,
@@ -81,12 +81,15 @@ impl Carrier for Guest {
     }
 
     fn room(len: usize) -> Option<Room> {
-        // A page is allocated as fast.
-        if len <= PAGE_SIZE {
-            return None;
+        let class = Class::of_payload(len)?;
+        // Memory may be allocated, which takes long: not within RCU.
+        let dev = DEVICE.get()?;
+        let (room, new) = dev.rooms.get(class)?;
+        if new {
+            // It is given up one day even if what it is for is not sent.
+            dev.as_arc_borrow().watch();
         }
-        // Memory may be waited for.
-        DEVICE.get()?.rooms.get(len)
+        Some(room)
     }
 
     /// A packet that the whole queue has no room for would never be sent.

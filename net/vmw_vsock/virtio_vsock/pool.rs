@@ -96,11 +96,12 @@ impl Class {
         Block::len_of(self.order())
     }
 
-    /// The class of a block that a payload of `len` bytes fills, by more than half.
+    /// The class of a block that a payload of `len` bytes fills by half at least, if it has more
+    /// than a page: one page is allocated as fast as it is found.
     pub(crate) fn of_payload(len: usize) -> Option<Self> {
-        [Class::Small, Class::Medium, Class::Large]
+        [Class::Medium, Class::Large]
             .into_iter()
-            .find(|class| (class.size() / 2..=class.size()).contains(&len))
+            .find(|class| (class.size() / 2..=class.size()).contains(&len) && class.order() > 0)
     }
 
     fn of(block: &Block) -> Self {

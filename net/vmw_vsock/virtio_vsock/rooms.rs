@@ -7,7 +7,8 @@
 //! blocks are zeroed when they are allocated, and belong to one device, see [`Block`].
 //!
 //! A block is back when the packet was dropped, without being told: see [`Lent`]. While nothing is
-//! sent, blocks are given up within some ticks ([`Rooms::age`]).
+//! sent, blocks are given up within two ticks of the last resort ([`Rooms::age`]), which goes on for
+//! as long as there are any: who allocates one starts it.
 //!
 //! [`Lent`]: kernel_ext::skb::Lent
 
@@ -59,7 +60,8 @@ impl Rooms {
             let list = |class: Class| LentList::new(LIMIT / class.size());
             let inner = Inner {
                 lent: [
-                    list(Class::Small)?,
+                    // See `Class::of_payload`.
+                    LentList::none(),
                     list(Class::Medium)?,
                     list(Class::Large)?,
                 ],
@@ -71,15 +73,14 @@ impl Rooms {
         })
     }
 
-    /// Memory for a payload of `len` bytes. Nothing if the payload is so small that there is no
-    /// gain, would leave half of a block empty, or is too large.
+    /// A block of `class`, and whether it is a new one. Nothing if there is no memory that need not
+    /// be waited for.
     ///
     /// Context: may sleep.
-    pub(crate) fn get(&self, len: usize) -> Option<Room> {
-        let class = Class::of_payload(len)?;
-        let block = match self.take(class) {
-            Some(block) => block,
-            None => Block::new(class.order(), Gfp::Kernel).ok()?,
+    pub(crate) fn get(&self, class: Class) -> Option<(Room, bool)> {
+        let (block, new) = match self.take(class) {
+            Some(block) => (block, false),
+            None => (Block::new(class.order(), Gfp::Kernel).ok()?, true),
         };
         let (room, lent) = block.split();
         let mut inner = self.inner.lock();
@@ -88,7 +89,7 @@ impl Rooms {
         if let Some(list) = inner.lent.get_mut(class as usize) {
             list.push(lent);
         }
-        Some(room)
+        Some((room, new))
     }
 
     fn take(&self, class: Class) -> Option<Block> {

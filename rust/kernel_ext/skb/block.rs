@@ -26,6 +26,10 @@ use kernel::{
 /// written what it did not write shows the receiver something that it has sent before, or zeroes.
 /// That holds for as long as the same device gets it: whoever keeps blocks keeps them for one.
 ///
+/// Blocks for what is sent ([`Block::split`]) are the other way round: senders write, the device
+/// reads. They hold nothing but what senders wrote for that device, and it sees no more. Whoever
+/// keeps blocks keeps them for one of the two.
+///
 /// # Who has it
 ///
 /// A `Block` is the only reference to its pages, and goes to the device as it is. Payload that is
@@ -303,11 +307,11 @@ impl Filled {
     }
 }
 
-/// A block that others have as well, and only read.
+/// A block that others have as well, who read it, or fill it ([`Room`]).
 ///
 /// # Invariants
 ///
-/// As for [`Block`], but for other references, of who only reads.
+/// As for [`Block`], but for other references. The pages are not accessed through this one.
 pub struct Lent {
     start: NonNull<u8>,
     order: u8,
