@@ -74,7 +74,7 @@ pub(crate) enum Class {
 const fn order_of(bytes: usize) -> u8 {
     let mut order = 0;
     while Block::len_of(order) < bytes {
-        order += 1;
+        order = order.wrapping_add(1);
     }
     order
 }
