@@ -9,14 +9,14 @@ from email.utils import formatdate
 from pathlib import Path
 
 from . import cache, cargo, config
-from .build import Builder, stock_modules
+from .build import Builder, stock_modules, tree_files
 from .chroot import Chroot, with_apt
 from .root import build_root, runtime_root
 from .say import LabError, run, say, step
 
 PACKAGING = config.REPO / "tools" / "packaging"
 OUT = config.BUILD / "deb"
-PACKAGES = ["debhelper", "dpkg-dev", "fakeroot", "lintian", "binutils", "xz-utils"]
+PACKAGES = ["debhelper", "dh-dkms", "dpkg-dev", "fakeroot", "lintian", "binutils", "xz-utils"]
 ROOT_SCRIPT = """
 apt-get -q update
 apt-get -q -y install --no-install-recommends PACKAGES
@@ -89,6 +89,17 @@ def stage_tools(stage):
     (place / "var/lib/vsock-rust").mkdir(parents=True)
 
 
+def stage_dkms(stage):
+    """The source of the modules, and how DKMS builds them."""
+    place = stage / "dkms/usr/src" / f"vsock-rust-{version()}"
+    wanted = ("Kbuild", "scripts/", "include/", "net/", "drivers/", "rust/")
+    for name in tree_files():
+        if name.startswith(wanted):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(config.REPO / name, place / name)
+    shutil.copytree(PACKAGING / "dkms", place / "dkms")
+
+
 def write_debian(stage, release):
     """debian/, as debhelper wants it."""
     debian = stage / "debian"
@@ -96,7 +107,7 @@ def write_debian(stage, release):
     # A package's name has no '+' of its own meaning, but small letters only: releases have those.
     values = {"@RELEASE@": release, "@RELEASE_NAME@": release.lower(), "@VERSION@": version()}
     names = {"modules": f"vsock-rust-modules-{release.lower()}", "tools": "vsock-rust-tools",
-             "dbgsym": f"vsock-rust-modules-{release.lower()}-dbgsym"}
+             "dbgsym": f"vsock-rust-modules-{release.lower()}-dbgsym", "dkms": "vsock-rust-dkms"}
 
     def fill(source, target):
         text = source.read_text()
@@ -140,6 +151,7 @@ def deb():
         source.mkdir()
         split_modules(root, modules, source, release)
         stage_tools(source)
+        stage_dkms(source)
         write_debian(source, release)
         with step("building the packages"):
             place = Chroot(root).bind(stage, "/stage")
@@ -148,7 +160,7 @@ def deb():
                       "deb-build", "building the packages")
         OUT.mkdir(parents=True, exist_ok=True)
         for old in OUT.glob("*.deb"):
-            if release.lower() in old.name or "tools" in old.name:
+            if release.lower() in old.name or "modules" not in old.name:
                 old.unlink()
         built = [Path(shutil.copy2(package, OUT)) for package in sorted(stage.glob("*.deb"))]
         problems = lint(root, stage)
@@ -177,7 +189,7 @@ def install():
     """`make install`: the packages for the kernel that runs here, built and installed."""
     config.KERNEL = os.uname().release
     config.FLAVOUR = flavour_of(config.KERNEL)
-    built = [package for package in deb() if "-dbgsym_" not in package.name]
+    built = [package for package in deb() if not re.search("-(dbgsym|dkms)_", package.name)]
     # What the packages say is for who installs them.
     return subprocess.run(["apt-get", "install", "-y", *built]).returncode
 

@@ -3,7 +3,7 @@
 
 import os
 
-from . import bench, benchtests, checks, config, counted, ktap, pkgtests, scale, t0, t5, vm, vmtests
+from . import bench, benchtests, checks, config, counted, deb, dkmstests, ktap, pkgtests, scale, t0, t5, vm, vmtests
 from .build import Builder
 from .kernel import Kernel
 from .say import LabError, say
@@ -38,6 +38,9 @@ def run():
             if "T6" in tiers:
                 bench.test(report)
         if "PKG" in tiers:
+            deb.deb()
+            if report.wanted("PKG/dkms/"):
+                dkmstests.test(kernel, report)
             pkgtests.test(kernel, report)
         if not report.glob and set(config.DEFAULT_TIERS) <= set(tiers):
             checks.checklist(report)

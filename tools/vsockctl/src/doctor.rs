@@ -118,11 +118,17 @@ fn not_installed(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let release = &facts.release;
-    Vec::from_iter(finding(
-        "not-installed",
-        format!("the Rust modules are not installed for the kernel that runs, {release}: C modules are used"),
-        format!("apt install vsock-rust-modules-{release}"),
-    ))
+    let sentence = format!("the Rust modules are not installed for the kernel that runs, {release}: C modules are used");
+    let command = format!("apt install vsock-rust-modules-{release}");
+    Vec::from_iter(match &facts.why_not {
+        // What is to be done first is in the reason.
+        Some(why) => finding(
+            "not-built",
+            format!("{sentence}; {why}"),
+            format!("dkms autoinstall -k {release}"),
+        ),
+        None => finding("not-installed", sentence, command),
+    })
 }
 
 fn mixed_stacks(facts: &Facts) -> Vec<Finding> {

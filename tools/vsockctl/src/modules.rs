@@ -124,6 +124,11 @@ pub fn release() -> String {
         .into_owned()
 }
 
+/// Why there are none of ours for a kernel: what vsock-rust-dkms says of it, if it is installed.
+pub fn why_not(release: &str) -> Option<String> {
+    read(Path::new("/var/lib/vsock-rust").join(format!("why-not-{release}")))
+}
+
 /// Which stack runs; `None` if neither does.
 pub fn running() -> Option<Stack> {
     let common = loaded("vmw_vsock_virtio_transport_common")?;

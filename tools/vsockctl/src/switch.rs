@@ -191,10 +191,11 @@ pub fn change(stack: Stack, next_boot: bool) -> Result<Done, Error> {
     }
     let release = modules::release();
     if stack == Stack::Rust && !kernels().contains(&release) {
-        return Err(format!(
-            "there are no modules for the kernel that runs, {release}: install vsock-rust-modules-{release}, or vsock-rust-dkms"
-        )
-        .into());
+        let why = modules::why_not(&release)
+            .unwrap_or_else(|| format!("install vsock-rust-modules-{release}, or vsock-rust-dkms"));
+        return Err(
+            format!("there are no modules for the kernel that runs, {release}: {why}").into(),
+        );
     }
     if chosen() == stack
         && modules::running().is_none_or(|running| running == stack)

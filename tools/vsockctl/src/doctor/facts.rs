@@ -29,6 +29,8 @@ pub struct Facts {
     pub root: bool,
     pub has_vsock: bool,
     pub modules: Vec<Module>,
+    /// Why they were not built for this kernel.
+    pub why_not: Option<String>,
     /// Transports that are loaded and are not ours.
     pub others: Vec<String>,
     pub vhost_node: Node,
@@ -95,6 +97,7 @@ impl Facts {
             root: processes::is_root(),
             has_vsock: fs::metadata("/dev/vsock").is_ok() || modules::is_loaded("vsock"),
             modules: modules::list(),
+            why_not: modules::why_not(&modules::release()),
             others: OTHERS
                 .iter()
                 .filter(|name| modules::is_loaded(name))

@@ -82,6 +82,11 @@ fn each_fault_is_found_and_nothing_else() {
             facts.modules = modules(Some("c"), Some("c"));
             facts.modules[1] = module("vhost_core", None, None);
         }),
+        ("not-built", |facts| {
+            facts.modules = modules(Some("c"), Some("c"));
+            facts.modules[1] = module("vhost_core", None, None);
+            facts.why_not = Some("rustc is not installed".into());
+        }),
         ("mixed-stacks", |facts| {
             facts.modules = modules(Some("c"), Some("c"));
             facts.modules[0] = module("vhost_vsock", None, Some("rust"));
