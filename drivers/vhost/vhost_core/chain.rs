@@ -181,7 +181,9 @@ impl<'a> Active<'a> {
     }
 
     /// Ends the run: signals the driver. If the queue is to be Broken, says why.
-    fn end(mut self) -> Option<Why> {
+    ///
+    /// Not by value: to move it costs as much as to take a chain.
+    fn end(&mut self) -> Option<Why> {
         // Without anybody to be signalled nothing may be noted as signalled either.
         if let Some(call) = self.parts.call.filter(|_| self.used) {
             // If the queue just broke, the driver gets what was completed before, and a signal: it
@@ -193,7 +195,7 @@ impl<'a> Active<'a> {
                 call.signal();
             }
         }
-        self.broken
+        self.broken.take()
     }
 
     /// Does something with the ring, and breaks the queue if that fails.
