@@ -15,6 +15,9 @@
  *   vsock_peer fill CID PORT SECONDS         writes to a peer that does not read
  *   vsock_peer zerocopy CID PORT SECONDS     the same with MSG_ZEROCOPY, and waits for
  *                                            its pages when the peer is gone
+ *   vsock_peer flood CID PORT N FILE         N connections send small packets until nothing
+ *                                            more is taken, then one more sends a byte;
+ *                                            once FILE exists
  *
  * TYPE is stream or seqpacket. A listener takes streams on PORT, and sequenced
  * packets on the port after it.
@@ -552,6 +555,48 @@ static int fill(unsigned int cid, unsigned int port, double seconds, int zerocop
 	return 0;
 }
 
+#define FLOOD_MAX 64
+
+static int flood(unsigned int cid, unsigned int port, unsigned int n, const char *file)
+{
+	int fds[FLOOD_MAX + 1];
+	unsigned long taken = 0;
+	unsigned int full = 0;
+	char data[64] = { 0 };
+
+	if (!n || n > FLOOD_MAX)
+		return 2;
+	for (unsigned int i = 0; i <= n; i++) {
+		fds[i] = new_socket(SOCK_STREAM);
+		if (connect_to(fds[i], cid, port))
+			die("connect");
+	}
+	printf("connected\n");
+	fflush(stdout);
+	while (access(file, F_OK))
+		usleep(10000);
+	/* In turns, so that all of them have something when the first one has all it may. */
+	while (full < n) {
+		full = 0;
+		for (unsigned int i = 0; i < n; i++) {
+			ssize_t sent = send(fds[i], data, sizeof(data), MSG_DONTWAIT);
+
+			if (sent > 0)
+				taken += sent;
+			else if (errno == EAGAIN)
+				full++;
+			else
+				die("send");
+		}
+	}
+	if (send(fds[n], data, 1, MSG_DONTWAIT) != 1)
+		die("one");
+	printf("taken %lu\n", taken);
+	fflush(stdout);
+	pause();
+	return 0;
+}
+
 static int own_cid(void)
 {
 	unsigned int cid = 0;
@@ -587,6 +632,8 @@ int main(int argc, char **argv)
 		return fill(number(argv[2]), number(argv[3]), atof(argv[4]), 0);
 	if (!strcmp(command, "zerocopy") && argc == 5)
 		return fill(number(argv[2]), number(argv[3]), atof(argv[4]), 1);
+	if (!strcmp(command, "flood") && argc == 6)
+		return flood(number(argv[2]), number(argv[3]), number(argv[4]), argv[5]);
 	fprintf(stderr, "usage: see the top of vsock_peer.c\n");
 	return 2;
 }

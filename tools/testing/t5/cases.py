@@ -7,6 +7,7 @@ import bounds           # noqa: F401
 import events           # noqa: F401
 import fuzz             # noqa: F401
 import waiting          # noqa: F401
+import turns            # noqa: F401
 import life             # noqa: F401 (its last one leaves the guest without the driver)
 
 # Of HH-26 in `make test`; ROUNDS= asks for another number.
