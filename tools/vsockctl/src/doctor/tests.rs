@@ -73,7 +73,7 @@ fn a_good_host_has_no_finding() {
 #[test]
 fn each_fault_is_found_and_nothing_else() {
     type Change = fn(&mut Facts);
-    let faults: [(&str, Change); 13] = [
+    let faults: [(&str, Change); 14] = [
         ("no-vsock", |facts| facts.has_vsock = false),
         ("other-transport", |facts| {
             facts.others = vec!["hv_sock".into()]
