@@ -14,7 +14,7 @@
 //! - [`worker`]: a thread, and the set of works that it has to do;
 //! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
-//! - [`ring_memory`]: the memory of a ring;
+//! - [`reach`], [`ring_memory`]: how the memory of a ring and of its buffers is reached;
 //! - [`log`]: the dirty log;
 //! - [`message`], [`answer`]: what queues with an IOTLB ask user space, and what it says;
 //! - [`params`]: parameters of the module;
@@ -60,6 +60,8 @@ mod memory;
 pub mod message;
 #[path = "vhost_core/params.rs"]
 mod params;
+#[path = "vhost_core/reach.rs"]
+pub mod reach;
 #[path = "vhost_core/ring_ioctl.rs"]
 mod ring_ioctl;
 #[path = "vhost_core/ring_memory.rs"]

@@ -88,6 +88,7 @@ pub use conn::Conn;
 pub use ops::Registration;
 pub use orphans::Orphans;
 pub use packet::{
+    Fragment,
     RxPacket,
     TxControl,
     TxPacket, //

@@ -4,6 +4,7 @@
 
 use crate::{
     memory::Untranslated,
+    reach::Reach,
     ring_memory::OwnerRing,
     state::{
         Parts,
@@ -27,10 +28,7 @@ use kernel_ext::{
         OwnerAddr, //
     },
     skb::SkBuff,
-    user_iov::{
-        UserDest,
-        UserIov, //
-    },
+    user_iov::UserIov, //
 };
 use vring::{
     layout,
@@ -79,11 +77,13 @@ impl Budget {
 
 /// A queue that runs, locked by the thread that works on it: see [`Virtqueue::run`].
 ///
+/// `M` is how that thread reaches the memory of the ring and of the buffers.
+///
 /// If it breaks, nothing can be done with it any more; the state of the queue and user space learn
 /// of it at the end of the run.
-pub struct Active<'a> {
+pub struct Active<'a, M = OwnerRing<'a>> {
     queue: &'a Virtqueue,
-    parts: Parts<'a>,
+    parts: Parts<'a, M>,
     /// The chain that a [`Chain`] stands for.
     taken: Option<vring::Chain>,
     /// Why the queue is to be Broken.
@@ -156,7 +156,10 @@ impl Virtqueue {
         // There is a ring: it was just prepared.
         let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
         let ret = work(&mut active);
-        let broken = active.end();
+        let (signal, broken) = active.end();
+        if let Some(call) = inner.call.as_ref().filter(|_| signal) {
+            call.signal();
+        }
         // The driver does not wait for that: it was signalled.
         inner.fill_windows(mm);
         if let Some(why) = broken {
@@ -167,9 +170,9 @@ impl Virtqueue {
     }
 }
 
-impl<'a> Active<'a> {
+impl<'a, M: Reach> Active<'a, M> {
     #[inline]
-    fn new(queue: &'a Virtqueue, parts: Parts<'a>) -> Self {
+    fn new(queue: &'a Virtqueue, parts: Parts<'a, M>) -> Self {
         Self {
             queue,
             parts,
@@ -180,29 +183,27 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Ends the run: signals the driver. If the queue is to be Broken, says why.
+    /// Ends the run. Says whether the driver is to be signalled and, if the queue is to be Broken,
+    /// why.
     ///
     /// Not by value: to move it costs as much as to take a chain.
-    fn end(&mut self) -> Option<Why> {
-        // Without anybody to be signalled nothing may be noted as signalled either.
-        if let Some(call) = self.parts.call.filter(|_| self.used) {
-            // If the queue just broke, the driver gets what was completed before, and a signal: it
-            // may be waiting.
-            let signal = self
+    #[inline]
+    fn end(&mut self) -> (bool, Option<Why>) {
+        // Without anybody to be signalled nothing may be noted as signalled either. If the queue
+        // just broke, the driver gets what was completed before, and a signal: it may be waiting.
+        let signal = self.used
+            && self.parts.has_call
+            && self
                 .with_ring(|ring, mem| ring.should_signal(mem))
                 .unwrap_or(true);
-            if signal {
-                call.signal();
-            }
-        }
-        self.broken.take()
+        (signal, self.broken.take())
     }
 
     /// Does something with the ring, and breaks the queue if that fails.
     #[inline]
     fn with_ring<R, E: Into<Why>>(
         &mut self,
-        f: impl FnOnce(&mut SplitRing, &OwnerRing<'_>) -> core::result::Result<R, E>,
+        f: impl FnOnce(&mut SplitRing, &M) -> core::result::Result<R, E>,
     ) -> core::result::Result<R, Broken> {
         if self.broken.is_some() {
             return Err(Broken);
@@ -225,6 +226,30 @@ impl<'a> Active<'a> {
         self.parts.ring.size().get()
     }
 
+    /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it,
+    /// and says whether there is something left.
+    #[inline]
+    pub fn spend(&mut self, budget: &mut Budget, bytes: usize) -> bool {
+        let descriptors = core::mem::take(&mut self.descriptors) as usize;
+        budget.spend(bytes.saturating_add(descriptors.saturating_mul(layout::DESC_LEN as usize)))
+    }
+
+    /// Asks the driver not to kick: the queue is being worked on.
+    ///
+    /// # Errors
+    ///
+    /// The ring is not accessible; the queue is Broken now.
+    pub fn disable_notify(&mut self) -> core::result::Result<(), Broken> {
+        self.with_ring(|ring, mem| ring.disable_notify(mem))
+    }
+
+    /// Breaks the queue, because its buffers are of no use to the device.
+    pub fn give_up(&mut self) -> Broken {
+        self.set_broken(Why::Device)
+    }
+}
+
+impl<'a> Active<'a> {
     /// Takes the next chain. If there is none, the work of the queue will be queued when there is
     /// one to be taken: the driver was asked to kick, or user space where the buffers of a chain
     /// are. If memory is short, it is queued after a moment.
@@ -287,28 +312,6 @@ impl<'a> Active<'a> {
         // Without a worker, this is not the worker.
         let _ = self.queue.queue_work();
     }
-
-    /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it,
-    /// and says whether there is something left.
-    #[inline]
-    pub fn spend(&mut self, budget: &mut Budget, bytes: usize) -> bool {
-        let descriptors = core::mem::take(&mut self.descriptors) as usize;
-        budget.spend(bytes.saturating_add(descriptors.saturating_mul(layout::DESC_LEN as usize)))
-    }
-
-    /// Asks the driver not to kick: the queue is being worked on.
-    ///
-    /// # Errors
-    ///
-    /// The ring is not accessible; the queue is Broken now.
-    pub fn disable_notify(&mut self) -> core::result::Result<(), Broken> {
-        self.with_ring(|ring, mem| ring.disable_notify(mem))
-    }
-
-    /// Breaks the queue, because its buffers are of no use to the device.
-    pub fn give_up(&mut self) -> Broken {
-        self.set_broken(Why::Device)
-    }
 }
 
 /// A chain of buffers, taken from the ring.
@@ -316,14 +319,14 @@ impl<'a> Active<'a> {
 /// It borrows the locked queue: there is one chain at a time. It is completed, or given back, which
 /// dropping it does. Either way what was written is in the dirty log before the driver sees it.
 #[must_use = "the driver waits for its buffers: complete the chain"]
-pub struct Chain<'g, 'a> {
+pub struct Chain<'g, 'a, M: Reach = OwnerRing<'a>> {
     /// Has the chain, until it is completed or given back.
-    active: &'g mut Active<'a>,
+    active: &'g mut Active<'a, M>,
     /// Whether anything may have been written.
     touched: bool,
 }
 
-impl Chain<'_, '_> {
+impl<M: Reach> Chain<'_, '_, M> {
     /// How many bytes the device may read.
     #[inline]
     pub fn readable_len(&self) -> usize {
@@ -358,19 +361,7 @@ impl Chain<'_, '_> {
     #[inline]
     pub fn read_at(&self, offset: usize, out: &mut [u8]) -> Result {
         let parts = &self.active.parts;
-        parts.readable.read_at(parts.mem.mm, offset, out)
-    }
-
-    /// Fills an empty buffer with `len` bytes of what the device may read, without the first
-    /// `offset` bytes.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it is not all there, `EMSGSIZE` if the buffer has not as much room.
-    #[inline]
-    pub fn fill<C>(&self, skb: &mut SkBuff<C>, offset: usize, len: usize) -> Result {
-        let parts = &self.active.parts;
-        skb.fill_from_owner(parts.readable, parts.mem.mm, offset, len)
+        parts.mem.read_buffers(parts.readable, offset, out)
     }
 
     /// Copies `data` to what the device may write, behind the first `offset` bytes.
@@ -382,15 +373,26 @@ impl Chain<'_, '_> {
     pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result {
         self.touched = true;
         let parts = &self.active.parts;
-        parts.writable.write_at(parts.mem.mm, offset, data)
+        parts.mem.write_buffers(parts.writable, offset, data)
     }
 
-    /// What the device may write, behind the first `offset` bytes.
+    /// Copies `len` bytes of the payload of `skb`, from `from` on, to what the device may write,
+    /// behind the first `offset` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it did not take all of it, or there is not as much.
     #[inline]
-    pub fn dest_at(&mut self, offset: usize) -> UserDest<'_> {
+    pub fn write_skb<C>(
+        &mut self,
+        offset: usize,
+        skb: &SkBuff<C>,
+        from: usize,
+        len: usize,
+    ) -> Result {
         self.touched = true;
         let parts = &self.active.parts;
-        parts.writable.dest_at(parts.mem.mm, offset)
+        parts.mem.write_skb(parts.writable, offset, skb, from, len)
     }
 
     /// Logs the first `len` bytes that the device may write, if it may have written any.
@@ -445,6 +447,20 @@ impl Chain<'_, '_> {
 }
 
 impl Chain<'_, '_> {
+    /// Fills an empty buffer with `len` bytes of what the device may read, without the first
+    /// `offset` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there, `EMSGSIZE` if the buffer has not as much room.
+    #[inline]
+    pub fn fill<C>(&self, skb: &mut SkBuff<C>, offset: usize, len: usize) -> Result {
+        let parts = &self.active.parts;
+        skb.fill_from_owner(parts.readable, parts.mem.mm, offset, len)
+    }
+}
+
+impl<M: Reach> Chain<'_, '_, M> {
     #[cold]
     fn unpop(&mut self, chain: vring::Chain) {
         self.log(usize::MAX);
@@ -457,7 +473,7 @@ impl Chain<'_, '_> {
     }
 }
 
-impl Drop for Chain<'_, '_> {
+impl<M: Reach> Drop for Chain<'_, '_, M> {
     #[inline]
     fn drop(&mut self) {
         if let Some(chain) = self.active.taken.take() {

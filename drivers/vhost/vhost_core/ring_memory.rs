@@ -8,6 +8,7 @@ use crate::{
         MemTable,
         OwnerIotlb, //
     },
+    reach::Reach,
 };
 use core::ops::Range;
 use kernel::{
@@ -24,7 +25,8 @@ use kernel_ext::{
         InOwnerMm,
         OwnerAddr, //
     },
-    user_iov::UserIov,
+    skb::SkBuff,
+    user_iov::UserIov, //
 };
 use vring::{
     memory::{
@@ -41,8 +43,8 @@ use vring::{
 
 /// The memory of a ring, reached by user accesses in the address space of the owner.
 ///
-/// This is the seam for faster ways: mapped pages.
-pub(crate) struct OwnerRing<'a> {
+/// A thread that is not in that address space needs another way: see [`Reach`].
+pub struct OwnerRing<'a> {
     pub(crate) mm: &'a InOwnerMm,
     /// What translates the addresses of the ring; all of it was
     /// [prefetched](vring::Iotlb::prefetch) with the lock of the queue held.
@@ -194,24 +196,6 @@ impl OwnerRing<'_> {
         put_used_apart(self, used, offset, elem, index)
     }
 
-    /// Logs the first `len` bytes of a list of buffers.
-    #[doc(alias = "vhost_log_write")]
-    #[cold]
-    pub(crate) fn log_buffers(&self, buffers: &UserIov, len: usize) {
-        let mut left = len;
-        for (at, len) in buffers.pieces() {
-            if left == 0 {
-                break;
-            }
-            let part = len.min(left);
-            left = left.saturating_sub(part);
-            // CAST: From the size of an address to 64 bits.
-            let (at, part) = (UserAddr(at.get() as u64), part as u64);
-            self.log.owner_area(self.mm, self.memory, at, part);
-        }
-        self.log.signal();
-    }
-
     /// Logs a write to the used ring, which begins at `used` for the guest.
     #[cold]
     fn log_used(&self, used: Gpa, at: RingAddr, len: u32) {
@@ -236,6 +220,47 @@ impl OwnerRing<'_> {
                     self.log.guest_area(self.mm, other, len);
                 }
             }
+        }
+        self.log.signal();
+    }
+}
+
+impl Reach for OwnerRing<'_> {
+    #[inline]
+    fn read_buffers(&self, buffers: &UserIov, offset: usize, out: &mut [u8]) -> Result {
+        buffers.read_at(self.mm, offset, out)
+    }
+
+    #[inline]
+    fn write_buffers(&self, buffers: &UserIov, offset: usize, data: &[u8]) -> Result {
+        buffers.write_at(self.mm, offset, data)
+    }
+
+    #[inline]
+    fn write_skb<C>(
+        &self,
+        buffers: &UserIov,
+        offset: usize,
+        skb: &SkBuff<C>,
+        from: usize,
+        len: usize,
+    ) -> Result {
+        skb.copy_to_iter(from, &mut buffers.dest_at(self.mm, offset), len)
+    }
+
+    #[doc(alias = "vhost_log_write")]
+    #[cold]
+    fn log_buffers(&self, buffers: &UserIov, len: usize) {
+        let mut left = len;
+        for (at, len) in buffers.pieces() {
+            if left == 0 {
+                break;
+            }
+            let part = len.min(left);
+            left = left.saturating_sub(part);
+            // CAST: From the size of an address to 64 bits.
+            let (at, part) = (UserAddr(at.get() as u64), part as u64);
+            self.log.owner_area(self.mm, self.memory, at, part);
         }
         self.log.signal();
     }

@@ -172,16 +172,16 @@ pub(crate) struct Inner {
 }
 
 /// What work on a ring needs: put together once for a run.
-pub(crate) struct Parts<'a> {
+pub(crate) struct Parts<'a, M> {
     pub(crate) ring: &'a mut SplitRing,
-    /// The memory of the ring.
-    pub(crate) mem: OwnerRing<'a>,
+    /// How the memory of the ring and of the buffers is reached.
+    pub(crate) mem: M,
     /// Where buffers are.
     pub(crate) space: Space<'a>,
     pub(crate) readable: &'a mut UserIov,
     pub(crate) writable: &'a mut UserIov,
-    /// To signal the driver, if there is anybody to be signalled.
-    pub(crate) call: Option<&'a EventFd>,
+    /// Whether there is anybody to be signalled.
+    pub(crate) has_call: bool,
     /// Whether all writes to buffers are to be logged.
     pub(crate) logs_all: bool,
 }
@@ -505,7 +505,7 @@ impl Inner {
 
     /// Returns what work on the ring needs, if there is one.
     #[inline]
-    pub(crate) fn parts<'a>(&'a mut self, mm: &'a InOwnerMm) -> Option<Parts<'a>> {
+    pub(crate) fn parts<'a>(&'a mut self, mm: &'a InOwnerMm) -> Option<Parts<'a, OwnerRing<'a>>> {
         let logs_all = self.logs_all();
         let State::Running(running) = &mut self.state else {
             return None;
@@ -528,7 +528,7 @@ impl Inner {
             space,
             readable: &mut self.readable,
             writable: &mut self.writable,
-            call: self.call.as_ref(),
+            has_call: self.call.is_some(),
             logs_all,
         })
     }

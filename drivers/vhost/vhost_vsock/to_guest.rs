@@ -16,9 +16,11 @@ use vhost_core::{
         Budget,
         Chain, //
     },
+    reach::Reach,
     virtqueue::Idle,
 };
 use virtio_transport_common::{
+    Fragment,
     TxPacket,
     TxPackets, //
 };
@@ -34,12 +36,20 @@ const BATCH: usize = 16;
 /// How many buffers in a row may be of no use, before the guest is given up.
 const MAX_BAD_BUFFERS: u32 = 8;
 
-/// What became of a buffer.
-enum Put {
-    /// It has a piece of the packet of so many bytes, which was the last one or not.
-    Done { bytes: usize, last: bool },
-    /// It could not be used; the guest has it back, empty.
-    Bad,
+/// A buffer has a piece of a packet.
+pub(crate) struct Put {
+    /// How much payload that is.
+    pub(crate) bytes: usize,
+    /// Nothing is left of the packet.
+    pub(crate) last: bool,
+}
+
+/// Why a buffer is of no use.
+pub(crate) enum Bad {
+    /// It is too small, or not to be written.
+    Useless,
+    /// It cannot be written, or not all of it.
+    Unwritable,
 }
 
 impl VhostVsock {
@@ -98,24 +108,29 @@ impl VhostVsock {
                 // As long as there is nothing to send, nobody needs to tell us of buffers.
                 return Ok(());
             };
-            let Some(chain) = rx.pop()? else {
+            let Some(mut chain) = rx.pop()? else {
                 return Ok(());
             };
 
-            let bytes = match put(packet, chain)? {
-                Put::Done { bytes, last } => {
-                    if last {
+            let copied = copy(packet, &mut chain);
+            let bytes = match copied {
+                Ok(piece) => {
+                    let put = self.hand_over(piece, chain)?;
+                    if put.last {
                         *held = None;
                     }
                     if core::mem::take(&mut bad) != 0 {
                         self.bad_buffers.store(0, Relaxed);
                     }
-                    self.stats.to_guest.add(1);
-                    self.stats.to_guest_bytes.add(bytes);
-                    bytes
+                    put.bytes
                 }
-                Put::Bad => {
-                    // Nothing was lost: the packet waits for a better buffer.
+                Err(why) => {
+                    // Nothing was lost: the packet waits for a better buffer. This one the guest
+                    // has back, empty.
+                    match why {
+                        Bad::Useless => chain.complete(0)?,
+                        Bad::Unwritable => chain.fail()?,
+                    }
                     self.stats.bad_buffers.add(1);
                     bad = bad.saturating_add(1);
                     self.bad_buffers.store(bad, Relaxed);
@@ -133,41 +148,53 @@ impl VhostVsock {
             }
         }
     }
+
+    /// Gives a buffer that has a piece of a packet to the guest.
+    ///
+    /// # Errors
+    ///
+    /// The queue is Broken; the packet is as it was.
+    #[inline]
+    pub(crate) fn hand_over<M: Reach>(
+        &self,
+        piece: Fragment<'_>,
+        chain: Chain<'_, '_, M>,
+    ) -> core::result::Result<Put, Broken> {
+        let bytes = piece.len();
+        // CAST: A fragment has at most 64 KiB.
+        chain.complete(HEADER_LEN.saturating_add(bytes) as u32)?;
+        let last = piece.finish();
+        self.stats.to_guest.add(1);
+        self.stats.to_guest_bytes.add(bytes);
+        Ok(Put { bytes, last })
+    }
 }
 
-/// Puts as much of a packet into a buffer as fits.
-///
-/// # Errors
-///
-/// The queue is Broken; the packet is as it was.
-fn put(packet: &mut TxPacket, mut chain: Chain<'_, '_>) -> core::result::Result<Put, Broken> {
-    let room = match chain.writable_len().checked_sub(HEADER_LEN) {
-        // A frame without any payload of a packet that has some would be no progress.
-        Some(room) if !chain.has_readable() && (room > 0 || packet.is_empty()) => room,
-        _ => {
-            chain.complete(0)?;
-            return Ok(Put::Bad);
-        }
-    };
+/// Copies as much of a packet into a buffer as fits.
+#[inline]
+pub(crate) fn copy<'p, M: Reach>(
+    packet: &'p mut TxPacket,
+    chain: &mut Chain<'_, '_, M>,
+) -> core::result::Result<Fragment<'p>, Bad> {
+    let room = chain.writable_len().checked_sub(HEADER_LEN);
+    // A frame without any payload of a packet that has some would be no progress.
+    let room = room.filter(|room| *room > 0 || packet.is_empty());
+    let room = room.filter(|_| !chain.has_readable()).ok_or(Bad::Useless)?;
 
     let fragment = packet.fragment(room);
-    let bytes = fragment.len();
     let copied = if let Some(whole) = fragment.as_bytes() {
-        chain.write_at(0, whole).is_ok()
-    } else if let Some(payload) = fragment.payload() {
-        chain.write_at(0, fragment.header().as_bytes()).is_ok()
-            && chain.write_at(HEADER_LEN, payload).is_ok()
+        chain.write_at(0, whole)
     } else {
-        chain.write_at(0, fragment.header().as_bytes()).is_ok()
-            && fragment.copy_to(&mut chain.dest_at(HEADER_LEN)).is_ok()
+        chain
+            .write_at(0, fragment.header().as_bytes())
+            .and_then(|()| {
+                if let Some(payload) = fragment.payload() {
+                    return chain.write_at(HEADER_LEN, payload);
+                }
+                let (skb, from) = fragment.buffer();
+                chain.write_skb(HEADER_LEN, skb, from, fragment.len())
+            })
     };
-    if !copied {
-        chain.fail()?;
-        return Ok(Put::Bad);
-    }
-    // CAST: A fragment has at most 64 KiB.
-    let written = HEADER_LEN.saturating_add(bytes) as u32;
-    chain.complete(written)?;
-    let last = fragment.finish();
-    Ok(Put::Done { bytes, last })
+    copied.map_err(|_| Bad::Unwritable)?;
+    Ok(fragment)
 }

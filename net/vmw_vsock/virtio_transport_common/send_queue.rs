@@ -50,8 +50,6 @@ struct Inner {
     rounds: Rounds,
     /// How often [`SendQueue::purge_all`] was called, modulo the size of the number.
     cleared: u32,
-    /// How many packets there are.
-    len: usize,
     /// How much memory they take.
     memory: usize,
     /// The worker rests, see [`SendQueue::rest`].
@@ -124,7 +122,10 @@ impl TxPackets {
 pub struct SendQueue {
     #[pin]
     inner: SpinLockBh<Inner>,
-    /// How many packets of the list are replies: written with the lock held, read without.
+    /// How many packets there are, or more while some are taken back: written with the lock held,
+    /// read without.
+    len: Atomic<usize>,
+    /// How many of them are replies; likewise.
     replies: Atomic<usize>,
 }
 
@@ -207,19 +208,19 @@ impl SendQueue {
                     flows: FlowQueue::new(Turn::default()),
                     rounds: Rounds::new(),
                     cleared: 0,
-                    len: 0,
                     memory: 0,
                     idle: true,
                 },
                 "virtio_transport_common::SendQueue::inner"
             ),
+            len: Atomic::new(0),
             replies: Atomic::new(0),
         })
     }
 
     #[inline]
     fn discount(&self, inner: &mut Inner, len: usize, memory: usize, replies: usize) {
-        inner.len = inner.len.saturating_sub(len);
+        self.len.poke(self.len.peek().saturating_sub(len));
         inner.memory = inner.memory.saturating_sub(memory);
         if replies != 0 {
             self.replies
@@ -303,7 +304,7 @@ impl SendQueue {
 
     #[inline]
     fn count(&self, inner: &mut Inner, memory: usize, is_reply: bool) {
-        inner.len = inner.len.saturating_add(1);
+        self.len.poke(self.len.peek().saturating_add(1));
         inner.memory = inner.memory.saturating_add(memory);
         if is_reply {
             self.replies.poke(self.replies.peek().saturating_add(1));
@@ -420,9 +421,14 @@ impl SendQueue {
     }
 
     /// Says whether the queue is empty.
+    ///
+    /// It takes no lock, and orders nothing. What the caller pushed before, or whoever had a lock
+    /// before that it has now, is seen; and so is what was taken out by who had such a lock. That
+    /// is: who takes packets out, and hands them over, with a lock held, and pushes nothing past
+    /// others if this says `false` under that lock, keeps each connection in order.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.inner.lock().flows.is_empty()
+        self.len.peek() == 0
     }
 
     /// How many replies are in the queue, at this moment.
@@ -434,7 +440,7 @@ impl SendQueue {
     /// How many packets are in the queue, and how much memory they take.
     pub fn backlog(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        (inner.len, inner.memory)
+        (self.len.peek(), inner.memory)
     }
 
     /// Drops the packets of a connection but for a RST.
@@ -496,7 +502,8 @@ impl SendQueue {
         let mut inner = self.inner.lock();
         let flows = core::mem::replace(&mut inner.flows, FlowQueue::new(Turn::default()));
         inner.rounds = Rounds::new();
-        (inner.len, inner.memory) = (0, 0);
+        inner.memory = 0;
+        self.len.poke(0);
         inner.cleared = inner.cleared.wrapping_add(1);
         self.replies.poke(0);
         drop(inner);

@@ -18,7 +18,6 @@ use crate::{
     tap, //
 };
 use kernel::{
-    iov::IovIterDest,
     prelude::*,
     sync::{
         aref::ARef,
@@ -407,18 +406,11 @@ impl Fragment<'_> {
         rest.get(..self.len)
     }
 
-    /// Copies the payload.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT`.
+    /// The buffer that has the payload, and from where on.
     #[inline]
-    pub fn copy_to(&self, dest: &mut IovIterDest<'_>) -> Result {
-        if self.len == 0 {
-            return Ok(());
-        }
+    pub fn buffer(&self) -> (&SkBuff<TxControl>, usize) {
         let skb = &self.packet.0;
-        skb.copy_to_iter(skb.cb().offset as usize, dest, self.len)
+        (skb, skb.cb().offset as usize)
     }
 
     /// The piece is with the peer. Returns whether it was the last one.
