@@ -11,10 +11,11 @@
 //! - [`virtqueue`]: a queue, its configuration and its life;
 //! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
+//! - [`direct`]: that work by others than the worker;
 //! - [`worker`]: a thread, and the set of works that it has to do;
 //! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
-//! - [`reach`], [`ring_memory`]: how the memory of a ring and of its buffers is reached;
+//! - [`reach`], [`ring_memory`], [`mapped`]: how the memory of a ring and of its buffers is reached;
 //! - [`log`]: the dirty log;
 //! - [`message`], [`answer`]: what queues with an IOTLB ask user space, and what it says;
 //! - [`params`]: parameters of the module;
@@ -45,6 +46,8 @@ mod answer;
 pub mod chain;
 #[path = "vhost_core/device.rs"]
 pub mod device;
+#[path = "vhost_core/direct.rs"]
+pub mod direct;
 #[path = "vhost_core/feature.rs"]
 pub mod feature;
 #[path = "vhost_core/info.rs"]
@@ -54,6 +57,8 @@ mod info;
 mod kunit;
 #[path = "vhost_core/log.rs"]
 mod log;
+#[path = "vhost_core/mapped.rs"]
+pub mod mapped;
 #[path = "vhost_core/memory.rs"]
 mod memory;
 #[path = "vhost_core/message.rs"]

@@ -90,6 +90,8 @@ pub struct Active<'a, M = OwnerRing<'a>> {
     broken: Option<Why>,
     /// Whether a chain was completed.
     used: bool,
+    /// The driver is signalled at the end of the next run.
+    deferred: bool,
     /// How many descriptors were read since the last [`spend`](Self::spend).
     descriptors: u32,
 }
@@ -98,6 +100,8 @@ pub struct Active<'a, M = OwnerRing<'a>> {
 struct Lists<'a> {
     readable: &'a mut UserIov,
     writable: &'a mut UserIov,
+    /// Memory for more of them may be waited for.
+    may_grow: bool,
     /// There was no memory for a segment: that the lists are full is not the driver's fault.
     no_memory: bool,
 }
@@ -123,6 +127,10 @@ impl Segments for Lists<'_> {
         } else {
             &mut *self.readable
         };
+        if list.is_full() && !self.may_grow {
+            self.no_memory = true;
+            return Err(Full);
+        }
         // CAST: From 32 bits to an address size of at least 32 bits.
         let pushed = list.push(addr, segment.len as usize);
         pushed.map_err(|err| {
@@ -172,13 +180,14 @@ impl Virtqueue {
 
 impl<'a, M: Reach> Active<'a, M> {
     #[inline]
-    fn new(queue: &'a Virtqueue, parts: Parts<'a, M>) -> Self {
+    pub(crate) fn new(queue: &'a Virtqueue, parts: Parts<'a, M>) -> Self {
         Self {
             queue,
             parts,
             taken: None,
             broken: None,
             used: false,
+            deferred: false,
             descriptors: 0,
         }
     }
@@ -188,10 +197,17 @@ impl<'a, M: Reach> Active<'a, M> {
     ///
     /// Not by value: to move it costs as much as to take a chain.
     #[inline]
-    fn end(&mut self) -> (bool, Option<Why>) {
+    pub(crate) fn end(&mut self) -> (bool, Option<Why>) {
+        // What was left to the worker stays with it, unless there is a signal anyway.
+        let waits = self.deferred || !(self.used || M::MAY_SLEEP);
+        if waits && self.broken.is_none() {
+            *self.parts.unsignalled |= self.used;
+            return (false, None);
+        }
         // Without anybody to be signalled nothing may be noted as signalled either. If the queue
         // just broke, the driver gets what was completed before, and a signal: it may be waiting.
-        let signal = self.used
+        let used = core::mem::take(self.parts.unsignalled) | self.used;
+        let signal = used
             && self.parts.has_call
             && self
                 .with_ring(|ring, mem| ring.should_signal(mem))
@@ -220,10 +236,58 @@ impl<'a, M: Reach> Active<'a, M> {
         Broken
     }
 
+    /// Takes the next chain, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The ring has not moved: the same chain is found again.
+    #[inline(always)]
+    pub(crate) fn take_next(&mut self) -> core::result::Result<Option<()>, NotTaken> {
+        let parts = &mut self.parts;
+        let mut lists = Lists {
+            readable: &mut *parts.readable,
+            writable: &mut *parts.writable,
+            may_grow: M::MAY_SLEEP,
+            no_memory: false,
+        };
+        match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
+            Ok(Some(chain)) => {
+                self.descriptors = self.descriptors.saturating_add(chain.descriptors());
+                // It was `None`: the last one was completed or given back, if only by a drop.
+                self.taken = Some(chain);
+                Ok(Some(()))
+            }
+            Ok(None) => Ok(None),
+            Err(RingError::Malformed(Malformed::Segments)) if lists.no_memory => {
+                Err(NotTaken::NoMemory)
+            }
+            Err(err) => Err(NotTaken::Ring(err)),
+        }
+    }
+
+    /// Asks the driver to kick when there is a chain; says whether there is one already.
+    #[inline]
+    pub(crate) fn enable_notify(&mut self) -> core::result::Result<bool, Broken> {
+        self.with_ring(|ring, mem| ring.enable_notify(mem))
+    }
+
+    /// How the memory is reached.
+    #[inline]
+    pub(crate) fn memory(&self) -> &M {
+        &self.parts.mem
+    }
+
     /// The number of entries of the ring.
     #[inline]
     pub fn size(&self) -> u16 {
         self.parts.ring.size().get()
+    }
+
+    /// Leaves it to the next run to signal the driver, of which the caller makes sure that there is
+    /// one: see [`Virtqueue::queue_work`].
+    #[inline]
+    pub fn defer_signal(&mut self) {
+        self.deferred = true;
     }
 
     /// Takes the cost of a packet with `bytes` bytes, and of the chains that were popped for it,
@@ -265,40 +329,26 @@ impl<'a> Active<'a> {
             if self.broken.is_some() {
                 return Err(Broken);
             }
-            let parts = &mut self.parts;
-            let mut lists = Lists {
-                readable: &mut *parts.readable,
-                writable: &mut *parts.writable,
-                no_memory: false,
-            };
-            match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
-                Ok(Some(chain)) => {
-                    self.descriptors = self.descriptors.saturating_add(chain.descriptors());
-                    // It was `None`: the last one was completed or given back, if only by a drop.
-                    self.taken = Some(chain);
-                    return Ok(Some(Chain {
-                        active: self,
-                        touched: false,
-                    }));
-                }
+            match self.take_next() {
+                Ok(Some(())) => return Ok(Some(Chain::of(self))),
                 Ok(None) => {
-                    if !self.with_ring(|ring, mem| ring.enable_notify(mem))? {
+                    if !self.enable_notify()? {
                         return Ok(None);
                     }
                     // There is one now, of which we may not be told.
                     self.disable_notify()?;
                 }
                 // The ring has not moved: the same chain is found again.
-                Err(RingError::Translate(Untranslated::Miss(miss))) => {
+                Err(NotTaken::Ring(RingError::Translate(Untranslated::Miss(miss)))) => {
                     self.queue.ask(miss);
                     return Ok(None);
                 }
                 // As above.
-                Err(RingError::Malformed(Malformed::Segments)) if lists.no_memory => {
+                Err(NotTaken::NoMemory) => {
                     self.wait_for_memory();
                     return Ok(None);
                 }
-                Err(err) => return Err(self.set_broken(err.into())),
+                Err(NotTaken::Ring(err)) => return Err(self.set_broken(err.into())),
             }
         }
     }
@@ -314,6 +364,14 @@ impl<'a> Active<'a> {
     }
 }
 
+/// Why the next chain was not taken.
+pub(crate) enum NotTaken {
+    /// There is no memory for its segments.
+    NoMemory,
+    /// It is not acceptable, or cannot be read.
+    Ring(RingError<Error, Untranslated>),
+}
+
 /// A chain of buffers, taken from the ring.
 ///
 /// It borrows the locked queue: there is one chain at a time. It is completed, or given back, which
@@ -326,7 +384,16 @@ pub struct Chain<'g, 'a, M: Reach = OwnerRing<'a>> {
     touched: bool,
 }
 
-impl<M: Reach> Chain<'_, '_, M> {
+impl<'g, 'a, M: Reach> Chain<'g, 'a, M> {
+    /// The chain that was just taken.
+    #[inline]
+    pub(crate) fn of(active: &'g mut Active<'a, M>) -> Self {
+        Self {
+            active,
+            touched: false,
+        }
+    }
+
     /// How many bytes the device may read.
     #[inline]
     pub fn readable_len(&self) -> usize {
@@ -393,6 +460,14 @@ impl<M: Reach> Chain<'_, '_, M> {
         self.touched = true;
         let parts = &self.active.parts;
         parts.mem.write_skb(parts.writable, offset, skb, from, len)
+    }
+
+    /// What the device may write, and how to; it is going to.
+    #[inline]
+    pub(crate) fn writable(&mut self) -> (&M, &UserIov) {
+        self.touched = true;
+        let parts = &self.active.parts;
+        (&parts.mem, parts.writable)
     }
 
     /// Logs the first `len` bytes that the device may write, if it may have written any.

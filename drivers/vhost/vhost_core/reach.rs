@@ -18,6 +18,9 @@ use vring::RingMemory;
 /// As for the ring, the driver reads and writes the buffers at any time: an implementation copies,
 /// and hands out no reference.
 pub trait Reach: RingMemory<Error = Error> {
+    /// Whether the thread may sleep.
+    const MAY_SLEEP: bool;
+
     /// Copies bytes of `buffers`, without the first `offset`, until `out` is full.
     ///
     /// # Errors

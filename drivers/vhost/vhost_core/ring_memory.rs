@@ -226,6 +226,8 @@ impl OwnerRing<'_> {
 }
 
 impl Reach for OwnerRing<'_> {
+    const MAY_SLEEP: bool = true;
+
     #[inline]
     fn read_buffers(&self, buffers: &UserIov, offset: usize, out: &mut [u8]) -> Result {
         buffers.read_at(self.mm, offset, out)

@@ -5,6 +5,7 @@
 use crate::{
     feature,
     log::Log,
+    mapped::MappedRing,
     memory::{
         area_ok,
         log_area_ok,
@@ -164,6 +165,9 @@ pub(crate) struct Inner {
     pub(crate) readable: UserIov,
     pub(crate) writable: UserIov,
     pub(crate) call: Option<EventFd>,
+    /// Chains were completed that the driver was not signalled for; the work of the queue is going
+    /// to do that.
+    unsignalled: bool,
     pub(crate) err: Option<EventFd>,
     pub(crate) kick: Option<Pin<KBox<KickPoll<KickWork>>>>,
     pub(crate) busyloop_timeout: u32,
@@ -182,6 +186,8 @@ pub(crate) struct Parts<'a, M> {
     pub(crate) writable: &'a mut UserIov,
     /// Whether there is anybody to be signalled.
     pub(crate) has_call: bool,
+    /// See [`Inner::unsignalled`].
+    pub(crate) unsignalled: &'a mut bool,
     /// Whether all writes to buffers are to be logged.
     pub(crate) logs_all: bool,
 }
@@ -202,6 +208,7 @@ impl Inner {
             readable: UserIov::new(),
             writable: UserIov::new(),
             call: None,
+            unsignalled: false,
             err: None,
             kick: None,
             busyloop_timeout: 0,
@@ -426,8 +433,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Signals what was left to a run that does not come any more.
+    fn signal_rest(&mut self) {
+        if core::mem::take(&mut self.unsignalled) {
+            if let Some(call) = &self.call {
+                call.signal();
+            }
+        }
+    }
+
     /// Stops the queue, if it was started.
     pub(crate) fn stop(&mut self) {
+        self.signal_rest();
         self.drop_ring();
         if let State::Running(Running { addrs, .. }) | State::Broken(addrs, _) = self.state {
             self.state = addrs.map_or(State::Unset, State::Configured);
@@ -436,6 +453,7 @@ impl Inner {
 
     /// Breaks a queue that runs; the result says whether it did.
     pub(crate) fn set_broken(&mut self, why: Why) -> bool {
+        self.signal_rest();
         self.drop_ring();
         let State::Running(running) = &self.state else {
             return false;
@@ -503,6 +521,32 @@ impl Inner {
         Ok(())
     }
 
+    /// Returns what work on the ring needs that has no access to the owner's memory but what is
+    /// mapped, if there is one, and there are windows of what has to be there: see [`MappedRing`].
+    ///
+    /// Context: does not sleep, and neither may anybody until the result is dropped.
+    #[inline]
+    pub(crate) fn mapped_parts(&mut self) -> Option<Parts<'_, MappedRing<'_>>> {
+        // What goes through a window is not logged, and has no translation.
+        if self.logs_all() || self.log.used.is_some() || self.iotlb.is_some() {
+            return None;
+        }
+        let State::Running(running) = &mut self.state else {
+            return None;
+        };
+        let ring = running.ring.as_mut()?;
+        Some(Parts {
+            mem: MappedRing::new(running.windows.as_ref()?, ring.config())?,
+            ring,
+            space: Space::Table(LastRegion::new(running.memory.regions())),
+            readable: &mut self.readable,
+            writable: &mut self.writable,
+            has_call: self.call.is_some(),
+            unsignalled: &mut self.unsignalled,
+            logs_all: false,
+        })
+    }
+
     /// Returns what work on the ring needs, if there is one.
     #[inline]
     pub(crate) fn parts<'a>(&'a mut self, mm: &'a InOwnerMm) -> Option<Parts<'a, OwnerRing<'a>>> {
@@ -529,6 +573,7 @@ impl Inner {
             readable: &mut self.readable,
             writable: &mut self.writable,
             has_call: self.call.is_some(),
+            unsignalled: &mut self.unsignalled,
             logs_all,
         })
     }
