@@ -12,7 +12,9 @@
 //! - [`holder`]: which process, for messages to people;
 //! - [`carrier`]: what the sockets of the host see;
 //! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
+//! - [`direct`]: to the guest without the worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
+//! - [`params`]: parameters of the module;
 //! - [`stats`], [`info`]: what can be seen from outside.
 //!
 //! For the order of locks see [`device::VhostVsock`].
@@ -30,6 +32,8 @@ use virtio_transport_common::Registration;
 mod carrier;
 #[path = "vhost_vsock/device.rs"]
 mod device;
+#[path = "vhost_vsock/direct.rs"]
+mod direct;
 #[path = "vhost_vsock/end.rs"]
 mod end;
 #[path = "vhost_vsock/file.rs"]
@@ -40,6 +44,8 @@ mod from_guest;
 mod holder;
 #[path = "vhost_vsock/info.rs"]
 mod info;
+#[path = "vhost_vsock/params.rs"]
+mod params;
 #[path = "vhost_vsock/stats.rs"]
 mod stats;
 #[path = "vhost_vsock/table.rs"]

@@ -9,9 +9,9 @@
 //! # Layers
 //!
 //! Each file uses those before it only: `convert`, `kinds`, `rx_queue`, `conn` (the state of a
-//! connection behind its gate), `packet`, `carrier`, `tables` (how packets find a connection), `control`
-//! (packets without payload), `close`, then the ways in (`accept`, `recv`) and out (`send`), and
-//! `ops`, which the socket layer calls.
+//! connection behind its gate), `packet`, `outgoing`, `carrier`, `tables` (how packets find a
+//! connection), `control` (packets without payload), `close`, then the ways in (`accept`, `recv`)
+//! and out (`send`), and `ops`, which the socket layer calls.
 //!
 //! # Lock order
 //!
@@ -59,6 +59,8 @@ mod kunit;
 pub mod ops;
 #[path = "virtio_transport_common/orphans.rs"]
 pub mod orphans;
+#[path = "virtio_transport_common/outgoing.rs"]
+mod outgoing;
 #[path = "virtio_transport_common/packet.rs"]
 pub mod packet;
 #[path = "virtio_transport_common/recv.rs"]
@@ -87,6 +89,7 @@ pub use close::{
 pub use conn::Conn;
 pub use ops::Registration;
 pub use orphans::Orphans;
+pub use outgoing::Outgoing;
 pub use packet::{
     Fragment,
     RxPacket,

@@ -2,9 +2,12 @@
 
 //! What the sockets of the host see: a carrier of packets to all guests.
 
-use crate::device::{
-    with_device,
-    FEATURE_SEQPACKET, //
+use crate::{
+    device::{
+        with_device,
+        FEATURE_SEQPACKET, //
+    },
+    params, //
 };
 use kernel::{
     prelude::*,
@@ -25,6 +28,7 @@ use virtio_transport_common::{
     Carrier,
     Conn,
     Orphans,
+    Outgoing,
     Over,
     TxPacket, //
 };
@@ -70,6 +74,19 @@ impl Carrier for Host {
     fn send(packet: TxPacket, net: Option<&Net>) -> Result {
         let cid = packet.dst().map_err(|_| ENODEV)?.cid;
         with_device(cid, net, |device| device.send(packet)).unwrap_or(Err(ENODEV))
+    }
+
+    #[inline]
+    fn fills_buffers() -> bool {
+        params::direct()
+    }
+
+    #[inline]
+    fn send_from(sock: &LockedSock, out: &mut Outgoing<'_, '_, '_>) {
+        if let Ok(cid) = out.dst_cid() {
+            // Without a device, or one that takes nothing now, packets tell why.
+            let _ = with_device(cid, Some(sock.net()), |device| device.send_from(out));
+        }
     }
 
     fn orphans(sock: &LockedSock) -> Option<Arc<Orphans>> {

@@ -133,6 +133,9 @@ pub(crate) struct VhostVsock {
     /// Buffers in a row that were of no use, since the device was started; only the work for `rx`
     /// adds to it.
     pub(crate) bad_buffers: Atomic<u32>,
+    /// How much payload fits into a buffer of the guest, as far as is known: a hint, written with
+    /// the RX queue locked.
+    pub(crate) room: Atomic<usize>,
     /// The namespace of whoever opened the device.
     net: ARef<Net>,
     /// The CID of the guest as a number, 0 if there is none yet. Written with `member` locked.
@@ -240,6 +243,7 @@ impl VhostVsock {
                 orphans,
                 stats: Stats::new(),
                 bad_buffers: Atomic::new(0),
+                room: Atomic::new(usize::MAX),
                 net: Net::of_current(),
                 cid: Atomic::new(0),
                 member <- new_mutex!(Member::new(), "vhost_vsock::VhostVsock::member"),
@@ -273,7 +277,7 @@ impl VhostVsock {
     /// A VMM stops the device of a guest that pauses. Whoever sends data, or connects, is told so;
     /// but what a connection has to say once only (how much room there is, that it ends) would be
     /// missed for ever. There is at most one packet of each kind for a connection.
-    fn waits_for_start(&self, packet: &TxPacket, guard: &rcu::Guard) -> bool {
+    pub(crate) fn waits_for_start(&self, packet: &TxPacket, guard: &rcu::Guard) -> bool {
         let ends = matches!(
             packet.header().op(),
             Op::Rst | Op::Shutdown | Op::CreditUpdate
@@ -348,32 +352,6 @@ impl VhostVsock {
     /// The current process just became the owner.
     pub(crate) fn note_owner(&self) {
         *self.holder.lock() = Holder::owned_by_current();
-    }
-
-    /// Queues a packet for the guest.
-    ///
-    /// Context: does not sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EHOSTUNREACH` if the guest does not take packets.
-    #[inline]
-    pub(crate) fn send(&self, packet: TxPacket) -> Result {
-        let guard = rcu::read_lock();
-        if !self.is_reachable(&guard) && !self.waits_for_start(&packet, &guard) {
-            drop(guard);
-            return Err(EHOSTUNREACH);
-        }
-        self.queue.push_back(packet)?;
-        let queued = self.rx.queue_work_under(&guard);
-        drop(guard);
-        if queued.is_err() {
-            // The worker was killed just now. Nobody will send what is in the queue, and maybe
-            // `worker_died()` did not see the packet.
-            self.queue.purge_all();
-            return Err(EHOSTUNREACH);
-        }
-        Ok(())
     }
 }
 

@@ -36,6 +36,14 @@ impl VhostVsock {
             stats.misaddressed.get(),
             stats.bad_buffers.get()
         );
+        seq_print!(
+            m,
+            "direct:\t{} sent, {} busy, {} no buffer, {} unmapped\n",
+            stats.direct.get(),
+            stats.busy.get(),
+            stats.no_buffer.get(),
+            stats.unmapped.get()
+        );
         let (packets, memory) = self.queue.backlog();
         seq_print!(m, "queued:\t{packets} packets, {memory} bytes of memory\n");
         let held = if self.throttle.is_held() {

@@ -2,7 +2,10 @@
 
 //! What a device did, in numbers.
 
-use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 use kernel_ext::peek::Peek;
 
 /// A number that only grows.
@@ -18,6 +21,12 @@ impl Counter {
     pub(crate) fn add(&self, n: usize) {
         // It wraps after longer than anybody looks.
         self.0.poke(self.0.peek().wrapping_add(n as u64));
+    }
+
+    /// As [`add`](Self::add), for those who hold no lock.
+    #[cold]
+    pub(crate) fn add_shared(&self, n: usize) {
+        self.0.fetch_add(n as u64, Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -41,6 +50,14 @@ pub(crate) struct Stats {
     pub(crate) misaddressed: Counter,
     /// Buffers of the guest that no packet could be put into.
     pub(crate) bad_buffers: Counter,
+    /// Packets that their sender put into the guest's buffers.
+    pub(crate) direct: Counter,
+    /// How often a sender could not, as somebody else worked on the ring.
+    pub(crate) busy: Counter,
+    /// Likewise, as there was no buffer.
+    pub(crate) no_buffer: Counter,
+    /// Likewise, as the worker was needed: mostly for memory that is not mapped.
+    pub(crate) unmapped: Counter,
 }
 
 impl Stats {
@@ -53,6 +70,10 @@ impl Stats {
             malformed: Counter::new(),
             misaddressed: Counter::new(),
             bad_buffers: Counter::new(),
+            direct: Counter::new(),
+            busy: Counter::new(),
+            no_buffer: Counter::new(),
+            unmapped: Counter::new(),
         }
     }
 }

@@ -149,6 +149,14 @@ impl VhostVsock {
         }
     }
 
+    /// A buffer in between was of use.
+    #[inline]
+    pub(crate) fn buffer_was_good(&self) {
+        if self.bad_buffers.peek() != 0 {
+            self.bad_buffers.store(0, Relaxed);
+        }
+    }
+
     /// Gives a buffer that has a piece of a packet to the guest.
     ///
     /// # Errors
@@ -164,10 +172,20 @@ impl VhostVsock {
         // CAST: A fragment has at most 64 KiB.
         chain.complete(HEADER_LEN.saturating_add(bytes) as u32)?;
         let last = piece.finish();
+        if bytes > self.room.peek() {
+            self.room.store(bytes, Relaxed);
+        }
         self.stats.to_guest.add(1);
         self.stats.to_guest_bytes.add(bytes);
         Ok(Put { bytes, last })
     }
+}
+
+/// How much payload fits into a buffer; nothing if it is of no use.
+#[inline]
+pub(crate) fn room<M: Reach>(chain: &Chain<'_, '_, M>) -> Option<usize> {
+    let room = chain.writable_len().checked_sub(HEADER_LEN);
+    room.filter(|_| !chain.has_readable())
 }
 
 /// Copies as much of a packet into a buffer as fits.
@@ -176,10 +194,9 @@ pub(crate) fn copy<'p, M: Reach>(
     packet: &'p mut TxPacket,
     chain: &mut Chain<'_, '_, M>,
 ) -> core::result::Result<Fragment<'p>, Bad> {
-    let room = chain.writable_len().checked_sub(HEADER_LEN);
     // A frame without any payload of a packet that has some would be no progress.
-    let room = room.filter(|room| *room > 0 || packet.is_empty());
-    let room = room.filter(|_| !chain.has_readable()).ok_or(Bad::Useless)?;
+    let room = room(chain).filter(|room| *room > 0 || packet.is_empty());
+    let room = room.ok_or(Bad::Useless)?;
 
     let fragment = packet.fragment(room);
     let copied = if let Some(whole) = fragment.as_bytes() {

@@ -5,6 +5,7 @@
 use crate::{
     conn::Conn,
     orphans::Orphans,
+    outgoing::Outgoing,
     packet::{
         RxPacket,
         TxPacket, //
@@ -89,6 +90,17 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     fn deliver(_packet: RxPacket<'_>, _net: Option<&Net>) {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
+
+    /// Whether [`send_from`](Self::send_from) does anything.
+    fn fills_buffers() -> bool {
+        false
+    }
+
+    /// Copies payload of a user to the buffers of the peer, if that can be done at once, or as much
+    /// of it as possible. What is left then is sent as packets.
+    ///
+    /// Context: does not sleep; the sender's socket is locked.
+    fn send_from(_sock: &LockedSock, _out: &mut Outgoing<'_, '_, '_>) {}
 
     /// Has [`wake_later`](crate::wake_later) called for a connection by a worker, soon: said for a
     /// carrier that [is direct](Self::IS_DIRECT). Without it, and if the result is false, readers

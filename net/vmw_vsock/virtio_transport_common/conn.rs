@@ -166,7 +166,7 @@ impl Gate {
     }
 
     #[inline]
-    fn stamp(&mut self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
+    fn stamp(&mut self, hdr: &mut Header, control: Option<Control>, hand_over: u32) -> Urgency {
         if let Some(what) = control {
             self.queued &= !what.bit();
             if let Control::Shutdown(_) = what {
@@ -175,6 +175,10 @@ impl Gate {
         }
         self.tx.hand_over(hand_over);
         hdr.set_stamp(self.rx.stamp());
+        if hand_over > 0 && !core::mem::take(&mut self.heard) {
+            return Urgency::Bulk;
+        }
+        Urgency::Reply
     }
 
     /// Returns credit for bytes that the user read, and says whether the peer should be told.
@@ -507,10 +511,25 @@ impl Conn {
     }
 
     /// Completes the header of a packet that the peer gets now, `hand_over` of whose bytes it did
-    /// not get before.
+    /// not get before; says how urgent the packet is.
     #[inline]
-    pub(crate) fn stamp(&self, hdr: &mut Header, control: Option<Control>, hand_over: u32) {
-        self.gate().stamp(hdr, control, hand_over);
+    pub(crate) fn stamp(
+        &self,
+        hdr: &mut Header,
+        control: Option<Control>,
+        hand_over: u32,
+    ) -> Urgency {
+        self.gate().stamp(hdr, control, hand_over)
+    }
+
+    /// How urgent payload would be, if it was handed over now.
+    #[inline]
+    pub(crate) fn urgency(&self) -> Urgency {
+        if self.gate().heard {
+            Urgency::Reply
+        } else {
+            Urgency::Bulk
+        }
     }
 
     /// As [`stamp`](Self::stamp), if no packet is [in a queue](Self::queue_behind): says then how
@@ -526,11 +545,7 @@ impl Conn {
         if gate.behind > 0 || self.is_cut() {
             return None;
         }
-        gate.stamp(hdr, control, hand_over);
-        if hand_over > 0 && !core::mem::take(&mut gate.heard) {
-            return Some(Urgency::Bulk);
-        }
-        Some(Urgency::Reply)
+        Some(gate.stamp(hdr, control, hand_over))
     }
 
     /// As [`stamp_if_first`](Self::stamp_if_first), for a packet without payload: the result is

@@ -59,13 +59,13 @@ impl Control {
     }
 }
 
-/// When the reader of a packet that its sender delivers is woken.
+/// When the peer is told of a packet that its sender delivers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Urgency {
     /// The sender had data before, and may wait for more: now.
     Reply,
-    /// The sender had none since its last packet, and probably has more to send: a worker wakes the
-    /// reader, for several packets at once.
+    /// The sender had none since its last packet, and probably has more to send: a worker tells the
+    /// peer, of several packets at once.
     Bulk,
 }
 

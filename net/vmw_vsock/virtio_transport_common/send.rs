@@ -10,9 +10,11 @@ use crate::{
     close,
     conn::{
         self,
-        Conn, //
+        Conn,
+        Reservation, //
     },
     convert::wire_addr,
+    outgoing::Outgoing,
     packet::{
         header_to,
         trace_made,
@@ -20,7 +22,8 @@ use crate::{
         RxPacket,
         TxPacket, //
     },
-    recv, //
+    recv,
+    tap, //
 };
 use core::mem::MaybeUninit;
 use kernel::{
@@ -198,6 +201,32 @@ fn small<C: Carrier>(
     }
 }
 
+/// Copies what there is credit for to the buffers of the peer, as far as that can be done at once.
+/// `flags` is for a message, which all of it is.
+///
+/// Monitoring devices are shown packets, and the pages of a user are sent in packets, too.
+#[inline]
+fn directly<C: Carrier>(
+    sock: &LockedSock,
+    conn: &Conn,
+    msg: &mut SendMsg<'_>,
+    credit: &mut Reservation<'_>,
+    flags: Option<SeqFlags>,
+) {
+    if !C::fills_buffers() || msg.wants_zerocopy() || tap::is_watched() {
+        return;
+    }
+    let (src, dst) = addrs::<C>(sock);
+    loop {
+        let header = header_to(Op::Rw, conn.ty(), src, dst, 0);
+        let mut out = Outgoing::new(conn, msg, credit, header, flags);
+        C::send_from(sock, &mut out);
+        if out.left() > 0 || credit.left() == 0 {
+            return;
+        }
+    }
+}
+
 /// Sends as much of a stream as the peer has room for, at most `len` bytes, and returns how many.
 ///
 /// Context: may sleep.
@@ -221,8 +250,17 @@ pub(crate) fn stream<C: Carrier>(
     if credit.left() == 0 {
         return Ok(0);
     }
-    let writer = Writer::new::<C>(sock, &conn, msg, credit.left() as usize)?;
-    let mut sent = 0u32;
+    let want = credit.left();
+    directly::<C>(sock, &conn, msg, &mut credit, None);
+    let mut sent = want.saturating_sub(credit.left());
+    if credit.left() == 0 {
+        return Ok(sent as usize);
+    }
+    let writer = Writer::new::<C>(sock, &conn, msg, credit.left() as usize);
+    let writer = match writer {
+        Err(_) if sent > 0 => return Ok(sent as usize),
+        writer => writer?,
+    };
     let mut ret = Ok(());
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
@@ -286,6 +324,13 @@ pub(crate) fn message<C: Carrier>(
     };
     conn.set_waiting(sock, 0);
 
+    if msg.left() == len && want <= MAX_PKT_BUF_SIZE {
+        let flags = last_flags(msg);
+        directly::<C>(sock, &conn, msg, &mut credit, Some(flags));
+        if credit.left() == 0 {
+            return Ok(len);
+        }
+    }
     let writer = Writer::new::<C>(sock, &conn, msg, len)?;
     let mut packets = SkbList::new();
     while credit.left() > 0 {

@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/uapi/linux/vsockmon.h`](srctree/include/uapi/linux/vsockmon.h).
 
+use core::cell::Cell;
 use kernel::prelude::*;
 use kernel_ext::{
     gfp::Gfp,
@@ -95,6 +96,17 @@ fn build<C>(header: &Header, payload: &Payload<'_, C>) -> Result<SkBuff<()>> {
         Payload::Bytes(bytes) => skb.append(bytes)?,
     }
     Ok(skb)
+}
+
+/// Whether there is any monitoring device, at this moment.
+#[inline]
+pub(crate) fn is_watched() -> bool {
+    let asked = Cell::new(false);
+    vsock::deliver_tap(|| {
+        asked.set(true);
+        None
+    });
+    asked.get()
 }
 
 /// Shows a packet to the monitoring devices. Of the payload they see as much as the header says.

@@ -22,17 +22,39 @@ const REAL: [&str; 11] = [
 ];
 
 /// What is put in their place, and the models.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "connecting",
     "direct",
     "ends",
     "flow",
     "orphans",
+    "outgoing",
     "packet",
     "reading",
     "scenarios",
     "send",
     "wire",
+];
+
+/// Where the sources of the direction to the guest are.
+const RING_SOURCES: &str = "../../../drivers/vhost/vhost_vsock";
+
+/// Those sources, and what is put in the place of others.
+const RING: [(&str, &str); 3] = [
+    (RING_SOURCES, "direct"),
+    (RING_SOURCES, "to_guest"),
+    ("src/ring", "device"),
+];
+
+/// Where paths of these lead to.
+const RING_PATHS: [(&str, &str); 7] = [
+    ("crate::device::", "super::device::"),
+    ("kernel::", "crate::ring::kernel::"),
+    ("kernel_ext::owner_mm::", "crate::ring::vhost::"),
+    ("kernel_ext::peek::", "crate::kernel_ext::peek::"),
+    ("vhost_core::", "crate::ring::vhost::"),
+    ("virtio_transport_common::", "crate::ring::packets::"),
+    ("use crate::{\n", "use super::{\n"),
 ];
 
 /// What attributes of the kernel's macros stand for, and its types.
@@ -67,23 +89,29 @@ fn paths(text: &str, from: &str, to: &str) -> String {
     out + rest
 }
 
+/// A source, with the mistakes that are to be in it.
+fn source(from: &str, file: &str, name: &str, mistakes: &[Mistake]) -> String {
+    let source = format!("{from}/{file}.rs");
+    println!("cargo::rerun-if-changed={source}");
+    let mut text = fs::read_to_string(&source).unwrap();
+    for (_, _, old, new) in mistakes.iter().filter(|(_, place, ..)| *place == file) {
+        let count = text.matches(old).count();
+        assert_eq!(
+            count, 1,
+            "{source} has what mistake '{name}' replaces: {old}"
+        );
+        text = text.replace(old, new);
+    }
+    text
+}
+
 fn variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join(name);
     fs::create_dir_all(&dir).unwrap();
     let mut module = format!("pub mod {name} {{\n");
     let tree = REAL.iter().map(|file| (SOURCES, file));
     for (from, file) in tree.chain(PARTS.iter().map(|file| ("src/parts", file))) {
-        let source = format!("{from}/{file}.rs");
-        println!("cargo::rerun-if-changed={source}");
-        let mut text = fs::read_to_string(&source).unwrap();
-        for (_, _, old, new) in mistakes.iter().filter(|(_, place, ..)| place == file) {
-            let count = text.matches(old).count();
-            assert_eq!(
-                count, 1,
-                "{source} has what mistake '{name}' replaces: {old}"
-            );
-            text = text.replace(old, new);
-        }
+        let mut text = source(from, file, name, mistakes);
         for (old, new) in REWRITTEN {
             text = text.replace(old, new);
         }
@@ -109,17 +137,7 @@ fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let tree = ["shared", "table"].map(|file| (WINDOWS, file));
     let parts = ["model", "notifier", "pages"].map(|file| ("src/windows", file));
     for (from, file) in tree.into_iter().chain(parts) {
-        let source = format!("{from}/{file}.rs");
-        println!("cargo::rerun-if-changed={source}");
-        let mut text = fs::read_to_string(&source).unwrap();
-        for (_, _, old, new) in mistakes.iter().filter(|(_, place, ..)| *place == file) {
-            let count = text.matches(old).count();
-            assert_eq!(
-                count, 1,
-                "{source} has what mistake '{name}' replaces: {old}"
-            );
-            text = text.replace(old, new);
-        }
+        let mut text = source(from, file, name, mistakes);
         for (old, new) in REWRITTEN {
             text = text.replace(old, new);
         }
@@ -132,23 +150,54 @@ fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     module + "}\n"
 }
 
+/// As [`variant`], of the sources of the direction to the guest.
+fn ring_variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    let dir = out.join("ring").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let mut module = format!("pub mod {name} {{\n");
+    for (from, file) in RING {
+        let text = source(from, file, name, mistakes);
+        let text = if from == RING_SOURCES {
+            RING_PATHS
+                .iter()
+                .fold(text, |text, (old, new)| paths(&text, old, new))
+        } else {
+            text
+        };
+        let path = dir.join(format!("{file}.rs"));
+        fs::write(&path, text).unwrap();
+        writeln!(module, "    #[path = {path:?}]\n    pub mod {file};").unwrap();
+    }
+    module + "    pub(crate) use device::params;\n}\n"
+}
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=mistakes.rs");
     let out = env::var("OUT_DIR").unwrap();
     let out = Path::new(&out);
-    let mut names: Vec<_> = MISTAKES.iter().map(|(name, ..)| *name).collect();
-    names.dedup();
-    let mut modules = variant("real", &[], out);
-    for name in names {
-        let mistakes: Vec<_> = MISTAKES.iter().filter(|m| m.0 == name).copied().collect();
-        modules += &variant(name, &mistakes, out);
+    let all = [
+        ("variants.rs", variants(MISTAKES, variant, out)),
+        ("windows.rs", variants(WINDOW_MISTAKES, windows, out)),
+        ("rings.rs", variants(RING_MISTAKES, ring_variant, out)),
+    ];
+    for (file, modules) in all {
+        fs::write(out.join(file), modules).unwrap();
     }
-    fs::write(out.join("variants.rs"), modules).unwrap();
+}
 
-    let mut modules = windows("real", &[], out);
-    for mistake in WINDOW_MISTAKES {
-        modules += &windows(mistake.0, &[*mistake], out);
+/// The sources as they are, and with each of the mistakes.
+fn variants(
+    mistakes: &[Mistake],
+    make: fn(&str, &[Mistake], &Path) -> String,
+    out: &Path,
+) -> String {
+    let mut names: Vec<_> = mistakes.iter().map(|(name, ..)| *name).collect();
+    names.dedup();
+    let mut modules = make("real", &[], out);
+    for name in names {
+        let of: Vec<_> = mistakes.iter().filter(|m| m.0 == name).copied().collect();
+        modules += &make(name, &of, out);
     }
-    fs::write(out.join("windows.rs"), modules).unwrap();
+    modules
 }

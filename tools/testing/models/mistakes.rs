@@ -212,3 +212,49 @@ const WINDOW_MISTAKES: &[Mistake] = &[
         "",
     ),
 ];
+
+/// What the models must find of the direction to the guest.
+const RING_MISTAKES: &[Mistake] = &[
+    (
+        "overtakes",
+        "direct",
+        "        if !self.queue.is_empty() {\n            return Now::Stuck;\n        }\n",
+        "",
+    ),
+    (
+        "copy_overtakes",
+        "direct",
+        "        if !self.queue.is_empty() || out.is_cut() {\n",
+        "        if out.is_cut() {\n",
+    ),
+    (
+        "rest_comes_last",
+        "direct",
+        "            self.queue.push_front(packet);\n            return Ok(());\n",
+        "",
+    ),
+    (
+        "nobody_is_told",
+        "direct",
+        "Sent::Queued => self.rx.queue_work_under(&guard).is_ok(),",
+        "Sent::Queued => true,",
+    ),
+    (
+        "kick_comes_first",
+        "direct",
+        "                self.stats.no_buffer.add(1);\n                true\n",
+        "                self.stats.no_buffer.add(1);\n                false\n",
+    ),
+    (
+        "kick_comes_first",
+        "direct",
+        "            (Now::Waits, _) => Sent::Waits,\n",
+        "            (Now::Waits, Some(packet)) => {\n                let _ = self.put_first(packet);\n                Sent::Waits\n            }\n            (Now::Waits, None) => Sent::Waits,\n",
+    ),
+    (
+        "worker_lets_go",
+        "to_guest",
+        "        self.queue.put_back(packets);\n        done\n",
+        "        if done.is_err() {\n            self.queue.put_back(packets);\n        }\n        done\n",
+    ),
+];

@@ -214,6 +214,27 @@ impl TxPacket {
         self.len() == 0
     }
 
+    /// Whether the peer has a piece of the packet already.
+    #[inline]
+    pub fn is_begun(&self) -> bool {
+        self.0.cb().offset != 0
+    }
+
+    /// Whether nobody waits for what the peer says to the packet: its sender got no data since its
+    /// last one, and probably has more to send, or ends the connection.
+    #[inline]
+    pub fn is_bulk(&self) -> bool {
+        let cb = self.0.cb();
+        let Some(conn) = &cb.conn else {
+            return false;
+        };
+        match cb.control {
+            Some(Control::Shutdown(_) | Control::Rst) => true,
+            Some(_) => false,
+            None => conn.urgency() == Urgency::Bulk,
+        }
+    }
+
     /// Whether the packet answers one of the peer: such packets are throttled.
     #[inline]
     pub fn is_reply(&self) -> bool {

@@ -92,6 +92,8 @@
 
 pub mod kernel;
 pub mod kernel_ext;
+#[cfg(test)]
+mod ring;
 pub mod world;
 
 /// The sources: as they are, and with mistakes.
@@ -122,6 +124,8 @@ pub mod windows {
 
 #[cfg(test)]
 mod hand;
+#[cfg(test)]
+mod ring_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

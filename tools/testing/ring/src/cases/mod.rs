@@ -7,8 +7,8 @@
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
 //! messages, CID for addresses, LC for the life of a device, W for workers, INF for what can be seen of a
 //! device. Of those about what waits for what, ST is for users who are stuck, SQ for what is queued for a
-//! guest, CL for closed sockets, CR for credit, DV for many devices. Its outcome is a line of text, which is
-//! the same each time, whatever the seed.
+//! guest, CL for closed sockets, CR for credit, DV for many devices. DT is for what is sent without the
+//! worker. Its outcome is a line of text, which is the same each time, whatever the seed.
 
 mod budget;
 mod cid;
@@ -16,6 +16,7 @@ mod closed;
 mod common;
 mod credit;
 mod devices;
+mod direct;
 mod fuzz;
 mod info;
 mod ioctl;
@@ -60,6 +61,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         parameters::CASES,
         cid::CASES,
         info::CASES,
+        direct::CASES,
         life::CASES,
         owner::CASES,
         worker::CASES,
