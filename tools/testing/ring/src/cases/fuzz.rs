@@ -2,13 +2,14 @@
 
 //! Random rings and packets: short in `make test`, at full length by `make fuzz`.
 
-use super::{case, Case, Ctx};
+use super::{case, skip, Case, Ctx};
 use crate::{
     device::{RX, TX},
     fuzz::{grammar, mutate::Mutators, play::Player, random, ways::Ways},
     note, observe,
     rng::Rng,
     slab::Growth,
+    sys::fault::Faults,
     Try,
 };
 
@@ -133,6 +134,9 @@ fn sequences(ctx: &mut Ctx) -> Try<String> {
 }
 
 fn held(ctx: &mut Ctx) -> Try<String> {
+    if Faults::are_unknown() {
+        return skip("this kernel has no userfaultfd");
+    }
     let total = ctx.rounds(600, 30_000);
     let seed = ctx.rng.word();
     let mut player = Player::holding(&mut ctx.rng)?;

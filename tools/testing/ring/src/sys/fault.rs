@@ -31,6 +31,11 @@ impl Faults {
         Ok(this)
     }
 
+    /// Whether this kernel has no such thing.
+    pub fn are_unknown() -> bool {
+        matches!(Self::new(), Err(e) if e.raw_os_error() == Some(libc::ENOSYS))
+    }
+
     fn io(&self, cmd: u32, arg: &mut [u64]) -> io::Result<()> {
         assert!(size_of_val(arg) >= ((cmd >> 16) & 0x3fff) as usize);
         let request = libc::Ioctl::from(cmd);
