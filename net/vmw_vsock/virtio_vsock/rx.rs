@@ -183,6 +183,8 @@ impl Device {
         self.feed();
         match self.rx.lock() {
             Some(queue) if queue.posted() > 0 => Ok(()),
+            // The device broke it before it had a buffer.
+            Some(queue) if queue.is_broken() => Err(EIO),
             Some(_) => Err(ENOMEM),
             None => Err(ENODEV),
         }

@@ -116,8 +116,9 @@ class Bench:
         return good
 
     def rebind(self):
-        """Takes the driver from the device and gives it back."""
-        self.sh(f"d=$(basename {DRIVER}/virtio*); echo $d >{DRIVER}/unbind; echo $d >{DRIVER}/bind")
+        """Takes the driver from the device, if it has it, and gives it back."""
+        self.sh("d=$(basename $(dirname $(grep -lx 0x0013 /sys/bus/virtio/devices/*/device))); "
+                f"[ ! -e {DRIVER}/$d ] || echo $d >{DRIVER}/unbind; echo $d >{DRIVER}/bind")
         return self.up(self.device)
 
     def unload(self, *modules, seconds=15):

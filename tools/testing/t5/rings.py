@@ -307,7 +307,6 @@ def hasty(b):
     device.on_call = None
     b.check("hasty", hasty_ones)
     b.note(f"{len(hasty_ones)} times; the driver {'came up' if began else 'gave up'}")
-    b.sh(f"ls {DRIVER}")
     b.check("after", b.rebind() and b.alive())
 
 
