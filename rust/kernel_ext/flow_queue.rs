@@ -332,15 +332,16 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         self.none.get_mut().last.is_some()
     }
 
-    /// Calls `f` for each packet that belongs to no flow, the first one first.
-    pub fn for_each_loose(&mut self, mut f: impl FnMut(&mut SkBuff<C>)) {
+    /// Calls `f` for each packet that belongs to no flow, the first one first. It stays what it is, where it
+    /// is: `f` could put another one in place of what it may change.
+    pub fn for_each_loose(&mut self, mut f: impl FnMut(&SkBuff<C>)) {
         let last = self.none.get_mut().last;
         let mut at = last.and_then(next);
         while let Some(packet) = at {
             // SAFETY: By the type invariants, the queue owns it as a `SkBuff<C>`, and keeps it; the
             // mutable reference to the queue is the one to the packet.
-            let mut owned = ManuallyDrop::new(unsafe { SkBuff::<C>::from_raw(packet) });
-            f(&mut owned);
+            let owned = ManuallyDrop::new(unsafe { SkBuff::<C>::from_raw(packet) });
+            f(&owned);
             at = next(packet).filter(|_| Some(packet) != last);
         }
     }

@@ -263,7 +263,7 @@ impl SendQueue {
             let mut found = false;
             inner.flows.for_each_loose(|other| {
                 if !other.cb().is_purged() && TxPacket::is_beside(&header, other) {
-                    other.cb_mut().set_void();
+                    other.cb().set_void();
                     found = true;
                 }
             });

@@ -6,7 +6,13 @@ use crate::{
     conn::Conn,
     kinds::Control, //
 };
-use kernel::sync::Arc;
+use kernel::sync::{
+    atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    Arc, //
+};
 use vsock_proto::turns::Turn;
 
 /// What is kept with a packet to send, in its control block.
@@ -32,7 +38,7 @@ pub struct TxControl {
     /// See [`Conn::queue_behind`].
     pub(super) behind: bool,
     /// See [`TxPacket::is_purged`](crate::TxPacket::is_purged).
-    pub(super) void: bool,
+    pub(super) void: Atomic<bool>,
 }
 
 impl TxControl {
@@ -54,7 +60,7 @@ impl TxControl {
             stamped: false,
             tapped: false,
             behind: false,
-            void: false,
+            void: Atomic::new(false),
         }
     }
 }
@@ -73,7 +79,7 @@ impl TxControl {
         match &self.conn {
             Some(conn) if self.is_rst() => conn.is_superseded(),
             Some(conn) => conn.purges.get() != self.purges,
-            None => self.void,
+            None => self.void.load(Relaxed),
         }
     }
 
@@ -84,8 +90,8 @@ impl TxControl {
     }
 
     /// The packet belongs to no connection, and is not to be sent any more.
-    pub(crate) fn set_void(&mut self) {
-        self.void = true;
+    pub(crate) fn set_void(&self) {
+        self.void.store(true, Relaxed);
     }
 
     /// Whether the packet says that its connection is over.
