@@ -332,8 +332,8 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         self.none.get_mut().last.is_some()
     }
 
-    /// Calls `f` for each packet that belongs to no flow, the first one first. It stays what it is, where it
-    /// is: `f` could put another one in place of what it may change.
+    /// Calls `f` for each packet that belongs to no flow, the first one first. `f` may not change
+    /// it: it could put another one in its place.
     pub fn for_each_loose(&mut self, mut f: impl FnMut(&SkBuff<C>)) {
         let last = self.none.get_mut().last;
         let mut at = last.and_then(next);

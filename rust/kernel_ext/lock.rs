@@ -33,9 +33,9 @@ pub type SpinLockHot<T> = Lock<T, SpinLockHotBackend>;
 /// Evidence that a [`SpinLockHot`] is held.
 pub type SpinLockHotGuard<'a, T> = Guard<'a, T, SpinLockHotBackend>;
 
-/// Implements [`Backend`] by functions of C for a `spinlock_t`. Where the condition holds, what C has
-/// as an inline function is a call of the one behind the `=>`, which takes a `raw_spinlock_t`: a
-/// `spinlock_t` begins with it.
+/// Implements [`Backend`] by functions of C for a `spinlock_t`. Where the condition holds, what C
+/// has as an inline function is a call of the one behind the `=>`, which takes a `raw_spinlock_t`:
+/// a `spinlock_t` begins with it.
 macro_rules! impl_spinlock_backend {
     (
         $backend:ident,

@@ -22,8 +22,9 @@ use vsock_proto::{
 ///
 /// A [`Control::CreditRequest`] is another matter: it says that a writer waits behind the payload
 /// that went before, so that one before that payload is not as good. There is one for a stall
-/// ([`Room::ask`](vsock_proto::credit::Room::ask)), and none while the packets of the socket take too much memory ([`Conn::room`](crate::Conn::room)):
-/// no peer can bring it about that there are many.
+/// ([`Room::ask`](vsock_proto::credit::Room::ask)), and none while the packets of the socket take
+/// too much memory ([`Conn::room`](crate::Conn::room)): no peer can bring it about that there are
+/// many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Control {
     Request,

@@ -244,6 +244,13 @@ pub fn connect_stream(dev: &mut Device) -> Try<Peer> {
     connect(dev, libc::SOCK_STREAM, 7000)
 }
 
+/// As [`connect_stream`], `count` times, to ports one behind the other.
+pub fn connect_streams(dev: &mut Device, count: u32) -> Try<Vec<Peer>> {
+    (7000..7000 + count)
+        .map(|port| connect(dev, libc::SOCK_STREAM, port))
+        .collect()
+}
+
 /// The guest connects to a listener of the host, which accepts.
 pub fn accept(dev: &mut Device, listener: &Socket, kind: i32, guest: u32) -> Try<Peer> {
     let ty = wire_type(kind);

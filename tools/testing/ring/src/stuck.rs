@@ -65,8 +65,8 @@ fn page(call: Call) -> Vec<u8> {
 }
 
 /// `SO_VM_SOCKETS_BUFFER_MIN_SIZE`, and a value that changes nothing.
-const MIN_SIZE: i32 = 1;
-const SMALLEST: u64 = 64;
+pub const MIN_SIZE: i32 = 1;
+pub const SMALLEST: u64 = 64;
 
 /// The user's process.
 fn user(

@@ -6,10 +6,9 @@ use super::{case, rx, Case, Ctx};
 use crate::{
     abi::feature,
     device::{Device, Setup, RX, TX},
-    host::{self, Peer, Socket},
+    host::{self, Socket},
     note,
     observe::answers,
-    packet,
     ring::Desc,
     sys::{memory::Mapping, socket},
     Try,
@@ -25,15 +24,15 @@ use std::{
 const NO_FDINFO: &str = "C says nothing of itself";
 
 pub const CASES: &[Case] = &[
-    case("DT-01/bytes-of-8-threads", "all bytes in order", |ctx| {
-        in_order(ctx, 8, |_, _| Ok(()))
+    case("DT-01/bytes-of-8-threads", "all bytes in order", |_| {
+        in_order(8, |_, _| Ok(()))
     })
     .parallel()
     .seconds(60),
     case(
         "DT-02/two-threads-while-the-device-is-stopped-and-started",
         "all bytes in order",
-        |ctx| in_order(ctx, 2, |dev, n| Ok(dev.run(n % 2 == 1)?)),
+        |_| in_order(2, |dev, n| Ok(dev.run(n % 2 == 1)?)),
     )
     .parallel()
     .seconds(60),
@@ -124,24 +123,10 @@ fn send(socket: &Socket, stop: &AtomicBool) -> Try<()> {
 
 /// Threads that send, each on a connection of its own, to a guest that reads; meanwhile something is
 /// done to the device again and again.
-fn in_order(
-    ctx: &mut Ctx,
-    threads: u32,
-    change: impl Fn(&Device, u32) -> Try<()> + Sync,
-) -> Try<String> {
+fn in_order(threads: u32, change: impl Fn(&Device, u32) -> Try<()> + Sync) -> Try<String> {
     let limit = Duration::from_secs(40);
-    let _ = ctx;
     let mut dev = Setup::default().open()?;
-    let mut peers: Vec<Peer> = Vec::new();
-    for port in 0..threads {
-        let socket = Socket::stream()?;
-        peers.push(host::connect_socket(
-            &mut dev,
-            socket,
-            packet::STREAM,
-            7000 + port,
-        )?);
-    }
+    let peers = host::connect_streams(&mut dev, threads)?;
     let other = dev.again()?;
     let stop = AtomicBool::new(false);
     let mut got = vec![Vec::new(); peers.len()];

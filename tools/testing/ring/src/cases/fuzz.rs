@@ -101,7 +101,12 @@ fn fresh(dev: &mut crate::device::Device) -> Try<bool> {
     observe::answers(dev)
 }
 
-fn play(player: &mut Player, seed: u64, number: u64) -> Try<()> {
+/// Plays the next `count` sequences.
+fn play(player: &mut Player, seed: u64, count: u32) -> Try<()> {
+    (0..count).try_for_each(|_| play_one(player, seed, player.sequences + 1))
+}
+
+fn play_one(player: &mut Player, seed: u64, number: u64) -> Try<()> {
     let port = player.ports();
     let mut rng = Rng::new(seed.wrapping_add(number), "sequence");
     let steps = grammar::sequence(&mut rng, player.dev.cid, port);
@@ -114,18 +119,10 @@ fn sequences(ctx: &mut Ctx) -> Try<String> {
     let total = ctx.rounds(2000, 100_000);
     let seed = ctx.rng.word();
     let mut player = Player::new(&mut ctx.rng, true)?;
-    let mut number = 0;
-    let memory = measured(total, |count| {
-        for _ in 0..count {
-            number += 1;
-            play(&mut player, seed, number)?;
-        }
-        Ok(())
-    })?;
-    let (packets, broken) = (player.packets, player.broken);
+    let memory = measured(total, |count| play(&mut player, seed, count))?;
     note(format!(
-        "{number} sequences, {packets} packets, {broken} broken rings, {:?} for restarts",
-        player.restarts
+        "{} sequences, {} packets, {} broken rings, {:?} for restarts",
+        player.sequences, player.packets, player.broken, player.restarts
     ));
     Ok(format!(
         "as the model says, {}",
@@ -141,18 +138,11 @@ fn held(ctx: &mut Ctx) -> Try<String> {
     let seed = ctx.rng.word();
     let mut player = Player::holding(&mut ctx.rng)?;
     let ways = Ways::watch()?;
-    let mut number = 0;
-    let memory = measured(total, |count| {
-        for _ in 0..count {
-            number += 1;
-            play(&mut player, seed, number)?;
-        }
-        Ok(())
-    })?;
+    let memory = measured(total, |count| play(&mut player, seed, count))?;
     let counts = ways.counts()?;
     note(format!(
-        "{number} sequences, {} packets, {} of them while the socket was locked; {counts:?}",
-        player.packets, player.held
+        "{} sequences, {} packets, {} of them while the socket was locked; {counts:?}",
+        player.sequences, player.packets, player.held
     ));
     let all = [counts.fast, counts.slow, counts.backlog];
     Ok(format!(
@@ -170,20 +160,16 @@ fn changing(ctx: &mut Ctx) -> Try<String> {
     let total = ctx.rounds(1200, 100_000);
     let seed = ctx.rng.word();
     let mut player = Player::new(&mut ctx.rng, false)?;
-    let mut number = 0;
     let mut writes = 0;
     let memory = measured(total, |count| {
         let mutators = Mutators::start(&player.dev, 3, &mut ctx.rng);
-        for _ in 0..count {
-            number += 1;
-            play(&mut player, seed, number)?;
-        }
+        play(&mut player, seed, count)?;
         writes += mutators.writes();
         Ok(())
     })?;
-    let (packets, broken) = (player.packets, player.broken);
     note(format!(
-        "{number} sequences, {packets} packets, {broken} broken rings, {writes} changes"
+        "{} sequences, {} packets, {} broken rings, {writes} changes",
+        player.sequences, player.packets, player.broken
     ));
     let alive = fresh(&mut player.dev)?;
     Ok(format!(

@@ -44,16 +44,7 @@ pub const CASES: &[Case] = &[
 /// Connections to a guest that does not read any more.
 fn hungry(count: u32) -> Try<(Device, Vec<Peer>)> {
     let mut dev = Setup::buffers(BUFFERS).open()?;
-    let mut peers = Vec::new();
-    for port in 0..count {
-        let socket = Socket::stream()?;
-        peers.push(host::connect_socket(
-            &mut dev,
-            socket,
-            packet::STREAM,
-            7000 + port,
-        )?);
-    }
+    let peers = host::connect_streams(&mut dev, count)?;
     for _ in 0..BUFFERS {
         peers[0].socket.send(b"y")?;
         dev.settle()?;

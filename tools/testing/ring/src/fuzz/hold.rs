@@ -7,16 +7,13 @@
 //! of a sequence.
 
 use crate::{
+    fuse::PAGE,
     host::Socket,
+    stuck::{MIN_SIZE, SMALLEST},
     sys::{fault::Faults, memory::Mapping, socket},
     Try,
 };
 use std::{io, os::fd::AsFd, sync::Arc, thread, time::Duration};
-
-const PAGE: usize = 4096;
-/// `SO_VM_SOCKETS_BUFFER_MIN_SIZE`, and a value that changes nothing.
-const MIN_SIZE: i32 = 1;
-const SMALLEST: u64 = 64;
 
 /// The page, and what is in it when it is provided.
 pub struct Holder {

@@ -44,6 +44,7 @@ pub struct Player {
     pub held: u32,
     first_port: u32,
     pub broken: u32,
+    pub sequences: u64,
     pub packets: u64,
     /// How long it took to start broken rings again.
     pub restarts: Duration,
@@ -64,6 +65,7 @@ impl Player {
             held: 0,
             first_port: 1 << 20,
             broken: 0,
+            sequences: 0,
             packets: 0,
             restarts: Duration::ZERO,
         };
@@ -86,6 +88,7 @@ impl Player {
 
     /// Plays a sequence to its end, and leaves no connection behind.
     pub fn play(&mut self, steps: &[Step]) -> Try<()> {
+        self.sequences += 1;
         for (number, step) in steps.iter().enumerate() {
             self.step(step)
                 .map_err(|failure| format!("step {} of {steps:#?}: {failure}", number + 1))?;
