@@ -6,6 +6,7 @@ use super::{check, owned, poll};
 use std::{
     ffi::CStr,
     io,
+    mem::MaybeUninit,
     os::fd::OwnedFd,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -235,4 +236,40 @@ pub fn set_limit(what: libc::__rlimit_resource_t, limit: u64) -> io::Result<()> 
     // SAFETY: A structure that is read.
     check(unsafe { libc::setrlimit(what, &limit) })?;
     Ok(())
+}
+
+/// What this thread has had so far.
+#[derive(Clone, Copy)]
+pub struct Usage {
+    /// Time on a CPU, in the kernel too: other programs do not add to it.
+    pub cpu: Duration,
+    /// How often it gave its CPU away because it had to wait.
+    pub waits: u64,
+}
+
+impl Usage {
+    /// A reading.
+    pub fn now() -> io::Result<Self> {
+        let mut usage = MaybeUninit::<libc::rusage>::uninit();
+        // SAFETY: A structure of this type is written.
+        check(unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) })?;
+        // SAFETY: The call filled it in, else it had failed.
+        let usage = unsafe { usage.assume_init() };
+        let of = |time: libc::timeval| {
+            Duration::from_secs(time.tv_sec.unsigned_abs())
+                + Duration::from_micros(time.tv_usec.unsigned_abs())
+        };
+        Ok(Self {
+            cpu: of(usage.ru_utime) + of(usage.ru_stime),
+            waits: usage.ru_nvcsw.unsigned_abs(),
+        })
+    }
+
+    /// What came since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            waits: self.waits.saturating_sub(before.waits),
+        }
+    }
 }
