@@ -237,15 +237,25 @@ impl SplitRing {
     /// available in the meantime than the ring has room for.
     #[doc(alias = "vhost_discard_vq_desc")]
     pub fn unpop(&mut self, chain: Chain) -> Result<(), Chain> {
-        if chain.position != self.last_avail_idx.wrapping_sub(1)
-            || self.known_pending() >= self.size().get()
-        {
-            return Err(chain);
+        if self.untake(chain.position) {
+            Ok(())
+        } else {
+            Err(chain)
+        }
+    }
+
+    /// Makes the chain available again that was taken from `position`, if it was the last one and
+    /// there is room for it; says whether it is.
+    #[cold]
+    fn untake(&mut self, position: u16) -> bool {
+        let is_last = position == self.last_avail_idx.wrapping_sub(1);
+        if !is_last || self.known_pending() >= self.size().get() {
+            return false;
         }
         // INVARIANT: The difference was less than the number of entries.
-        self.last_avail_idx = chain.position;
+        self.last_avail_idx = position;
         self.ahead.forget();
-        Ok(())
+        true
     }
 
     /// Returns a chain to the driver, of which the first `written` writable bytes were written.
@@ -257,7 +267,8 @@ impl SplitRing {
     ///
     /// # Errors
     ///
-    /// The used ring is not accessible; the chain is lost.
+    /// The used ring is not accessible; the chain is available again if it was the last one that
+    /// was taken, and lost otherwise.
     #[doc(alias = "vhost_add_used")]
     pub fn complete<M: RingMemory>(
         &mut self,
@@ -272,10 +283,13 @@ impl SplitRing {
         let old = self.last_used_idx;
         let new = old.wrapping_add(1);
         let offset = layout::used_offset(self.size().mask(old));
+        let position = chain.position;
         let elem = self.used_elem(chain, written);
         let index = self.config.endian.u16(new);
-        mem.put_used(self.config.used, offset, elem, index)
-            .map_err(RingError::Memory)?;
+        if let Err(error) = mem.put_used(self.config.used, offset, elem, index) {
+            self.untake(position);
+            return Err(RingError::Memory(error));
+        }
         self.used_moved(new);
         Ok(())
     }
@@ -387,7 +401,7 @@ impl SplitRing {
     ///
     /// # Errors
     ///
-    /// The used ring is not accessible.
+    /// The used ring is not accessible; nothing has changed.
     #[doc(alias = "vhost_disable_notify")]
     pub fn disable_notify<M: RingMemory>(&mut self, mem: &M) -> Result<(), RingError<M::Error>> {
         if !self.notify {
@@ -398,6 +412,7 @@ impl SplitRing {
             return Ok(());
         }
         self.write_used_flags(mem)
+            .inspect_err(|_| self.notify = true)
     }
 
     /// Asks the driver to notify us of the next chain that it makes available.
@@ -411,14 +426,15 @@ impl SplitRing {
     ///
     /// # Errors
     ///
-    /// The ring is not accessible, or [`Malformed::AvailIndex`].
+    /// The ring is not accessible, or [`Malformed::AvailIndex`]. It can be called again.
     #[doc(alias = "vhost_enable_notify")]
     pub fn enable_notify<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
         let was = core::mem::replace(&mut self.notify, true);
         if self.config.event_idx {
             self.write_avail_event(mem)?;
         } else if !was {
-            self.write_used_flags(mem)?;
+            self.write_used_flags(mem)
+                .inspect_err(|_| self.notify = false)?;
         }
         // The driver stores the index, then looks whether to notify; we do it the other way around.
         // One of us sees what the other one wrote.

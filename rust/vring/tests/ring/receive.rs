@@ -144,3 +144,42 @@ fn r12_receive_buffers_for_the_header_only() {
     assert_eq!(driver.used_idx(), 104);
     assert_eq!(driver.used(103), (0, 0));
 }
+
+/// Who cannot wait for the memory of a ring leaves it to another one, as if nothing had happened.
+#[test]
+fn a_ring_goes_on_after_a_fault() {
+    for event_idx in [false, true] {
+        let mut driver = Driver::new(8);
+        let used = USER + MEMORY;
+        driver.space.map(used, 4096);
+        driver.config.used = RingAddr(used);
+        driver.config.event_idx = event_idx;
+        driver.chain(&[(buffer(0), HEADER, 0)]);
+        let mut ring = driver.ring();
+        let fault = RingError::Memory(Fault);
+
+        driver.space.protect(used, true, false);
+        if !event_idx {
+            assert_eq!(ring.disable_notify(&driver.space), Err(fault));
+        }
+        let chain = driver.pop(&mut ring).unwrap().unwrap();
+        assert_eq!(ring.complete(&driver.space, chain, 0), Err(fault));
+        assert_eq!(ring.vring_base(), 0);
+
+        driver.space.protect(used, true, true);
+        assert_eq!(ring.disable_notify(&driver.space), Ok(()));
+        if !event_idx {
+            assert_eq!(driver.used_flags(), layout::USED_F_NO_NOTIFY);
+        }
+        let chain = driver.pop(&mut ring).unwrap().unwrap();
+        assert_eq!(ring.complete(&driver.space, chain, 0), Ok(()));
+        assert_eq!(driver.used_idx(), 1);
+
+        // The driver is asked to notify by whoever is able to.
+        driver.space.protect(used, true, false);
+        assert_eq!(ring.enable_notify(&driver.space), Err(fault));
+        driver.space.protect(used, true, true);
+        assert_eq!(ring.enable_notify(&driver.space), Ok(false));
+        assert_eq!(driver.used_flags(), 0);
+    }
+}
