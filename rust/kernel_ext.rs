@@ -43,6 +43,8 @@ pub mod process;
 pub mod ratelimit;
 #[path = "kernel_ext/rcu.rs"]
 pub mod rcu;
+#[path = "kernel_ext/return_work.rs"]
+pub mod return_work;
 #[path = "kernel_ext/skb.rs"]
 pub mod skb;
 #[path = "kernel_ext/skb_list.rs"]

@@ -13,3 +13,14 @@ pub fn monotonic_nanos() -> i64 {
     // SAFETY: No preconditions.
     unsafe { bindings::ktime_get() }
 }
+
+/// Nanoseconds of a clock of this CPU, to measure something short: that of another CPU may be
+/// different.
+///
+/// Context: any.
+#[doc(alias = "local_clock")]
+#[inline]
+pub fn local_nanos() -> u64 {
+    // SAFETY: No preconditions.
+    unsafe { bindings::local_nanos() }
+}

@@ -18,6 +18,9 @@ pub enum Gfp {
     KernelNoFail,
     /// Does not sleep: for callers that hold a spinlock or are in an RCU read section.
     Atomic,
+    /// As `Atomic`, and leaves the reserves to those who cannot do without: for callers that have
+    /// somebody else to do it.
+    NoWait,
 }
 
 impl Gfp {
@@ -28,6 +31,7 @@ impl Gfp {
             Gfp::Kernel => bindings::GFP_KERNEL,
             Gfp::KernelNoFail => bindings::GFP_KERNEL | bindings::__GFP_NOFAIL,
             Gfp::Atomic => bindings::GFP_ATOMIC,
+            Gfp::NoWait => bindings::GFP_NOWAIT,
         }
     }
 }

@@ -15,7 +15,10 @@
 use crate::bindings;
 use kernel::{
     error::to_result,
-    mm::MmWithUser,
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
     prelude::*,
     sync::aref::ARef,
     types::NotThreadSafe,
@@ -112,15 +115,65 @@ impl OwnerMm {
     }
 }
 
+/// Which address space is that of an owner.
+///
+/// This keeps no memory in place, as an [`OwnerMm`] does, but only the identity: no other address
+/// space is taken for it.
+pub struct MmId(ARef<Mm>);
+
+impl MmId {
+    /// The identity of an address space.
+    pub fn of(mm: &OwnerMm) -> Self {
+        Self(ARef::from(&**mm.0))
+    }
+
+    /// Says whether the current thread is one of user space, in this address space, which will go
+    /// back there, or to its guest: in a system call, say, and not in an interrupt, and no thread
+    /// of the kernel that has borrowed the address space, nor one of a process that ends.
+    ///
+    /// It is not for one that is within [`Self::without_faults`], so that what is done on the way
+    /// back does not lead to more of that.
+    ///
+    /// Context: any.
+    #[inline]
+    pub fn has_caller(&self) -> bool {
+        // SAFETY: The pointer is only compared.
+        unsafe { bindings::current_goes_back_to(self.0.as_raw()) }
+    }
+
+    /// Runs `f` with the evidence that the current thread runs in this address space; `None` if it
+    /// does not.
+    ///
+    /// Nothing that user space can hold up is waited for meanwhile: an access to memory that is not
+    /// there fails with `EFAULT` instead of getting it, whatever the reason that it is not there;
+    /// and an allocation, if it has to make room, waits for no file system and no device.
+    ///
+    /// Context: process context.
+    pub fn without_faults<R>(&self, f: impl FnOnce(&InOwnerMm) -> R) -> Option<R> {
+        let is_here = |mm: &MmWithUser| core::ptr::eq(mm.as_raw(), self.0.as_raw());
+        if !current!().mm().is_some_and(is_here) {
+            return None;
+        }
+        // SAFETY: The end is below. There is no way out of `f` but its return.
+        let flags = unsafe { bindings::begin_without_faults() };
+        // As in `OwnerMm::enter()`.
+        let ret = f(&InOwnerMm::new());
+        // SAFETY: It began above, in the same thread.
+        unsafe { bindings::end_without_faults(flags) };
+        Some(ret)
+    }
+}
+
 /// Evidence that the current thread runs in the address space of the owner of a device.
 ///
-/// There are three sources: [`OwnerMm::enter`] for the system calls of the owner, the runner of
+/// There are four sources: [`OwnerMm::enter`] for the system calls of the owner, the runner of
 /// [`VhostTask`](crate::vhost_task::VhostTask), whose threads are created by the owner and share
-/// its address space until they exit, and that of [`MmKthread`](crate::mm_kthread::MmKthread),
-/// whose threads borrow it. It is handed out by reference only, so that it does not outlive any of
+/// its address space until they exit, that of [`MmKthread`](crate::mm_kthread::MmKthread), whose
+/// threads borrow it, and [`MmId::without_faults`] for threads of the owner that do something for
+/// the device on their way. It is handed out by reference only, so that it does not outlive any of
 /// these, and it is not [`Send`].
 ///
-/// Context: all accesses may fault, hence sleep.
+/// Context: all accesses may fault, hence sleep; but with the last one, fail instead.
 pub struct InOwnerMm(NotThreadSafe);
 
 /// The result of an access that is done, or fails with `EFAULT`. That of the kernel crate is a
