@@ -12,6 +12,7 @@
 //! - [`state`]: what the lock of a queue protects;
 //! - [`chain`]: work on the chains of buffers in a running queue;
 //! - [`direct`]: that work by others than the worker;
+//! - [`kick_work`], [`inline`]: what a kick of the driver does, and who does the work then;
 //! - [`worker`]: a thread, and the set of works that it has to do;
 //! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
@@ -27,7 +28,8 @@
 //! # Contexts
 //!
 //! Ioctls and the release of the file run in processes of user space, works in the worker; all of
-//! them sleep. A kick may be a hard interrupt: it does nothing but to queue a work. Memory of the
+//! them sleep. A kick may be a hard interrupt: it does nothing but to queue a work, or to leave it
+//! to the thread that has kicked, for its way back to user space: see [`kick_work`]. Memory of the
 //! owner is reached with an [`InOwnerMm`](kernel_ext::owner_mm::InOwnerMm) only.
 //!
 //! # Lock order
@@ -52,6 +54,10 @@ pub mod direct;
 pub mod feature;
 #[path = "vhost_core/info.rs"]
 mod info;
+#[path = "vhost_core/inline.rs"]
+pub mod inline;
+#[path = "vhost_core/kick_work.rs"]
+mod kick_work;
 #[cfg(CONFIG_KUNIT = "y")]
 #[path = "vhost_core/kunit.rs"]
 mod kunit;

@@ -25,7 +25,10 @@ use kernel::{
     prelude::*,
     InPlaceModule, //
 };
-use kernel_ext::miscdev;
+use kernel_ext::{
+    miscdev,
+    return_work::Home, //
+};
 use virtio_transport_common::Registration;
 
 #[path = "vhost_vsock/carrier.rs"]
@@ -56,7 +59,8 @@ mod throttle;
 mod to_guest;
 
 /// The module; fields are dropped in the order in which they are declared: first nobody opens the
-/// device any more, then no socket comes, then the table is empty and goes away.
+/// device any more, then no socket comes, then the table is empty and goes away, then no thread is
+/// left that did something for a device.
 #[pin_data]
 struct VhostVsockModule {
     #[pin]
@@ -64,11 +68,13 @@ struct VhostVsockModule {
     #[pin]
     registration: Registration<carrier::Host>,
     published: table::Published<device::VhostVsock>,
+    home: Home,
 }
 
 impl InPlaceModule for VhostVsockModule {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            home: device::HOME.publish(module),
             published: device::publish()?,
             registration <- Registration::<carrier::Host>::new(),
             misc <- miscdev::Registration::new(),

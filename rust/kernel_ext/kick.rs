@@ -7,7 +7,11 @@
 
 use crate::{
     bindings,
-    eventfd::EventFdFile, //
+    eventfd::EventFdFile,
+    return_work::{
+        OnReturn,
+        ReturnWork, //
+    }, //
 };
 use core::marker::PhantomPinned;
 use kernel::{
@@ -18,24 +22,27 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        ArcBorrow, //
     },
     types::Opaque, //
 };
 
 /// What a [`KickPoll`] calls.
-pub trait Kick: Send + Sync + 'static {
+pub trait Kick: OnReturn {
     /// The eventfd was signalled.
     ///
     /// Context: interrupts are off, and the lock of the eventfd's wait queue is held; it may be a
-    /// hard interrupt. This may queue work and wake tasks up, and nothing else.
-    fn kick(&self);
+    /// hard interrupt. This may queue work, give the current thread work for its way back to user
+    /// space, wake tasks up, and nothing else.
+    fn kick(this: ArcBorrow<'_, ReturnWork<Self>>);
 }
 
 /// A registration with the wait queue of an eventfd; dropping it ends it.
 ///
 /// After the drop, [`Kick::kick`] is not running and will not be called again. What it had queued
-/// may still be about to run: flush the worker before the object that it works on goes away.
+/// may still be about to run: flush the worker before the object that it works on goes away. What
+/// it gave to a thread is not waited for, and has a reference of its own.
 ///
 /// # Invariants
 ///
@@ -50,7 +57,7 @@ pub struct KickPoll<T: Kick> {
     wait: Opaque<bindings::wait_queue_entry>,
     /// Written by `queue_callback()` only, during `start()`.
     wqh: Atomic<*mut bindings::wait_queue_head>,
-    target: Arc<T>,
+    target: Arc<ReturnWork<T>>,
     // Dropped after the body of `PinnedDrop::drop()`, which leaves the wait queue.
     file: EventFdFile,
     #[pin]
@@ -72,7 +79,7 @@ impl<T: Kick> KickPoll<T> {
     /// # Errors
     ///
     /// `EINVAL` if the counter of the eventfd overflowed, `ENOMEM`.
-    pub fn start(file: EventFdFile, target: Arc<T>) -> Result<Pin<KBox<Self>>> {
+    pub fn start(file: EventFdFile, target: Arc<ReturnWork<T>>) -> Result<Pin<KBox<Self>>> {
         let this = KBox::pin_init(
             pin_init!(Self {
                 table <- Opaque::ffi_init(|slot: *mut bindings::poll_table_struct| {
@@ -106,7 +113,7 @@ impl<T: Kick> KickPoll<T> {
             return Err(EINVAL);
         }
         if events & bindings::POLLIN != 0 {
-            this.target.kick();
+            T::kick(this.target.as_arc_borrow());
         }
         Ok(this)
     }
@@ -164,7 +171,7 @@ impl<T: Kick> KickPoll<T> {
         // SAFETY: The object is alive: its drop takes the lock of the queue, which the caller
         // holds, to leave the queue first.
         let target = unsafe { &(*this).target };
-        target.kick();
+        T::kick(target.as_arc_borrow());
         // Not an exclusive waiter.
         0
     }

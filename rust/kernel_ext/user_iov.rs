@@ -92,30 +92,17 @@ impl UserIov {
     /// overflows, `ENOMEM`; the list is as it was then.
     #[inline]
     pub fn push(&mut self, addr: OwnerAddr, len: usize) -> Result {
+        let bytes = self.bytes.checked_add(len).ok_or(EFAULT)?;
         if self.pieces.len() == self.pieces.capacity() {
             self.grow()?;
         }
-        self.push_within_room(addr, len)
-    }
-
-    /// As [`push`](Self::push), but the list gets no memory.
-    ///
-    /// Context: any.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` if there is no room, but could be; the others are those of [`push`](Self::push).
-    #[inline]
-    pub fn push_within_room(&mut self, addr: OwnerAddr, len: usize) -> Result {
-        let bytes = self.bytes.checked_add(len).ok_or(EFAULT)?;
-        let is_full = self.pieces.len() >= Self::MAX;
         let piece = bindings::iovec {
             iov_base: addr.user_ptr().as_mut_ptr(),
             iov_len: len,
         };
         self.pieces
             .push_within_capacity(piece)
-            .map_err(|_| if is_full { ENOBUFS } else { ENOMEM })?;
+            .map_err(|_| ENOBUFS)?;
         // INVARIANT: The sum includes the piece that was just added.
         self.bytes = bytes;
         Ok(())

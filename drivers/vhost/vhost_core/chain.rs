@@ -3,6 +3,7 @@
 //! Work on the chains of a queue.
 
 use crate::{
+    inline::Left,
     memory::Untranslated,
     reach::Reach,
     ring_memory::OwnerRing,
@@ -23,6 +24,7 @@ use kernel::{
     },
 };
 use kernel_ext::{
+    clock,
     owner_mm::{
         InOwnerMm,
         OwnerAddr, //
@@ -43,9 +45,10 @@ use vring::{
 /// How long to wait for memory.
 const RETRY: Delta = Delta::from_millis(1);
 
-/// The queue broke; it does nothing any more until it is stopped and started.
+/// The queue broke; it does nothing any more until it is stopped and started. Or the run is an
+/// inline one, and leaves what is left to the worker.
 ///
-/// User space was told already. The device cleans up what depends on the queue.
+/// User space is told at the end of the run. The device cleans up what depends on the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
@@ -58,12 +61,34 @@ pub struct Broken;
 pub struct Budget {
     packets: u32,
     bytes: usize,
+    /// Until when, by the clock of the CPU.
+    until: Option<u64>,
 }
+
+/// What an inline run may do: little enough that the guest does not miss the time.
+const INLINE_PACKETS: u32 = 32;
+const INLINE_BYTES: usize = 64 * 1024;
+const INLINE_NANOS: u64 = 50_000;
 
 impl Budget {
     /// A budget of `packets` packets with `bytes` bytes together.
     pub const fn new(packets: u32, bytes: usize) -> Self {
-        Self { packets, bytes }
+        Self {
+            packets,
+            bytes,
+            until: None,
+        }
+    }
+
+    /// The budget of an inline run that began at a time: see
+    /// [`Works::run_inline`](crate::worker::Works::run_inline).
+    #[inline]
+    pub const fn inline(begin: u64) -> Self {
+        Self {
+            packets: INLINE_PACKETS,
+            bytes: INLINE_BYTES,
+            until: Some(begin.wrapping_add(INLINE_NANOS)),
+        }
     }
 
     /// Takes the cost of a packet, and says whether there is something left.
@@ -71,7 +96,8 @@ impl Budget {
     fn spend(&mut self, bytes: usize) -> bool {
         self.packets = self.packets.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.packets != 0 && self.bytes != 0
+        let is_late = |until| clock::local_nanos() >= until;
+        self.packets != 0 && self.bytes != 0 && !self.until.is_some_and(is_late)
     }
 }
 
@@ -86,14 +112,25 @@ pub struct Active<'a, M = OwnerRing<'a>> {
     parts: Parts<'a, M>,
     /// The chain that a [`Chain`] stands for.
     taken: Option<vring::Chain>,
-    /// Why the queue is to be Broken.
-    broken: Option<Why>,
+    /// Why nothing is done any more.
+    end: Option<End>,
+    /// Whether nothing may be waited for.
+    is_inline: bool,
     /// Whether a chain was completed.
     used: bool,
     /// The driver is signalled at the end of the next run.
     deferred: bool,
     /// How many descriptors were read since the last [`spend`](Self::spend).
     descriptors: u32,
+}
+
+/// Why a run ends before there is nothing left.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    /// The queue is to be Broken.
+    Broken(Why),
+    /// The worker gets what is left.
+    Left(Left),
 }
 
 /// Where the segments of a chain go: readable ones to one list, writable ones to the other.
@@ -162,77 +199,131 @@ impl Virtqueue {
             return Err(self.idle(&mut inner, unready));
         }
         // There is a ring: it was just prepared.
-        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?);
+        let mut active = Active::new(self, inner.parts(mm).ok_or(Idle::Stopped)?, false);
         let ret = work(&mut active);
-        let (signal, broken) = active.end();
+        let (signal, end) = active.end();
         if let Some(call) = inner.call.as_ref().filter(|_| signal) {
             call.signal();
         }
         // The driver does not wait for that: it was signalled.
         inner.fill_windows(mm);
-        if let Some(why) = broken {
+        if let Some(End::Broken(why)) = end {
             self.set_broken(&mut inner, why);
             return Err(Idle::Broken);
         }
         ret.map_err(|Broken| Idle::Broken)
     }
+
+    /// As [`run`](Self::run), but waits for nothing: for an
+    /// [inline run](crate::worker::Works::run_inline).
+    ///
+    /// Context: does not sleep, but for what `work` does. Faults of `mm` are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// What is left is for the worker, for some reason.
+    pub fn run_inline<R>(
+        &self,
+        mm: &InOwnerMm,
+        work: impl FnOnce(&mut Active<'_>) -> core::result::Result<R, Broken>,
+    ) -> core::result::Result<R, Left> {
+        let mut inner = self.try_lock_inner().ok_or(Left::Busy)?;
+        if !inner.is_plain() {
+            return Err(Left::Unready);
+        }
+        let parts = inner.parts(mm).ok_or(Left::Unready)?;
+        let mut active = Active::new(self, parts, true);
+        let ret = work(&mut active);
+        let (signal, end) = active.end();
+        if let Some(call) = inner.call.as_ref().filter(|_| signal) {
+            call.signal();
+        }
+        match end {
+            None => ret.map_err(|Broken| Left::Broken),
+            Some(End::Left(left)) => Err(left),
+            Some(End::Broken(why)) => {
+                self.set_broken(&mut inner, why);
+                Err(Left::Broken)
+            }
+        }
+    }
 }
 
 impl<'a, M: Reach> Active<'a, M> {
     #[inline]
-    pub(crate) fn new(queue: &'a Virtqueue, parts: Parts<'a, M>) -> Self {
+    pub(crate) fn new(queue: &'a Virtqueue, parts: Parts<'a, M>, is_inline: bool) -> Self {
         Self {
             queue,
             parts,
             taken: None,
-            broken: None,
+            end: None,
+            is_inline,
             used: false,
             deferred: false,
             descriptors: 0,
         }
     }
 
-    /// Ends the run. Says whether the driver is to be signalled and, if the queue is to be Broken,
+    /// Ends the run. Says whether the driver is to be signalled and, if there may be something left,
     /// why.
     ///
     /// Not by value: to move it costs as much as to take a chain.
     #[inline]
-    pub(crate) fn end(&mut self) -> (bool, Option<Why>) {
+    pub(crate) fn end(&mut self) -> (bool, Option<End>) {
+        let is_broken = matches!(self.end, Some(End::Broken(_)));
         // What was left to the worker stays with it, unless there is a signal anyway.
         let waits = self.deferred || !(self.used || M::MAY_SLEEP);
-        if waits && self.broken.is_none() {
+        if waits && !is_broken {
             *self.parts.unsignalled |= self.used;
-            return (false, None);
+            return (false, self.end.take());
         }
         // Without anybody to be signalled nothing may be noted as signalled either. If the queue
         // just broke, the driver gets what was completed before, and a signal: it may be waiting.
+        // So it does if nobody knows whether it wants one.
         let used = core::mem::take(self.parts.unsignalled) | self.used;
-        let signal = used
-            && self.parts.has_call
-            && self
-                .with_ring(|ring, mem| ring.should_signal(mem))
-                .unwrap_or(true);
-        (signal, self.broken.take())
+        let signal = used && self.parts.has_call && (is_broken || self.should_signal());
+        (signal, self.end.take())
     }
 
-    /// Does something with the ring, and breaks the queue if that fails.
+    #[inline]
+    fn should_signal(&mut self) -> bool {
+        match self.parts.ring.should_signal(&self.parts.mem) {
+            Ok(signal) => signal,
+            Err(why) => {
+                self.stop(why.into());
+                true
+            }
+        }
+    }
+
+    /// Does something with the ring, and stops if that fails.
     #[inline]
     fn with_ring<R, E: Into<Why>>(
         &mut self,
         f: impl FnOnce(&mut SplitRing, &M) -> core::result::Result<R, E>,
     ) -> core::result::Result<R, Broken> {
-        if self.broken.is_some() {
+        if self.end.is_some() {
             return Err(Broken);
         }
         match f(self.parts.ring, &self.parts.mem) {
             Ok(ret) => Ok(ret),
-            Err(why) => Err(self.set_broken(why.into())),
+            Err(why) => Err(self.stop(why.into())),
         }
     }
 
+    /// Nothing is done any more. Who does not wait for memory that is not there does not know
+    /// whether it will be, which does not break the queue.
     #[cold]
-    fn set_broken(&mut self, why: Why) -> Broken {
-        self.broken.get_or_insert(why);
+    fn stop(&mut self, why: Why) -> Broken {
+        self.set_end(match why {
+            Why::Memory if self.is_inline => End::Left(Left::Fault),
+            why => End::Broken(why),
+        })
+    }
+
+    #[cold]
+    fn set_end(&mut self, end: End) -> Broken {
+        self.end.get_or_insert(end);
         Broken
     }
 
@@ -247,7 +338,7 @@ impl<'a, M: Reach> Active<'a, M> {
         let mut lists = Lists {
             readable: &mut *parts.readable,
             writable: &mut *parts.writable,
-            may_grow: M::MAY_SLEEP,
+            may_grow: M::MAY_SLEEP && !self.is_inline,
             no_memory: false,
         };
         match parts.ring.pop(&parts.mem, &parts.space, &mut lists) {
@@ -275,6 +366,17 @@ impl<'a, M: Reach> Active<'a, M> {
     #[inline]
     pub(crate) fn memory(&self) -> &M {
         &self.parts.mem
+    }
+
+    /// Says whether this is an inline run, which waits for nothing.
+    #[inline]
+    pub fn is_inline(&self) -> bool {
+        self.is_inline
+    }
+
+    /// Leaves what there is to the worker, with the ring as it is: for an inline run.
+    pub fn leave(&mut self, left: Left) -> Broken {
+        self.set_end(End::Left(left))
     }
 
     /// The number of entries of the ring.
@@ -309,7 +411,7 @@ impl<'a, M: Reach> Active<'a, M> {
 
     /// Breaks the queue, because its buffers are of no use to the device.
     pub fn give_up(&mut self) -> Broken {
-        self.set_broken(Why::Device)
+        self.stop(Why::Device)
     }
 }
 
@@ -322,11 +424,12 @@ impl<'a> Active<'a> {
     ///
     /// # Errors
     ///
-    /// The ring or the chain is not acceptable; the queue is Broken now.
+    /// The ring or the chain is not acceptable; the queue is Broken now. Or the run is an inline
+    /// one, and the chain is for the worker.
     #[inline]
     pub fn pop(&mut self) -> core::result::Result<Option<Chain<'_, 'a>>, Broken> {
         loop {
-            if self.broken.is_some() {
+            if self.end.is_some() {
                 return Err(Broken);
             }
             match self.take_next() {
@@ -344,11 +447,14 @@ impl<'a> Active<'a> {
                     return Ok(None);
                 }
                 // As above.
+                Err(NotTaken::NoMemory) if self.is_inline => {
+                    return Err(self.leave(Left::NoMemory));
+                }
                 Err(NotTaken::NoMemory) => {
                     self.wait_for_memory();
                     return Ok(None);
                 }
-                Err(NotTaken::Ring(err)) => return Err(self.set_broken(err.into())),
+                Err(NotTaken::Ring(err)) => return Err(self.stop(err.into())),
             }
         }
     }
@@ -392,6 +498,12 @@ impl<'g, 'a, M: Reach> Chain<'g, 'a, M> {
             active,
             touched: false,
         }
+    }
+
+    /// See [`Active::is_inline`].
+    #[inline]
+    pub fn is_inline(&self) -> bool {
+        self.active.is_inline
     }
 
     /// How many bytes the device may read.
@@ -484,7 +596,8 @@ impl<'g, 'a, M: Reach> Chain<'g, 'a, M> {
     ///
     /// # Errors
     ///
-    /// The used ring is not accessible; the queue is Broken now.
+    /// The used ring is not accessible; the queue is Broken now. An inline run leaves it to the
+    /// worker, for which the chain is as if it had not been taken.
     #[inline]
     pub fn complete(self, written: u32) -> core::result::Result<(), Broken> {
         // CAST: From 32 bits to at least 32 bits.

@@ -205,6 +205,7 @@ impl Device {
         for queue in &self.queues {
             // Nobody was there before.
             drop(queue.slot().replace(Some(worker.clone())));
+            queue.kick_work().set_owner(&mm);
         }
         state.owner = Some(mm);
         Ok(())

@@ -60,7 +60,7 @@ impl Virtqueue {
         let mut inner = self.try_lock_inner().ok_or(NotNow::Busy)?;
         let parts = inner.mapped_parts().ok_or(NotNow::Unmapped)?;
         let (ret, signal) = {
-            let mut active = Active::new(self, parts);
+            let mut active = Active::new(self, parts, false);
             let ret = work(&mut active);
             // All of the ring that is written was mapped, and stays so for the time of the run: no
             // chain was lost. Whether the queue is Broken is for the worker, which finds the ring

@@ -4,6 +4,7 @@
 
 use crate::{
     device::Device,
+    inline::Count,
     state::{
         Inner,
         State, //
@@ -58,6 +59,7 @@ impl Device {
                 None => seq_print!(m, "worker{index}:\tnone\n"),
             }
             show_queue(queue, index, m);
+            show_kicks(queue, index, m);
         }
     }
 
@@ -78,6 +80,30 @@ impl Device {
             (false, false) => "stopped",
         }
     }
+}
+
+/// What became of kicks, if they may be served inline.
+fn show_kicks(queue: &Virtqueue, index: usize, m: &SeqFile) {
+    let kicks = queue.kick_work();
+    if !kicks.may_be_inline() {
+        return;
+    }
+    let counts = &kicks.counts;
+    let [busy, unready, fault, no_memory, broken] = counts.left.each_ref().map(Count::get);
+    seq_print!(
+        m,
+        "inline{index}:\t{} drained, {} spent, {busy} busy, {unready} unready, {fault} faults, \
+         {no_memory} without memory, {broken} broken, {} passed\n",
+        counts.drained.get(),
+        counts.spent.get(),
+        counts.passed.get()
+    );
+    let [short, budget, over, long] = counts.took.each_ref().map(Count::get);
+    seq_print!(
+        m,
+        "inline-time{index}:\t{short} below 10 us, {budget} below 50 us, {over} below 100 us, \
+         {long} longer\n"
+    );
 }
 
 fn show_queue(queue: &Virtqueue, index: usize, m: &SeqFile) {

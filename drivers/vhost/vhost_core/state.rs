@@ -4,6 +4,7 @@
 
 use crate::{
     feature,
+    kick_work::KickWork,
     log::Log,
     mapped::MappedRing,
     memory::{
@@ -15,8 +16,7 @@ use crate::{
         Space,
         Untranslated, //
     },
-    ring_memory::OwnerRing,
-    worker::KickWork,
+    ring_memory::OwnerRing, //
 };
 use kernel::{
     fmt,
@@ -528,7 +528,7 @@ impl Inner {
     #[inline]
     pub(crate) fn mapped_parts(&mut self) -> Option<Parts<'_, MappedRing<'_>>> {
         // What goes through a window is not logged, and has no translation.
-        if self.logs_all() || self.log.used.is_some() || self.iotlb.is_some() {
+        if !self.is_plain() {
             return None;
         }
         let State::Running(running) = &mut self.state else {
@@ -545,6 +545,13 @@ impl Inner {
             unsignalled: &mut self.unsignalled,
             logs_all: false,
         })
+    }
+
+    /// Says whether the ring can be worked on by somebody who cannot wait for its memory: nothing
+    /// has to be translated, and nothing that is written has to be logged.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.iotlb.is_none() && self.log.used.is_none() && !self.logs_all()
     }
 
     /// Returns what work on the ring needs, if there is one.

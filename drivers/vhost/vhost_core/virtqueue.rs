@@ -26,6 +26,7 @@
 //! nowhere.
 
 use crate::{
+    kick_work::KickWork,
     memory::MemTable,
     message::{
         Asker,
@@ -40,7 +41,6 @@ use crate::{
         Why, //
     },
     worker::{
-        KickWork,
         NoWorker,
         WorkId,
         WorkerSlot, //
@@ -70,7 +70,11 @@ use kernel_ext::{
         InOwnerMm,
         OwnerMm, //
     },
-    peek::Peek, //
+    peek::Peek,
+    return_work::{
+        HomeSlot,
+        ReturnWork, //
+    }, //
 };
 use vring::{
     iotlb::Miss,
@@ -90,6 +94,15 @@ pub enum Idle {
     Broken,
 }
 
+/// Who does the work of a queue when the driver kicks.
+#[derive(Clone, Copy)]
+pub struct Kicks {
+    /// The module of the device.
+    pub home: &'static HomeSlot,
+    /// Whether threads of the owner that kick may do it, and not only the worker.
+    pub are_inline: bool,
+}
+
 /// A queue of a device.
 ///
 /// It is shared between the device core, which configures, starts and stops it, and the device,
@@ -102,7 +115,7 @@ pub enum Idle {
 #[doc(alias = "vhost_virtqueue")]
 #[pin_data]
 pub struct Virtqueue {
-    kick_work: Arc<KickWork>,
+    kick_work: Arc<ReturnWork<KickWork>>,
     /// Where to ask for translations.
     asker: Asker,
     /// Whether the state is Running: a hint for those who do not take the lock.
@@ -116,8 +129,8 @@ pub struct Virtqueue {
 impl Virtqueue {
     /// Creates the next queue of the device that `messages` belong to, whose kicks queue `work`.
     ///
-    /// `key` is the lock class, of which each queue of a device needs one: use
-    /// [`static_lock_class!`](kernel::static_lock_class).
+    /// `kicks` says who may do that: see [`Kicks`]. `key` is the lock class, of which each queue of
+    /// a device needs one: use [`static_lock_class!`](kernel::static_lock_class).
     ///
     /// # Errors
     ///
@@ -125,16 +138,11 @@ impl Virtqueue {
     pub fn new(
         messages: &Arc<Messages>,
         work: WorkId,
+        kicks: Kicks,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> Result<Arc<Self>> {
-        let kick_work = Arc::new(
-            KickWork {
-                slot: WorkerSlot::new(),
-                work,
-            },
-            GFP_KERNEL_ACCOUNT,
-        )?;
+        let kick_work = KickWork::new(kicks.home, work, kicks.are_inline)?;
         let (asker, inner) = (Asker::new(messages)?, Inner::new()?);
         Arc::pin_init(
             pin_init!(Self {
@@ -172,6 +180,11 @@ impl Virtqueue {
     /// Where the queue finds its worker. Changed with the lock of the device held.
     pub(crate) fn slot(&self) -> &WorkerSlot {
         &self.kick_work.slot
+    }
+
+    /// What becomes of kicks.
+    pub(crate) fn kick_work(&self) -> &KickWork {
+        &self.kick_work
     }
 
     /// Queues the work that a kick of the driver would queue.

@@ -27,6 +27,7 @@
 //! on: queueing one fails, and what flushes wait for does not happen any more, so that they return.
 //! A thread of the kernel does not die.
 
+use crate::inline::Inlined;
 use kernel::{
     new_condvar,
     new_mutex,
@@ -49,7 +50,6 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    kick::Kick,
     mm_kthread::MmKthread,
     owner_mm::{
         InOwnerMm,
@@ -106,6 +106,15 @@ pub trait Works: Send + Sync + 'static {
     ///
     /// Context: the worker's thread, without any lock.
     fn run(&self, work: WorkId, mm: &InOwnerMm);
+
+    /// Does one of the works for a thread of the owner that has kicked, if that is possible at
+    /// once: see [`kick_work`](crate::kick_work). The worker gets what is left.
+    ///
+    /// `begin` is the time by [`clock::local_nanos`](kernel_ext::clock::local_nanos).
+    ///
+    /// Context: that thread, without any lock. Accesses to memory that is not there fail. This
+    /// waits for nothing that user space could hold up.
+    fn run_inline(&self, work: WorkId, mm: &InOwnerMm, begin: u64) -> Inlined;
 
     /// The thread was killed: [`run`](Self::run) will not be called again.
     ///
@@ -406,6 +415,13 @@ impl WorkerSlot {
         self.0.load(guard).ok_or(NoWorker)?.queue(work)
     }
 
+    /// The device of the worker, if there is one that was not killed.
+    #[inline]
+    pub(crate) fn works(&self, guard: &rcu::Guard) -> Option<Arc<dyn Works>> {
+        let worker = self.0.load(guard).filter(|worker| worker.is_alive())?;
+        Some(worker.thread.shared().works.clone())
+    }
+
     /// Says whether there is a worker that was not killed.
     #[inline]
     pub(crate) fn is_alive(&self, guard: &rcu::Guard) -> bool {
@@ -440,20 +456,5 @@ impl WorkerSlot {
     /// Returns the worker.
     pub(crate) fn get(&self) -> Option<Arc<Worker>> {
         self.0.get()
-    }
-}
-
-/// What is done when an eventfd is signalled: a work of a device is queued.
-pub(crate) struct KickWork {
-    pub(crate) slot: WorkerSlot,
-    pub(crate) work: WorkId,
-}
-
-impl Kick for KickWork {
-    #[inline]
-    fn kick(&self) {
-        // A kick that nobody is there for is not an error: whoever starts the device looks at the
-        // ring.
-        let _ = self.slot.queue(self.work);
     }
 }

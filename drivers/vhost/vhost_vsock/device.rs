@@ -37,13 +37,21 @@ use kernel_ext::{
     peek::Peek,
     ratelimit::RateLimit,
     rcu::wait_for_readers,
+    return_work::HomeSlot,
     vsock::cid_in_use, //
 };
 use vhost_core::{
     device::Device,
     feature,
+    inline::{
+        Inlined,
+        Left, //
+    },
     message::Messages,
-    virtqueue::Virtqueue,
+    virtqueue::{
+        Kicks,
+        Virtqueue, //
+    },
     worker::{
         WorkId,
         Works, //
@@ -76,6 +84,9 @@ const WORK_TX: WorkId = WorkId::new::<1>();
 
 /// Limits messages about CIDs that somebody cannot have: programs try one after the other.
 static IN_USE: RateLimit = RateLimit::new();
+
+/// The module, for threads that do something for a device.
+pub(crate) static HOME: HomeSlot = HomeSlot::new();
 
 /// The devices that have a CID.
 static TABLE: CidTable<VhostVsock> = CidTable::new();
@@ -130,6 +141,8 @@ pub(crate) struct VhostVsock {
     /// What closed sockets leave behind for the guest.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) stats: Stats,
+    /// What [`Stats::to_guest`] was when a thread that kicked last received packets.
+    pub(crate) answers_seen: Atomic<u64>,
     /// Buffers in a row that were of no use, since the device was started; only the work for `rx`
     /// adds to it.
     pub(crate) bad_buffers: Atomic<u32>,
@@ -224,8 +237,13 @@ impl VhostVsock {
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
         let messages = Messages::new(2)?;
-        let rx = Virtqueue::new(&messages, WORK_RX, c"vhost_vsock::rx", static_lock_class!())?;
-        let tx = Virtqueue::new(&messages, WORK_TX, c"vhost_vsock::tx", static_lock_class!())?;
+        let kicks = Kicks {
+            home: &HOME,
+            are_inline: crate::params::are_kicks_inline(),
+        };
+        let (rx, tx) = (static_lock_class!(), static_lock_class!());
+        let rx = Virtqueue::new(&messages, WORK_RX, kicks, c"vhost_vsock::rx", rx)?;
+        let tx = Virtqueue::new(&messages, WORK_TX, kicks, c"vhost_vsock::tx", tx)?;
         let mut queues = KVec::with_capacity(2, GFP_KERNEL)?;
         for queue in [&rx, &tx] {
             queues
@@ -242,6 +260,7 @@ impl VhostVsock {
                 throttle: Throttle::new(),
                 orphans,
                 stats: Stats::new(),
+                answers_seen: Atomic::new(0),
                 bad_buffers: Atomic::new(0),
                 room: Atomic::new(usize::MAX),
                 net: Net::of_current(),
@@ -361,6 +380,14 @@ impl Works for VhostVsock {
             WORK_RX => self.send_packets(mm),
             WORK_TX => self.receive_packets(mm),
             _ => (),
+        }
+    }
+
+    fn run_inline(&self, work: WorkId, mm: &InOwnerMm, begin: u64) -> Inlined {
+        match work {
+            WORK_RX => self.send_inline(mm, begin),
+            WORK_TX => self.receive_inline(mm, begin),
+            _ => Inlined::Left(Left::Unready),
         }
     }
 

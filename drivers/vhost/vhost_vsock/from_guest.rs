@@ -20,6 +20,7 @@ use kernel::{
 use kernel_ext::{
     gfp::Gfp,
     owner_mm::InOwnerMm,
+    peek::Peek,
     skb::SkBuff, //
 };
 use vhost_core::{
@@ -28,6 +29,10 @@ use vhost_core::{
         Broken,
         Budget,
         Chain, //
+    },
+    inline::{
+        Inlined,
+        Left, //
     },
     virtqueue::Idle,
 };
@@ -78,7 +83,8 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn receive_packets(&self, mm: &InOwnerMm) {
-        let again = match self.tx.run(mm, |tx| self.drain(tx)) {
+        let budget = Budget::new(PACKETS, BYTES);
+        let again = match self.tx.run(mm, |tx| self.drain(tx, budget)) {
             Ok(Run::Done) | Err(Idle::Stopped | Idle::Waiting) => false,
             Ok(Run::More) => true,
             Ok(Run::NoMemory) => {
@@ -99,11 +105,37 @@ impl VhostVsock {
         }
     }
 
-    fn drain(&self, tx: &mut Active<'_>) -> core::result::Result<Run, Broken> {
+    /// As [`receive_packets`](Self::receive_packets), for the thread that has kicked.
+    ///
+    /// Context: see [`Works::run_inline`](vhost_core::worker::Works::run_inline).
+    pub(crate) fn receive_inline(&self, mm: &InOwnerMm, begin: u64) -> Inlined {
+        let budget = Budget::inline(begin);
+        match self.tx.run_inline(mm, |tx| self.drain(tx, budget)) {
+            Ok(Run::Done) if self.was_answered() => Inlined::Drained,
+            Ok(Run::Done) => Inlined::Unanswered,
+            Ok(Run::More) => Inlined::Budget,
+            Ok(Run::NoMemory) => Inlined::Left(Left::NoMemory),
+            Err(left) => Inlined::Left(left),
+        }
+    }
+
+    /// Says whether the guest has got anything since the last call.
+    fn was_answered(&self) -> bool {
+        let now = self.stats.to_guest.get();
+        let before = self.answers_seen.peek();
+        self.answers_seen.poke(now);
+        now != before
+    }
+
+    fn drain(&self, tx: &mut Active<'_>, mut budget: Budget) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
         let mut scratch = Scratch([0; HEADER_LEN + SMALL]);
-        let mut budget = Budget::new(PACKETS, BYTES);
+        let gfp = if tx.is_inline() {
+            Gfp::NoWait
+        } else {
+            Gfp::Kernel
+        };
         // Once: a worker that dies resets all connections.
         let reachable = self.is_reachable(&rcu::read_lock());
         loop {
@@ -121,9 +153,14 @@ impl VhostVsock {
                 return Ok(Run::Done);
             };
             // It stays where it is made: to move it costs as much as to find its connection.
-            let mut taken = take(&chain, &mut scratch);
+            let mut taken = take(&chain, &mut scratch, gfp);
             let packet = match &mut taken {
                 Ok(packet) => packet,
+                Err(Refused::Malformed | Refused::Unreadable(_)) if gfp == Gfp::NoWait => {
+                    // It may only be that its memory is not there now.
+                    chain.give_back();
+                    return Err(tx.leave(Left::Fault));
+                }
                 Err(refused @ (Refused::Malformed | Refused::Unreadable(_))) => {
                     self.stats.malformed.add(1);
                     chain.complete(0)?;
@@ -150,7 +187,11 @@ impl VhostVsock {
             self.stats.from_guest_bytes.add(payload);
             self.accept(packet);
             if !tx.spend(&mut budget, payload.saturating_add(HEADER_LEN)) {
-                return Ok(Run::More);
+                // A worker that is there looks again; it is not woken up for nothing.
+                return match tx.is_inline() && tx.pop()?.is_none() {
+                    true => Ok(Run::Done),
+                    false => Ok(Run::More),
+                };
             }
         }
     }
@@ -183,6 +224,7 @@ struct Scratch([u8; HEADER_LEN + SMALL]);
 fn take<'s>(
     chain: &Chain<'_, '_>,
     scratch: &'s mut Scratch,
+    gfp: Gfp,
 ) -> core::result::Result<RxPacket<'s>, Refused> {
     let len = chain.readable_len();
     let Some(room) = len.checked_sub(HEADER_LEN) else {
@@ -214,7 +256,7 @@ fn take<'s>(
     let skb = if payload == 0 {
         None
     } else {
-        let mut skb = SkBuff::alloc(0, payload, Gfp::Kernel, ()).map_err(|_| Refused::NoMemory)?;
+        let mut skb = SkBuff::alloc(0, payload, gfp, ()).map_err(|_| Refused::NoMemory)?;
         chain
             .fill(&mut skb, HEADER_LEN, payload)
             .map_err(|_| Refused::Unreadable(header))?;

@@ -16,6 +16,10 @@ use vhost_core::{
         Budget,
         Chain, //
     },
+    inline::{
+        Inlined,
+        Left, //
+    },
     reach::Reach,
     virtqueue::Idle,
 };
@@ -57,23 +61,46 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn send_packets(&self, mm: &InOwnerMm) {
-        match self.rx.run(mm, |rx| self.fill(rx)) {
+        let mut budget = Budget::new(PACKETS, BYTES);
+        match self.rx.run(mm, |rx| self.fill(rx, &mut budget)) {
+            // Without a worker, this is not the worker.
+            Ok(true) => drop(self.rx.queue_work()),
             // The packets stay for when the queue is started, or its ring known.
-            Ok(()) | Err(Idle::Stopped | Idle::Waiting) => (),
+            Ok(false) | Err(Idle::Stopped | Idle::Waiting) => (),
             // Also when the queue broke before, as somebody may have sent something since.
             Err(Idle::Broken) => self.cut_off(),
         }
+        self.resume();
+    }
+
+    /// As [`send_packets`](Self::send_packets), for the thread that has kicked.
+    ///
+    /// Context: see [`Works::run_inline`](vhost_core::worker::Works::run_inline).
+    pub(crate) fn send_inline(&self, mm: &InOwnerMm, begin: u64) -> Inlined {
+        let mut budget = Budget::inline(begin);
+        let ended = match self.rx.run_inline(mm, |rx| self.fill(rx, &mut budget)) {
+            Ok(false) => Inlined::Drained,
+            Ok(true) => Inlined::Budget,
+            Err(left) => Inlined::Left(left),
+        };
+        self.resume();
+        ended
+    }
+
+    /// Packets were taken out of the queue: a guest that was held back may go on.
+    fn resume(&self) {
         if self.throttle.resume(&self.queue) {
             // Without a worker, the guest is not served anyway.
             let _ = self.tx.queue_work();
         }
     }
 
-    fn fill(&self, rx: &mut Active<'_>) -> core::result::Result<(), Broken> {
+    /// Says whether there may be more to do.
+    fn fill(&self, rx: &mut Active<'_>, budget: &mut Budget) -> core::result::Result<bool, Broken> {
         rx.disable_notify()?;
 
         let (mut held, mut packets) = (None, TxPackets::new());
-        let done = self.fill_buffers(rx, &mut held, &mut packets);
+        let done = self.fill_buffers(rx, budget, &mut held, &mut packets);
         if let Some(packet) = held {
             // Some of it may be with the guest: it stays the first one.
             packets.push_front(packet);
@@ -87,10 +114,10 @@ impl VhostVsock {
     fn fill_buffers(
         &self,
         rx: &mut Active<'_>,
+        budget: &mut Budget,
         held: &mut Option<TxPacket>,
         packets: &mut TxPackets,
-    ) -> core::result::Result<(), Broken> {
-        let mut budget = Budget::new(PACKETS, BYTES);
+    ) -> core::result::Result<bool, Broken> {
         let mut bad = self.bad_buffers.peek();
         loop {
             if held.as_ref().is_some_and(TxPacket::is_purged) {
@@ -106,10 +133,10 @@ impl VhostVsock {
             }
             let Some(packet) = held else {
                 // As long as there is nothing to send, nobody needs to tell us of buffers.
-                return Ok(());
+                return Ok(false);
             };
             let Some(mut chain) = rx.pop()? else {
-                return Ok(());
+                return Ok(false);
             };
 
             let copied = copy(packet, &mut chain);
@@ -123,6 +150,11 @@ impl VhostVsock {
                         self.bad_buffers.store(0, Relaxed);
                     }
                     put.bytes
+                }
+                Err(Bad::Unwritable) if chain.is_inline() => {
+                    // It may only be that its memory is not there now.
+                    chain.give_back();
+                    return Err(rx.leave(Left::Fault));
                 }
                 Err(why) => {
                     // Nothing was lost: the packet waits for a better buffer. This one the guest
@@ -141,10 +173,8 @@ impl VhostVsock {
                     0
                 }
             };
-            if !rx.spend(&mut budget, bytes) {
-                // Without a worker, this is not the worker.
-                let _ = self.rx.queue_work();
-                return Ok(());
+            if !rx.spend(budget, bytes) {
+                return Ok(true);
             }
         }
     }
