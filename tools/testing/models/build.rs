@@ -12,29 +12,52 @@ use std::{
     path::Path, //
 };
 
-/// Where the sources are.
-const SOURCES: &str = "../../../net/vmw_vsock/virtio_transport_common";
+/// Sources that are modelled together.
+struct Subject {
+    /// Where the sources are.
+    sources: &'static str,
+    /// Sources of the tree, as they are.
+    real: &'static [&'static str],
+    /// Where the parts are.
+    place: &'static str,
+    /// What is put in the place of other sources, and the models.
+    parts: &'static [&'static str],
+    /// What the root of the real crate has.
+    root: &'static str,
+}
 
-/// Sources of the tree, as they are.
-const REAL: [&str; 11] = [
-    "accept", "carrier", "close", "conn", "control", "convert", "kinds", "ops", "recv", "rx_queue",
-    "tables",
-];
+/// Connections.
+const CONNS: Subject = Subject {
+    sources: "../../../net/vmw_vsock/virtio_transport_common",
+    real: &[
+        "accept", "carrier", "close", "conn", "control", "convert", "kinds", "ops", "recv",
+        "rx_queue", "tables",
+    ],
+    place: "src/parts",
+    parts: &[
+        "connecting",
+        "direct",
+        "ends",
+        "flow",
+        "orphans",
+        "outgoing",
+        "packet",
+        "reading",
+        "scenarios",
+        "send",
+        "wire",
+    ],
+    root: "    pub use conn::Conn;\n",
+};
 
-/// What is put in their place, and the models.
-const PARTS: [&str; 11] = [
-    "connecting",
-    "direct",
-    "ends",
-    "flow",
-    "orphans",
-    "outgoing",
-    "packet",
-    "reading",
-    "scenarios",
-    "send",
-    "wire",
-];
+/// Kicks of the guest.
+const KICKS: Subject = Subject {
+    sources: "../../../drivers/vhost/vhost_core",
+    real: &["inline", "kick_work"],
+    place: "src/kick",
+    parts: &["guest", "worker"],
+    root: "",
+};
 
 /// Where the sources of the direction to the guest are.
 const RING_SOURCES: &str = "../../../drivers/vhost/vhost_vsock";
@@ -58,12 +81,13 @@ const RING_PATHS: [(&str, &str); 7] = [
 ];
 
 /// What attributes of the kernel's macros stand for, and its types.
-const REWRITTEN: [(&str, &str); 5] = [
+const REWRITTEN: [(&str, &str); 6] = [
     ("#[pin_data]\n", ""),
     ("    #[pin]\n", ""),
     ("#[vtable]\n", ""),
     // A borrow cannot be copied here.
     ("(found.sock, found.conn)", "(found.sock, found.conn.clone())"),
+    ("hand_to_current(this)", "hand_to_current(this.clone())"),
     (
         "pub trait Carrier: Send + Sync + Sized + 'static {\n",
         "pub trait Carrier: Send + Sync + Sized + 'static {\n    const HAS_HAS_REMOTE_CID: bool = false;\n    type OwnerModule;\n",
@@ -105,12 +129,23 @@ fn source(from: &str, file: &str, name: &str, mistakes: &[Mistake]) -> String {
     text
 }
 
-fn variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+fn conns(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    variant(&CONNS, name, mistakes, out)
+}
+
+fn kicks(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    // It is beside those of connections.
+    let name = if name == "real" { "kicks" } else { name };
+    variant(&KICKS, name, mistakes, out)
+}
+
+fn variant(subject: &Subject, name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join(name);
     fs::create_dir_all(&dir).unwrap();
     let mut module = format!("pub mod {name} {{\n");
-    let tree = REAL.iter().map(|file| (SOURCES, file));
-    for (from, file) in tree.chain(PARTS.iter().map(|file| ("src/parts", file))) {
+    let tree = subject.real.iter().map(|file| (subject.sources, file));
+    let parts = subject.parts.iter().map(|file| (subject.place, file));
+    for (from, file) in tree.chain(parts) {
         let mut text = source(from, file, name, mistakes);
         for (old, new) in REWRITTEN {
             text = text.replace(old, new);
@@ -122,14 +157,13 @@ fn variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
         fs::write(&path, text).unwrap();
         writeln!(module, "    #[path = {path:?}]\n    pub mod {file};").unwrap();
     }
-    // What the root of the real crate has.
-    module + "    pub use conn::Conn;\n}\n"
+    module + subject.root + "}\n"
 }
 
 /// Where the sources of windows are.
 const WINDOWS: &str = "../../../rust/kernel_ext/window";
 
-/// As [`variant`], of windows.
+/// As [`variant()`], of windows.
 fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join(format!("windows_{name}"));
     fs::create_dir_all(&dir).unwrap();
@@ -150,7 +184,7 @@ fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     module + "}\n"
 }
 
-/// As [`variant`], of the sources of the direction to the guest.
+/// As [`variant()`], of the sources of the direction to the guest.
 fn ring_variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join("ring").join(name);
     fs::create_dir_all(&dir).unwrap();
@@ -176,8 +210,9 @@ fn main() {
     println!("cargo::rerun-if-changed=mistakes.rs");
     let out = env::var("OUT_DIR").unwrap();
     let out = Path::new(&out);
+    let real = variants(MISTAKES, conns, out) + &variants(KICK_MISTAKES, kicks, out);
     let all = [
-        ("variants.rs", variants(MISTAKES, variant, out)),
+        ("variants.rs", real),
         ("windows.rs", variants(WINDOW_MISTAKES, windows, out)),
         ("rings.rs", variants(RING_MISTAKES, ring_variant, out)),
     ];

@@ -258,3 +258,31 @@ const RING_MISTAKES: &[Mistake] = &[
         "        if done.is_err() {\n            self.queue.put_back(packets);\n        }\n        done\n",
     ),
 ];
+
+/// The same for kicks.
+const KICK_MISTAKES: &[Mistake] = &[
+    (
+        "leaves_it",
+        "kick_work",
+        "        if !ended.is_done() {\n            this.pass();\n        }\n",
+        "        let _ = ended.is_done();\n",
+    ),
+    (
+        "relies_on_another",
+        "kick_work",
+        "ReturnWork::hand_to_current(this) == Handed::Current",
+        "ReturnWork::hand_to_current(this) != Handed::Nobody",
+    ),
+    (
+        "busy_is_done",
+        "inline",
+        "        matches!(self, Self::Drained | Self::Unanswered)\n",
+        "        matches!(self, Self::Drained | Self::Unanswered | Self::Left(Left::Busy))\n",
+    ),
+    (
+        "ends_with_the_thread",
+        "kick_work",
+        "        let ended = ended.unwrap_or(Inlined::Left(Left::Unready));\n",
+        "        let ended = ended.unwrap_or(Inlined::Drained);\n",
+    ),
+];

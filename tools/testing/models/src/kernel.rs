@@ -95,7 +95,7 @@ pub mod sync {
     pub struct LockClassKey;
 
     /// A counted reference.
-    pub struct Arc<T>(pub(crate) std::sync::Arc<T>);
+    pub struct Arc<T: ?Sized>(pub(crate) std::sync::Arc<T>);
 
     impl<T> Arc<T> {
         /// Allocates a value.
@@ -104,13 +104,13 @@ pub mod sync {
         }
     }
 
-    impl<T> Clone for Arc<T> {
+    impl<T: ?Sized> Clone for Arc<T> {
         fn clone(&self) -> Self {
             Self(self.0.clone())
         }
     }
 
-    impl<T> Deref for Arc<T> {
+    impl<T: ?Sized> Deref for Arc<T> {
         type Target = T;
 
         fn deref(&self) -> &T {
@@ -144,6 +144,38 @@ pub mod sync {
     impl<T> From<ArcBorrow<'_, T>> for Arc<T> {
         fn from(borrow: ArcBorrow<'_, T>) -> Self {
             Self(borrow.0)
+        }
+    }
+
+    pub mod rcu {
+        //! Read sections, of which nothing is modelled: what was found is kept by a count.
+
+        /// A read section.
+        pub struct Guard;
+
+        /// Begins one.
+        pub fn read_lock() -> Guard {
+            Guard
+        }
+    }
+
+    /// A place for what comes once.
+    pub struct SetOnce<T>(std::sync::OnceLock<T>);
+
+    impl<T> SetOnce<T> {
+        /// An empty one.
+        pub const fn new() -> Self {
+            Self(std::sync::OnceLock::new())
+        }
+
+        /// What came.
+        pub fn as_ref(&self) -> Option<&T> {
+            self.0.get()
+        }
+
+        /// It comes.
+        pub fn populate(&self, value: T) -> bool {
+            self.0.set(value).is_ok()
         }
     }
 

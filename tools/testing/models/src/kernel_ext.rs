@@ -2,6 +2,8 @@
 
 //! What the sources use of `kernel_ext`, and of the kernel's C code below it.
 
+#[path = "kernel_ext/return_work.rs"]
+pub mod return_work;
 #[path = "kernel_ext/skb.rs"]
 pub mod skb;
 #[path = "kernel_ext/sock.rs"]
@@ -111,6 +113,9 @@ pub mod peek {
 
         /// Loads it.
         fn peek(&self) -> Self::Value;
+
+        /// Stores it.
+        fn poke(&self, value: Self::Value);
     }
 
     impl<T: Copy> Peek for Atomic<T> {
@@ -118,6 +123,74 @@ pub mod peek {
 
         fn peek(&self) -> T {
             self.load(Relaxed)
+        }
+
+        fn poke(&self, value: T) {
+            self.store(value, Relaxed);
+        }
+    }
+}
+
+pub mod clock {
+    //! Time stands still.
+
+    /// Nanoseconds.
+    pub fn local_nanos() -> u64 {
+        1_000_000_000
+    }
+}
+
+pub mod kick {
+    //! Eventfds.
+
+    use super::return_work::{
+        OnReturn,
+        ReturnWork, //
+    };
+    use crate::kernel::sync::ArcBorrow;
+
+    /// See `kernel_ext::kick`.
+    pub trait Kick: OnReturn {
+        /// The eventfd was signalled.
+        fn kick(this: ArcBorrow<'_, ReturnWork<Self>>);
+    }
+}
+
+pub mod owner_mm {
+    //! Address spaces: there is one, and threads that have it no more.
+
+    use super::return_work::Task;
+
+    /// The address space.
+    pub struct OwnerMm;
+
+    /// Evidence that the current thread runs there.
+    pub struct InOwnerMm(());
+
+    impl InOwnerMm {
+        pub(crate) fn new() -> Self {
+            Self(())
+        }
+    }
+
+    /// Which address space that is.
+    pub struct MmId(());
+
+    impl MmId {
+        /// Of the one.
+        pub fn of(_: &OwnerMm) -> Self {
+            Self(())
+        }
+
+        /// Whether the thread is one of user space, and does not end.
+        pub fn has_caller(&self) -> bool {
+            Task::current().is_some_and(|task| !task.is_ending())
+        }
+
+        /// Runs `f` if the thread has the address space.
+        pub fn without_faults<R>(&self, f: impl FnOnce(&InOwnerMm) -> R) -> Option<R> {
+            let has_mm = Task::current().is_some_and(|task| !task.is_ending());
+            has_mm.then(|| f(&InOwnerMm::new()))
         }
     }
 }

@@ -71,6 +71,14 @@
 //!   `writer_of_another_cid`);
 //! - two tokens of a connection in one backlog (`moves`).
 //!
+//! # Kicks
+//!
+//! The same is done with `kick_work` and `inline` of `drivers/vhost/vhost_core`: who does the work of a queue
+//! when its guest kicks, the thread that kicks or the worker ([`return_work`](kernel_ext::return_work) is after
+//! `kernel/task_work.c`). Threads of a guest offer chains, and kick if they are to; they go back to it, end, or
+//! stay in the system call with the work in their list. **No kick is lost**: when all is quiet, all chains were
+//! taken. A queue that was stopped is left alone.
+//!
 //! # What is not modelled
 //!
 //! - *Bottom halves.* All locks of the sources turn them off, so no lock is taken twice on a CPU. What they are

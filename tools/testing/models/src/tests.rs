@@ -170,3 +170,50 @@ fn function_stays() {
     let fault = Fault::NeverRestores;
     models::end_while_owned(How { fault, ..ALL }, &[Op::Rst]);
 }
+
+/// Kicks: see `src/kick/guest.rs`.
+mod kicks {
+    macro_rules! holds {
+        ($($name:ident: $model:ident($($argument:expr),*);)*) => {
+            $(
+                #[test]
+                fn $name() {
+                    use crate::variants::kicks::guest::{self, Then::*};
+                    let _ = (Goes, Ends, Stands);
+                    println!("{}: {:?}", stringify!($name), guest::$model($($argument),*));
+                }
+            )*
+        };
+    }
+
+    macro_rules! finds {
+        ($($variant:ident: $($argument:expr),*;)*) => {
+            $(
+                #[test]
+                #[should_panic(expected = "no chain stays in the ring")]
+                fn $variant() {
+                    use crate::variants::$variant::guest::{self, Then::*};
+                    let _ = (Goes, Ends, Stands);
+                    guest::no_kick_is_lost($($argument),*);
+                }
+            )*
+        };
+    }
+
+    holds! {
+        one_thread: no_kick_is_lost(Some(3), &[(2, Goes)], 9);
+        one_thread_with_much_to_say: no_kick_is_lost(Some(3), &[(3, Goes)], 0);
+        two_threads: no_kick_is_lost(Some(2), &[(1, Goes), (2, Goes)], 9);
+        two_threads_and_little_time: no_kick_is_lost(Some(2), &[(1, Goes), (1, Goes)], 0);
+        who_ends: no_kick_is_lost(Some(2), &[(2, Ends), (1, Goes)], 9);
+        who_does_not_come_back: no_kick_is_lost(Some(2), &[(1, Stands), (2, Goes)], 9);
+        closed: close(Some(3), 2);
+    }
+
+    finds! {
+        leaves_it: Some(2), &[(1, Goes)], 0;
+        relies_on_another: Some(2), &[(1, Stands), (1, Goes)], 9;
+        busy_is_done: Some(2), &[(1, Goes), (1, Goes)], 9;
+        ends_with_the_thread: Some(2), &[(1, Ends)], 9;
+    }
+}

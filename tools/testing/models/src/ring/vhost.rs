@@ -99,6 +99,16 @@ impl Virtqueue {
         work(&mut Active::new(ring, &self.memory)).map_err(|Broken| Idle::Broken)
     }
 
+    pub(crate) fn run_inline<R>(
+        &self,
+        _mm: &InOwnerMm,
+        work: impl FnOnce(&mut Active<'_>) -> Result<R, Broken>,
+    ) -> Result<R, Left> {
+        let mut inner = self.inner.try_lock().map_err(|_| Left::Busy)?;
+        let ring = inner.ring.as_mut().ok_or(Left::Unready)?;
+        work(&mut Active::new(ring, &self.memory)).map_err(|Broken| Left::Broken)
+    }
+
     pub(crate) fn try_run<R>(
         &self,
         work: impl FnOnce(&mut MappedActive<'_>) -> R,
@@ -136,6 +146,13 @@ pub(crate) mod direct {
     };
 }
 
+pub(crate) mod inline {
+    pub(crate) use super::{
+        Inlined,
+        Left, //
+    };
+}
+
 pub(crate) mod reach {
     pub(crate) use super::Reach;
 }
@@ -169,6 +186,24 @@ pub(crate) enum Idle {
     Broken,
 }
 
+/// Why an inline run left something to the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Busy,
+    Unready,
+    #[allow(dead_code)]
+    Fault,
+    Broken,
+}
+
+/// How an inline run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inlined {
+    Drained,
+    Budget,
+    Left(Left),
+}
+
 pub(crate) enum NotNow {
     Busy,
     Unmapped,
@@ -186,6 +221,10 @@ pub(crate) struct Budget;
 
 impl Budget {
     pub(crate) fn new(_packets: u32, _bytes: usize) -> Self {
+        Self
+    }
+
+    pub(crate) fn inline(_begin: u64) -> Self {
         Self
     }
 }
@@ -229,6 +268,10 @@ impl<'a, M: Reach> Active<'a, M> {
     }
 
     pub(crate) fn defer_signal(&mut self) {}
+
+    pub(crate) fn leave(&mut self, _left: Left) -> Broken {
+        unreachable!("all memory is there");
+    }
 
     pub(crate) fn give_up(&mut self) -> Broken {
         unreachable!("all buffers are good");
@@ -300,6 +343,12 @@ impl<M: Reach> Chain<'_, '_, M> {
         }
         Ok(())
     }
+
+    pub(crate) fn is_inline(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn give_back(self) {}
 
     pub(crate) fn fail(self) -> Result<(), Broken> {
         self.complete(0)
