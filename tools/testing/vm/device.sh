@@ -33,6 +33,22 @@ device_parameters() {
 	return $status
 }
 
+# The module is removed as soon as it can be, when the threads of a VMM that was killed may have kicks to
+# serve, or be in the last instructions of that.
+device_unload_kicked() {
+	local n try pid
+	module_idle vhost_vsock || return 1
+	for n in 1 2 3 4 5; do
+		/lab/t3/ring --kicking >/tmp/kicking & pid=$!
+		for try in $(seq 300); do grep -q kicking /tmp/kicking && break; sleep 0.1; done
+		kill -9 $pid
+		for try in $(seq 1000); do rmmod vhost_vsock 2>/dev/null && break; sleep 0.01; done
+		wait $pid 2>/dev/null
+		! loaded vhost_vsock || { echo "round $n: vhost_vsock cannot be removed"; return 1; }
+		unload vhost_core && device_load || return 1
+	done
+}
+
 # A 32-bit program. The debug kernel does not run those.
 device_compat() {
 	local status
@@ -52,5 +68,6 @@ group_device() {
 	want_group T3/device || return 0
 	ensure_host ours T3/device || return 1
 	check T3/device/parameters-at-load device_parameters
+	check T3/device/unload-with-kicks-pending device_unload_kicked
 	device_compat
 }

@@ -13,6 +13,7 @@ use std::{process::ExitCode, time::SystemTime};
 const USAGE: &str = "\
 usage: ring [--waiting] [--list] [--seed N] [--full] [PATTERN...]
        ring --stuck CID PORT send|recv|setsockopt|connecting
+       ring --kicking
 
 Runs the cases whose names match one of the shell patterns, or all of them, on
 /dev/vhost-vsock, and prints a line for each. Needs root.
@@ -22,7 +23,8 @@ Runs the cases whose names match one of the shell patterns, or all of them, on
   --seed N             begin random sequences with N (RING_SEED; 1, or any with --full)
   --full               everything at its full length: some minutes (RING_FULL=1)
 
-The second form is a user of another uid who stands in a call until a line comes in.";
+The second form is a user of another uid who stands in a call until a line comes in, the third a
+guest that kicks until it is killed.";
 
 fn number(text: &str) -> Try<u64> {
     let parsed = match text.strip_prefix("0x") {
@@ -114,6 +116,7 @@ fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
         Some((first, words)) if first == "--stuck" => stuck::program(words).map(|()| true),
+        Some((first, _)) if first == "--kicking" => cases::kicking().map(|()| true),
         _ => run(),
     };
     match done {

@@ -5,7 +5,7 @@
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
-//! messages, CID for addresses, LC for the life of a device, W for workers, INF for what can be seen of a
+//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, INF for what can be seen of a
 //! device. Of those about what waits for what, ST is for users who are stuck, SQ for what is queued for a
 //! guest, CL for closed sockets, CR for credit, DV for many devices. DT is for what is sent without the
 //! worker. Its outcome is a line of text, which is the same each time, whatever the seed.
@@ -21,6 +21,7 @@ mod fuzz;
 mod info;
 mod ioctl;
 mod iotlb;
+mod kick;
 mod layout;
 mod life;
 mod log;
@@ -42,6 +43,7 @@ mod worker;
 
 use common::{case, on_usual, round_trips, skip, TRIES};
 pub use common::{Case, Ctx, Modules, OnC, SKIPPED};
+pub use kick::program as kicking;
 
 /// All cases, those that others may depend on first.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -65,6 +67,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         life::CASES,
         owner::CASES,
         worker::CASES,
+        kick::CASES,
         iotlb::CASES,
         log::CASES,
         others::CASES,

@@ -16,6 +16,7 @@ pub mod marker;
 pub mod memory;
 pub mod process;
 pub mod socket;
+pub mod uring;
 
 /// The result of a system call that returns -1 and sets `errno`.
 pub(crate) fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
