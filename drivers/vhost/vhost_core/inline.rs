@@ -55,7 +55,7 @@ const LEAVES: u32 = 4;
 const MIGHT: u32 = 1;
 const GOOD: u32 = 2;
 /// What is left after that: a few runs show whether it is over.
-const AFTER: u32 = 12;
+const AFTER: u32 = 14;
 /// For how long, in nanoseconds.
 const PAUSE: u64 = 10_000_000;
 /// How soon after a run, in nanoseconds, the worker would have been there for another kick.
