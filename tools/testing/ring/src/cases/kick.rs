@@ -5,7 +5,7 @@
 
 use super::{case, round_trips, skip, Case, Ctx};
 use crate::{
-    abi,
+    abi::{self, feature},
     device::{signal, Device, Setup, LARGE, RX, TX},
     host::try_connect,
     note,
@@ -59,6 +59,11 @@ pub const CASES: &[Case] = &[
         |ctx| served(ctx, |dev| by_uring(dev, uring::ASYNC)),
     )
     .not_on_c(C_HAS_A_WORKER),
+    case(
+        "KI-03/by-io-uring-that-waits-for-the-answer",
+        "answered",
+        by_uring_that_waits,
+    ),
     case(
         "KI-04/by-the-worker-of-another-device",
         "0 inline, 1 passed",
@@ -174,6 +179,28 @@ fn by_uring(dev: &mut Device, flags: u8) -> Try<()> {
     let kick = dev.kick[TX].try_clone()?;
     let ring = uring::Uring::new()?;
     request_by(dev, || Ok(ring.write(&kick, &1u64.to_ne_bytes(), flags)?))
+}
+
+/// The system call that kicks returns only when the device has signalled: the work is not left for
+/// its end.
+fn by_uring_that_waits(_: &mut Ctx) -> Try<String> {
+    let setup = Setup {
+        // Each packet that is used is signalled.
+        features: feature::USUAL & !feature::EVENT_IDX,
+        ..Setup::default()
+    };
+    let mut dev = setup.open()?;
+    round_trips(&mut dev, 1)?;
+    let (kick, call) = (dev.kick[TX].try_clone()?, dev.call[TX].try_clone()?);
+    let ring = uring::Uring::new()?;
+    dev.calls(TX);
+    let request = dev.header(packet::REQUEST, 7, NOBODY);
+    dev.put(request, &[]);
+    ring.write_and_wait(&kick, &1u64.to_ne_bytes(), &call)?;
+    dev.settle()?;
+    dev.q[TX].take_all();
+    dev.expect(packet::RST)?;
+    Ok("answered".to_owned())
 }
 
 /// What another device signals to its guest is a kick for this one.
