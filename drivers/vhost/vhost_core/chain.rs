@@ -91,6 +91,12 @@ impl Budget {
         }
     }
 
+    /// Says whether half of the bytes of an inline run are spent, or more.
+    #[inline]
+    pub const fn is_bulk(&self) -> bool {
+        self.bytes <= INLINE_BYTES / 2
+    }
+
     /// Takes the cost of a packet, and says whether there is something left.
     #[inline]
     fn spend(&mut self, bytes: usize) -> bool {

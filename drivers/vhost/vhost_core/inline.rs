@@ -32,6 +32,9 @@ pub enum Inlined {
     /// As [`Drained`](Self::Drained), and the guest has got nothing since the run before: it kicks
     /// for what it has to say, and does not wait for an answer.
     Unanswered,
+    /// As [`Drained`](Self::Drained), and what took the time was to copy: next to that, nothing is saved
+    /// if no worker has to be woken up.
+    Bulk,
     /// The budget is spent.
     Budget,
     /// See [`Left`].
@@ -42,7 +45,7 @@ impl Inlined {
     /// Says whether nothing is left for the worker.
     #[inline]
     pub(crate) fn is_done(self) -> bool {
-        matches!(self, Self::Drained | Self::Unanswered)
+        matches!(self, Self::Drained | Self::Unanswered | Self::Bulk)
     }
 }
 
@@ -65,8 +68,9 @@ const SOON: u64 = 50_000;
 ///
 /// It is if the guest has one thing to say, and then waits: it waits the less. If it has many, one
 /// after the other, the worker is better: it takes what comes meanwhile without another kick, and
-/// in one go. That shows in runs that end by their budget, and in kicks that follow each other
-/// closely though the guest has got nothing that it could have waited for.
+/// in one go, and the guest goes on meanwhile. That shows in runs that end by their budget or copy
+/// much, and in kicks that follow each other closely though the guest has got nothing that it could
+/// have waited for.
 pub(crate) struct Pace {
     points: Atomic<u32>,
     /// Until when it is left to the worker, by the clock of any CPU; 0 if it is not.
@@ -110,6 +114,7 @@ impl Pace {
         let old = self.points.peek();
         let count = match ended {
             Inlined::Unanswered if is_soon => MIGHT,
+            Inlined::Bulk => MIGHT,
             Inlined::Drained | Inlined::Unanswered => {
                 if old != 0 {
                     self.points.poke(old.saturating_sub(GOOD));
@@ -177,7 +182,7 @@ impl Counts {
     #[inline]
     pub(crate) fn note(&self, ended: Inlined, nanos: u64) {
         let count = match ended {
-            Inlined::Drained | Inlined::Unanswered => Some(&self.drained),
+            Inlined::Drained | Inlined::Unanswered | Inlined::Bulk => Some(&self.drained),
             Inlined::Budget => Some(&self.spent),
             Inlined::Left(left) => self.left.get(left as usize),
         };

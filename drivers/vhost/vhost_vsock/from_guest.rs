@@ -83,8 +83,8 @@ impl VhostVsock {
     ///
     /// Context: the worker.
     pub(crate) fn receive_packets(&self, mm: &InOwnerMm) {
-        let budget = Budget::new(PACKETS, BYTES);
-        let again = match self.tx.run(mm, |tx| self.drain(tx, budget)) {
+        let mut budget = Budget::new(PACKETS, BYTES);
+        let again = match self.tx.run(mm, |tx| self.drain(tx, &mut budget)) {
             Ok(Run::Done) | Err(Idle::Stopped | Idle::Waiting) => false,
             Ok(Run::More) => true,
             Ok(Run::NoMemory) => {
@@ -109,9 +109,12 @@ impl VhostVsock {
     ///
     /// Context: see [`Works::run_inline`](vhost_core::worker::Works::run_inline).
     pub(crate) fn receive_inline(&self, mm: &InOwnerMm, begin: u64) -> Inlined {
-        let budget = Budget::inline(begin);
-        match self.tx.run_inline(mm, |tx| self.drain(tx, budget)) {
-            Ok(Run::Done) if self.was_answered() => Inlined::Drained,
+        let mut budget = Budget::inline(begin);
+        let ended = self.tx.run_inline(mm, |tx| self.drain(tx, &mut budget));
+        let was_answered = self.was_answered();
+        match ended {
+            Ok(Run::Done) if budget.is_bulk() => Inlined::Bulk,
+            Ok(Run::Done) if was_answered => Inlined::Drained,
             Ok(Run::Done) => Inlined::Unanswered,
             Ok(Run::More) => Inlined::Budget,
             Ok(Run::NoMemory) => Inlined::Left(Left::NoMemory),
@@ -127,7 +130,7 @@ impl VhostVsock {
         now != before
     }
 
-    fn drain(&self, tx: &mut Active<'_>, mut budget: Budget) -> core::result::Result<Run, Broken> {
+    fn drain(&self, tx: &mut Active<'_>, budget: &mut Budget) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
         let mut scratch = Scratch([0; HEADER_LEN + SMALL]);
@@ -169,7 +172,7 @@ impl VhostVsock {
                             payload_lost::<Host>(header, Some(self.net()));
                         }
                     }
-                    if tx.spend(&mut budget, HEADER_LEN) {
+                    if tx.spend(budget, HEADER_LEN) {
                         continue;
                     }
                     return Ok(Run::More);
@@ -186,7 +189,7 @@ impl VhostVsock {
             self.stats.from_guest.add(1);
             self.stats.from_guest_bytes.add(payload);
             self.accept(packet);
-            if !tx.spend(&mut budget, payload.saturating_add(HEADER_LEN)) {
+            if !tx.spend(budget, payload.saturating_add(HEADER_LEN)) {
                 // A worker that is there looks again; it is not woken up for nothing.
                 return match tx.is_inline() && tx.pop()?.is_none() {
                     true => Ok(Run::Done),

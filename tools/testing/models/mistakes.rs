@@ -276,8 +276,8 @@ const KICK_MISTAKES: &[Mistake] = &[
     (
         "busy_is_done",
         "inline",
-        "        matches!(self, Self::Drained | Self::Unanswered)\n",
-        "        matches!(self, Self::Drained | Self::Unanswered | Self::Left(Left::Busy))\n",
+        "        matches!(self, Self::Drained | Self::Unanswered | Self::Bulk)\n",
+        "        matches!(self, Self::Drained | Self::Unanswered | Self::Bulk | Self::Left(Left::Busy))\n",
     ),
     (
         "ends_with_the_thread",
