@@ -63,19 +63,24 @@ const KICKS: Subject = Subject {
 const RING_SOURCES: &str = "../../../drivers/vhost/vhost_vsock";
 
 /// Those sources, and what is put in the place of others.
-const RING: [(&str, &str); 3] = [
+const RING: [(&str, &str); 5] = [
     (RING_SOURCES, "direct"),
     (RING_SOURCES, "to_guest"),
+    ("../../../drivers/vhost/vhost_core", "chain"),
     ("src/ring", "device"),
+    ("src/ring", "vhost"),
 ];
+
+/// Of `chain.rs` it is what ends a run: from here to the next line that is as the last one.
+const RUN_ENDS: [&str; 2] = ["    pub(crate) fn end(&mut self)", "\n    }\n"];
 
 /// Where paths of these lead to.
 const RING_PATHS: [(&str, &str); 7] = [
     ("crate::device::", "super::device::"),
     ("kernel::", "crate::ring::kernel::"),
-    ("kernel_ext::owner_mm::", "crate::ring::vhost::"),
+    ("kernel_ext::owner_mm::", "super::vhost::"),
     ("kernel_ext::peek::", "crate::kernel_ext::peek::"),
-    ("vhost_core::", "crate::ring::vhost::"),
+    ("vhost_core::", "super::vhost::"),
     ("virtio_transport_common::", "crate::ring::packets::"),
     ("use crate::{\n", "use super::{\n"),
 ];
@@ -184,6 +189,15 @@ fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     module + "}\n"
 }
 
+/// What ends a run.
+fn end_of_run(chain: &str) -> String {
+    let [first, last] = RUN_ENDS;
+    let from = chain.find(first).unwrap();
+    let len = chain[from..].find(last).unwrap() + last.len();
+    let end = &chain[from..from + len];
+    format!("use super::vhost::*;\n\nimpl<M: Reach> Active<'_, M> {{\n{end}}}\n")
+}
+
 /// As [`variant()`], of the sources of the direction to the guest.
 fn ring_variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join("ring").join(name);
@@ -191,7 +205,9 @@ fn ring_variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let mut module = format!("pub mod {name} {{\n");
     for (from, file) in RING {
         let text = source(from, file, name, mistakes);
-        let text = if from == RING_SOURCES {
+        let text = if file == "chain" {
+            end_of_run(&text)
+        } else if from == RING_SOURCES {
             RING_PATHS
                 .iter()
                 .fold(text, |text, (old, new)| paths(&text, old, new))

@@ -257,6 +257,42 @@ const RING_MISTAKES: &[Mistake] = &[
         "        self.queue.put_back(packets);\n        done\n",
         "        if done.is_err() {\n            self.queue.put_back(packets);\n        }\n        done\n",
     ),
+    (
+        "nobody_signals",
+        "direct",
+        "            Ok(Ok(true)) => {\n",
+        "            Ok(Ok(true)) if self.rx.has_worker(&guard) => (),\n            Ok(Ok(true)) => {\n",
+    ),
+    (
+        "forgets_to_signal",
+        "chain",
+        "            *self.parts.unsignalled |= self.used;\n",
+        "",
+    ),
+    (
+        "signals_what_it_used",
+        "chain",
+        "        let waits = self.deferred || !(self.used || M::MAY_SLEEP);\n",
+        "        let waits = self.deferred || !self.used;\n",
+    ),
+    (
+        "leaves_a_ring",
+        "to_guest",
+        "            Err(left) => Inlined::Left(left),\n",
+        "            Err(_) => Inlined::Drained,\n",
+    ),
+    (
+        "leaves_the_rest",
+        "to_guest",
+        "            Ok(true) => Inlined::Budget,\n",
+        "            Ok(true) => Inlined::Drained,\n",
+    ),
+    (
+        "inline_lets_go",
+        "to_guest",
+        "        self.queue.put_back(packets);\n        done\n",
+        "        if !rx.is_inline() {\n            self.queue.put_back(packets);\n        }\n        done\n",
+    ),
 ];
 
 /// The same for kicks.

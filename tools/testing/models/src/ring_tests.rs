@@ -2,9 +2,12 @@
 
 //! The models of the direction to the guest, and the mistakes that are found.
 
-use crate::ring::variants::real::device::{
-    run,
-    Plan, //
+use crate::ring::{
+    variants::real::device::{
+        run,
+        Plan, //
+    },
+    Inline, //
 };
 
 /// One sender, and the worker.
@@ -15,7 +18,21 @@ const PLAN: Plan = Plan {
     meanwhile: 2,
     stops: false,
     copies: false,
+    is_bulk: false,
+    inline: None,
 };
+
+/// An inline run that does all that there is to do.
+const ALL: Option<Inline> = Some(Inline {
+    budget: u64::MAX,
+    good: u32::MAX,
+});
+
+/// One that fills a buffer.
+const ONE: Option<Inline> = Some(Inline {
+    budget: 1,
+    good: u32::MAX,
+});
 
 /// For three threads and more. With `MODELS=all` there are more orders, which take a minute.
 fn few() -> Option<usize> {
@@ -95,6 +112,98 @@ fn stop_and_start() {
     });
 }
 
+#[test]
+fn signal_of_the_worker() {
+    run(Plan {
+        before: 1,
+        meanwhile: 1,
+        copies: true,
+        is_bulk: true,
+        ..PLAN
+    });
+}
+
+#[test]
+fn inline() {
+    run(Plan {
+        inline: ALL,
+        ..PLAN
+    });
+}
+
+#[test]
+fn inline_beside_two_senders() {
+    run(Plan {
+        before: 1,
+        sends: &[&[1, 1], &[1]],
+        preemptions: few(),
+        inline: ALL,
+        ..PLAN
+    });
+}
+
+#[test]
+fn inline_beside_pieces() {
+    run(Plan {
+        before: 1,
+        sends: &[&[3], &[1]],
+        preemptions: few(),
+        inline: ALL,
+        ..PLAN
+    });
+}
+
+#[test]
+fn inline_with_a_budget() {
+    run(Plan {
+        sends: &[&[2, 1]],
+        meanwhile: 3,
+        inline: ONE,
+        ..PLAN
+    });
+}
+
+#[test]
+fn inline_without_memory() {
+    for good in [0, 1] {
+        run(Plan {
+            sends: &[&[2, 1]],
+            meanwhile: 3,
+            inline: Some(Inline {
+                budget: u64::MAX,
+                good,
+            }),
+            ..PLAN
+        });
+    }
+}
+
+#[test]
+fn inline_beside_copies() {
+    for is_bulk in [false, true] {
+        run(Plan {
+            before: 1,
+            sends: &[&[1, 1], &[1]],
+            preemptions: few(),
+            copies: true,
+            is_bulk,
+            inline: ALL,
+            ..PLAN
+        });
+    }
+}
+
+#[test]
+fn inline_beside_stop_and_start() {
+    run(Plan {
+        sends: &[&[1, 1]],
+        stops: true,
+        preemptions: few(),
+        inline: ALL,
+        ..PLAN
+    });
+}
+
 macro_rules! finds {
     ($($variant:ident($copies:literal): $what:literal, $($field:ident: $value:expr),*;)*) => {
         $(
@@ -105,11 +214,19 @@ macro_rules! finds {
                     run,
                     Plan, //
                 };
-                run(Plan {
+                let plan = Plan {
                     preemptions: Some(2),
+                    sends: &[],
+                    before: 0,
+                    meanwhile: 0,
                     stops: false,
                     copies: $copies,
-                    $($field: $value),*
+                    is_bulk: false,
+                    inline: None,
+                };
+                run(Plan {
+                    $($field: $value,)*
+                    ..plan
                 });
             }
         )*
@@ -129,4 +246,16 @@ finds! {
         before: 0, meanwhile: 1, sends: &[&[1, 1]];
     worker_lets_go(false): "what has no buffer waits",
         before: 0, meanwhile: 1, sends: &[&[1, 1]];
+    nobody_signals(true): "the guest is told",
+        before: 1, is_bulk: true, sends: &[&[1]];
+    forgets_to_signal(true): "the guest is told",
+        before: 1, is_bulk: true, sends: &[&[1]];
+    signals_what_it_used(true): "the guest is told",
+        before: 1, is_bulk: true, sends: &[&[1]];
+    leaves_a_ring(false): "no packet is left behind",
+        meanwhile: 2, sends: &[&[1, 1]], inline: ALL;
+    leaves_the_rest(false): "no packet is left behind",
+        meanwhile: 2, sends: &[&[1, 1]], inline: ONE;
+    inline_lets_go(false): "what has no buffer waits",
+        meanwhile: 1, sends: &[&[1, 1]], inline: ALL;
 }

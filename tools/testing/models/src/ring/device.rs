@@ -2,6 +2,10 @@
 
 //! The device, and what is done with it.
 
+use super::vhost::{
+    InOwnerMm,
+    Virtqueue, //
+};
 use crate::{
     kernel::{
         error::Result,
@@ -15,10 +19,7 @@ use crate::{
             SendQueue,
             TxPacket, //
         },
-        vhost::{
-            InOwnerMm,
-            Virtqueue, //
-        }, //
+        Inline, //
     }, //
 };
 use loom::thread;
@@ -103,6 +104,10 @@ pub(crate) struct Plan {
     pub(crate) stops: bool,
     /// Senders copy to the guest's buffers what goes there, and make packets of the rest.
     pub(crate) copies: bool,
+    /// What they copy is signalled by the worker.
+    pub(crate) is_bulk: bool,
+    /// The guest does the work itself when it kicks.
+    pub(crate) inline: Option<Inline>,
 }
 
 /// What the lines above say, in all orders.
@@ -120,7 +125,7 @@ fn once(plan: Plan) {
     }
     let counter = || Counter;
     let device = Rc::new(VhostVsock {
-        rx: Virtqueue::new(guest.clone()),
+        rx: Virtqueue::new(guest.clone(), plan.inline.map(|inline| inline.good)),
         tx: Tx,
         queue: SendQueue::default(),
         throttle: Throttle,
@@ -160,7 +165,7 @@ fn once(plan: Plan) {
                     done: 0,
                 });
                 if plan.copies {
-                    let mut out = packet.take().map(Outgoing::new).unwrap();
+                    let mut out = Outgoing::new(packet.take().unwrap(), plan.is_bulk);
                     device.send_from(&mut out);
                     packet = out.rest();
                 }
@@ -172,9 +177,7 @@ fn once(plan: Plan) {
     }
     if plan.meanwhile > 0 {
         let (device, guest) = (device.clone(), guest.clone());
-        others.push(thread::spawn(move || {
-            offer(&device, &guest, plan.meanwhile)
-        }));
+        others.push(thread::spawn(move || offer(&device, &guest, plan)));
     }
     if plan.stops {
         device.rx.stop();
@@ -185,6 +188,7 @@ fn once(plan: Plan) {
     }
     device.rx.quit();
     worker.join().unwrap();
+    assert!(guest.is_told(), "the guest is told of what it has back");
 
     // All is quiet. What waits gets its buffers one by one: each makes the guest kick.
     let pieces = plan
@@ -199,12 +203,15 @@ fn once(plan: Plan) {
         device.send_packets(&InOwnerMm);
     }
     assert!(device.queue.is_empty(), "no packet is left behind");
+    assert!(guest.is_told(), "the guest is told of what it has back");
     crate::ring::check(&crate::ring::take_seen(), plan.sends, !plan.copies);
 }
 
-fn offer(device: &VhostVsock, guest: &GuestRing, buffers: u16) {
-    for _ in 0..buffers {
-        if guest.add() {
+fn offer(device: &VhostVsock, guest: &GuestRing, plan: Plan) {
+    for _ in 0..plan.meanwhile {
+        let kicks = guest.add();
+        let is_done = |run: Inline| device.send_inline(&InOwnerMm, run.budget).is_done();
+        if kicks && !plan.inline.is_some_and(is_done) {
             let _ = device.rx.queue_work();
         }
     }

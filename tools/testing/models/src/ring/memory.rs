@@ -8,6 +8,7 @@ use loom::sync::atomic::{
     AtomicU16,
     Ordering::SeqCst, //
 };
+use std::cell::Cell;
 use vring::{
     layout,
     Access,
@@ -31,10 +32,17 @@ const ENTRIES: u16 = 32;
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
 
+fn size() -> RingSize {
+    RingSize::new(ENTRIES.into()).unwrap()
+}
+
 /// The ring.
 pub(crate) struct GuestRing {
     avail_idx: AtomicU16,
     avail_event: AtomicU16,
+    /// What is used, and up to where the guest knows of it. It looks when it is signalled, and only then.
+    used_idx: Cell<u16>,
+    told_idx: Cell<u16>,
 }
 
 impl GuestRing {
@@ -42,12 +50,14 @@ impl GuestRing {
         Self {
             avail_idx: AtomicU16::new(0),
             avail_event: AtomicU16::new(0),
+            used_idx: Cell::new(0),
+            told_idx: Cell::new(0),
         }
     }
 
     pub(crate) fn config(&self, base: u16) -> Config {
         Config {
-            size: RingSize::new(ENTRIES.into()).unwrap(),
+            size: size(),
             desc: RingAddr(0),
             avail: RingAddr(AVAIL),
             used: RingAddr(USED),
@@ -64,6 +74,16 @@ impl GuestRing {
         self.avail_idx.store(old + 1, SeqCst);
         self.avail_event.load(SeqCst) == old
     }
+
+    /// The guest is signalled: it takes what is used, and wants to be told of the next one.
+    pub(crate) fn signal(&self) {
+        self.told_idx.set(self.used_idx.get());
+    }
+
+    /// Says whether it knows of all that is used.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told_idx == self.used_idx
+    }
 }
 
 impl RingMemory for GuestRing {
@@ -73,6 +93,7 @@ impl RingMemory for GuestRing {
         Ok(match at.0 {
             // An index.
             at if at == AVAIL + layout::IDX_OFFSET => self.avail_idx.load(SeqCst),
+            at if at == AVAIL + layout::used_event_offset(size()) => self.told_idx.get(),
             // The used index at the start, and heads, which are as the slots.
             at if at < USED => ((at - AVAIL - 4) / 2) as u16,
             _ => 0,
@@ -80,9 +101,10 @@ impl RingMemory for GuestRing {
     }
 
     fn write_u16(&self, at: RingAddr, value: u16) -> Result<(), Infallible> {
-        let size = RingSize::new(ENTRIES.into()).unwrap();
-        if at.0 == USED + layout::avail_event_offset(size) {
+        if at.0 == USED + layout::avail_event_offset(size()) {
             self.avail_event.store(value, SeqCst);
+        } else if at.0 == USED + layout::IDX_OFFSET {
+            self.used_idx.set(value);
         }
         Ok(())
     }

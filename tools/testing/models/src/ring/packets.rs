@@ -92,13 +92,19 @@ impl Fragment<'_> {
 /// What a user sends, and is not in a packet yet.
 pub(crate) struct Outgoing<'o, 'c, 'm> {
     packet: TxPacket,
+    is_bulk: bool,
     _p: core::marker::PhantomData<(&'o (), &'c (), &'m ())>,
 }
 
 impl Outgoing<'_, '_, '_> {
-    pub(crate) fn new(packet: TxPacket) -> Self {
+    /// If it is bulk, the worker is to signal it.
+    pub(crate) fn new(packet: TxPacket, is_bulk: bool) -> Self {
         let _p = core::marker::PhantomData;
-        Self { packet, _p }
+        Self {
+            packet,
+            is_bulk,
+            _p,
+        }
     }
 
     /// What is left, as a packet.
@@ -114,7 +120,7 @@ impl Outgoing<'_, '_, '_> {
     }
 
     pub(crate) fn is_bulk(&self) -> bool {
-        false
+        self.is_bulk
     }
 
     pub(crate) fn is_whole(&self) -> bool {

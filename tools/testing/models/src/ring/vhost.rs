@@ -11,6 +11,10 @@ use crate::ring::{
         SIZE, //
     }, //
 };
+pub(crate) use crate::variants::kicks::inline::{
+    Inlined,
+    Left, //
+};
 use loom::sync::{
     Condvar,
     Mutex, //
@@ -22,6 +26,8 @@ pub(crate) struct Inner {
     ring: Option<SplitRing>,
     /// The available index to go on with.
     base: u16,
+    /// Something is used that the guest was not told of, and a run will.
+    unsignalled: bool,
 }
 
 #[derive(Default)]
@@ -34,19 +40,23 @@ struct Pending {
 pub struct Virtqueue {
     pub(crate) inner: Mutex<Inner>,
     memory: std::rc::Rc<GuestRing>,
+    /// For how many buffers an inline run finds memory.
+    good: u32,
     pending: Mutex<Pending>,
     wakes: Condvar,
 }
 
 impl Virtqueue {
-    pub(crate) fn new(memory: std::rc::Rc<GuestRing>) -> Self {
+    pub(crate) fn new(memory: std::rc::Rc<GuestRing>, good: Option<u32>) -> Self {
         let inner = Inner {
             ring: None,
             base: 0,
+            unsignalled: false,
         };
         Self {
             inner: Mutex::new(inner),
             memory,
+            good: good.unwrap_or(u32::MAX),
             pending: Mutex::default(),
             wakes: Condvar::new(),
         }
@@ -65,6 +75,9 @@ impl Virtqueue {
         let mut inner = self.inner.lock().unwrap();
         if let Some(ring) = inner.ring.take() {
             inner.base = ring.vring_base();
+        }
+        if core::mem::take(&mut inner.unsignalled) {
+            self.memory.signal();
         }
     }
 
@@ -95,8 +108,11 @@ impl Virtqueue {
         work: impl FnOnce(&mut Active<'_>) -> Result<R, Broken>,
     ) -> Result<R, Idle> {
         let mut inner = self.inner.lock().unwrap();
-        let ring = inner.ring.as_mut().ok_or(Idle::Stopped)?;
-        work(&mut Active::new(ring, &self.memory)).map_err(|Broken| Idle::Broken)
+        let parts = self.parts(&mut inner).ok_or(Idle::Stopped)?;
+        let mut active = Active::new(parts, false, u32::MAX);
+        let ret = work(&mut active);
+        self.end(active);
+        ret.map_err(|Broken| Idle::Broken)
     }
 
     pub(crate) fn run_inline<R>(
@@ -105,8 +121,13 @@ impl Virtqueue {
         work: impl FnOnce(&mut Active<'_>) -> Result<R, Broken>,
     ) -> Result<R, Left> {
         let mut inner = self.inner.try_lock().map_err(|_| Left::Busy)?;
-        let ring = inner.ring.as_mut().ok_or(Left::Unready)?;
-        work(&mut Active::new(ring, &self.memory)).map_err(|Broken| Left::Broken)
+        let parts = self.parts(&mut inner).ok_or(Left::Unready)?;
+        let mut active = Active::new(parts, true, self.good);
+        let ret = work(&mut active);
+        match self.end(active) {
+            Some(End::Left(left)) => Err(left),
+            _ => ret.map_err(|Broken| Left::Broken),
+        }
     }
 
     pub(crate) fn try_run<R>(
@@ -114,8 +135,28 @@ impl Virtqueue {
         work: impl FnOnce(&mut MappedActive<'_>) -> R,
     ) -> Result<R, NotNow> {
         let mut inner = self.inner.try_lock().map_err(|_| NotNow::Busy)?;
-        let ring = inner.ring.as_mut().ok_or(NotNow::Unmapped)?;
-        Ok(work(&mut Active::new(ring, &self.memory)))
+        let parts = self.parts(&mut inner).ok_or(NotNow::Unmapped)?;
+        let mut active = Active::new(parts, false, u32::MAX);
+        let ret = work(&mut active);
+        self.end(active);
+        Ok(ret)
+    }
+
+    fn parts<'a>(&'a self, inner: &'a mut Inner) -> Option<Parts<'a>> {
+        Some(Parts {
+            ring: inner.ring.as_mut()?,
+            mem: &self.memory,
+            has_call: true,
+            unsignalled: &mut inner.unsignalled,
+        })
+    }
+
+    fn end<M: Reach>(&self, mut active: Active<'_, M>) -> Option<End> {
+        let (signal, end) = active.end();
+        if signal {
+            self.memory.signal();
+        }
+        end
     }
 }
 
@@ -170,9 +211,17 @@ pub(crate) struct OwnerRing<'a>(core::marker::PhantomData<&'a ()>);
 pub(crate) struct MappedRing<'a>(core::marker::PhantomData<&'a ()>);
 
 /// A way.
-pub(crate) trait Reach {}
-impl Reach for OwnerRing<'_> {}
-impl Reach for MappedRing<'_> {}
+pub(crate) trait Reach {
+    const MAY_SLEEP: bool;
+}
+
+impl Reach for OwnerRing<'_> {
+    const MAY_SLEEP: bool = true;
+}
+
+impl Reach for MappedRing<'_> {
+    const MAY_SLEEP: bool = false;
+}
 
 /// The queue broke.
 #[derive(Debug)]
@@ -186,21 +235,11 @@ pub(crate) enum Idle {
     Broken,
 }
 
-/// Why an inline run left something to the worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    Busy,
-    Unready,
+/// Why a run ends before there is nothing left.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
     #[allow(dead_code)]
-    Fault,
-    Broken,
-}
-
-/// How an inline run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inlined {
-    Drained,
-    Budget,
+    Broken(()),
     Left(Left),
 }
 
@@ -216,61 +255,92 @@ pub(crate) enum Next<'g, 'a> {
     Worker,
 }
 
-/// Enough for any model.
-pub(crate) struct Budget;
+/// Enough for any model, if the run is not inline.
+pub(crate) struct Budget(u64);
 
 impl Budget {
     pub(crate) fn new(_packets: u32, _bytes: usize) -> Self {
-        Self
+        Self(u64::MAX)
     }
 
-    pub(crate) fn inline(_begin: u64) -> Self {
-        Self
+    /// So many buffers.
+    pub(crate) fn inline(begin: u64) -> Self {
+        Self(begin)
     }
+}
+
+/// What work on the ring needs.
+pub(crate) struct Parts<'a> {
+    ring: &'a mut SplitRing,
+    mem: &'a GuestRing,
+    pub(super) has_call: bool,
+    pub(super) unsignalled: &'a mut bool,
 }
 
 /// A queue that is worked on.
 pub(crate) struct Active<'a, M = OwnerRing<'a>> {
-    ring: &'a mut SplitRing,
-    memory: &'a GuestRing,
+    pub(super) parts: Parts<'a>,
     taken: Option<vring::Chain>,
+    pub(super) end: Option<End>,
+    /// How many buffers can be written, as long as that is not waited for.
+    good: u32,
+    is_inline: bool,
+    pub(super) used: bool,
+    pub(super) deferred: bool,
     _p: core::marker::PhantomData<M>,
 }
 
 pub(crate) type MappedActive<'a> = Active<'a, MappedRing<'a>>;
 
 impl<'a, M: Reach> Active<'a, M> {
-    fn new(ring: &'a mut SplitRing, memory: &'a GuestRing) -> Self {
+    fn new(parts: Parts<'a>, is_inline: bool, good: u32) -> Self {
         Self {
-            ring,
-            memory,
+            parts,
             taken: None,
+            end: None,
+            good,
+            is_inline,
+            used: false,
+            deferred: false,
             _p: core::marker::PhantomData,
         }
     }
 
     fn take(&mut self) -> bool {
-        self.taken = self.ring.pop(self.memory, &Identity, &mut Sink).unwrap();
+        let ring = &mut *self.parts.ring;
+        self.taken = ring.pop(self.parts.mem, &Identity, &mut Sink).unwrap();
         self.taken.is_some()
     }
 
     fn enable_notify(&mut self) -> bool {
-        self.ring.enable_notify(self.memory).unwrap()
+        self.parts.ring.enable_notify(self.parts.mem).unwrap()
     }
 
     pub(crate) fn disable_notify(&mut self) -> Result<(), Broken> {
-        self.ring.disable_notify(self.memory).unwrap();
+        self.parts.ring.disable_notify(self.parts.mem).unwrap();
         Ok(())
     }
 
-    pub(crate) fn spend(&mut self, _budget: &mut Budget, _bytes: usize) -> bool {
-        true
+    pub(super) fn should_signal(&mut self) -> bool {
+        self.parts.ring.should_signal(self.parts.mem).unwrap()
     }
 
-    pub(crate) fn defer_signal(&mut self) {}
+    pub(crate) fn spend(&mut self, budget: &mut Budget, _bytes: usize) -> bool {
+        budget.0 = budget.0.saturating_sub(1);
+        budget.0 != 0
+    }
 
-    pub(crate) fn leave(&mut self, _left: Left) -> Broken {
-        unreachable!("all memory is there");
+    pub(crate) fn defer_signal(&mut self) {
+        self.deferred = true;
+    }
+
+    pub(crate) fn is_inline(&self) -> bool {
+        self.is_inline
+    }
+
+    pub(crate) fn leave(&mut self, left: Left) -> Broken {
+        self.end = Some(End::Left(left));
+        Broken
     }
 
     pub(crate) fn give_up(&mut self) -> Broken {
@@ -314,7 +384,10 @@ impl<M: Reach> Chain<'_, '_, M> {
         false
     }
 
+    /// Once for each buffer.
     pub(crate) fn write_at(&mut self, _offset: usize, _data: &[u8]) -> Result<(), ()> {
+        let active = &mut *self.0;
+        active.good = active.good.checked_sub(1).ok_or(())?;
         Ok(())
     }
 
@@ -339,13 +412,15 @@ impl<M: Reach> Chain<'_, '_, M> {
 
     pub(crate) fn complete(self, written: u32) -> Result<(), Broken> {
         if let Some(chain) = self.0.taken.take() {
-            self.0.ring.complete(self.0.memory, chain, written).unwrap();
+            let parts = &mut self.0.parts;
+            parts.ring.complete(parts.mem, chain, written).unwrap();
+            self.0.used = true;
         }
         Ok(())
     }
 
     pub(crate) fn is_inline(&self) -> bool {
-        false
+        self.0.is_inline
     }
 
     pub(crate) fn give_back(self) {}
@@ -358,7 +433,7 @@ impl<M: Reach> Chain<'_, '_, M> {
 impl<M: Reach> Drop for Chain<'_, '_, M> {
     fn drop(&mut self) {
         if let Some(chain) = self.0.taken.take() {
-            self.0.ring.unpop(chain).unwrap();
+            self.0.parts.ring.unpop(chain).unwrap();
         }
     }
 }
