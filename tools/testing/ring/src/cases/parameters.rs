@@ -25,6 +25,12 @@ pub const CASES: &[Case] = &[
         in_sysfs,
     ),
     case(
+        "ABI-17/switches-of-vhost-vsock",
+        "direct inline, all 444",
+        |_| sysfs("vhost_vsock"),
+    )
+    .not_on_c("C has none"),
+    case(
         "ABI-17/regions-as-the-other-vhost-promises",
         "509: ok, 510: E2BIG; without it 65: E2BIG",
         |_| as_promised(),
@@ -39,11 +45,14 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Parameters that are switches of ours, whose value is what the run was given.
-const SWITCHES: [&str; 1] = ["windows"];
+const SWITCHES: [&str; 3] = ["windows", "direct", "inline"];
 
-/// Names, values and rights of the parameters.
 fn in_sysfs(ctx: &mut Ctx) -> Try<String> {
-    let module = if ctx.ours() { "vhost_core" } else { "vhost" };
+    sysfs(if ctx.ours() { "vhost_core" } else { "vhost" })
+}
+
+/// Names, values and rights of the parameters of a module.
+fn sysfs(module: &str) -> Try<String> {
     let (mut values, mut modes) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(format!("/sys/module/{module}/parameters"))? {
         let entry = entry?;
