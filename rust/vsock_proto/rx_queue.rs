@@ -414,8 +414,8 @@ pub struct Queue<L: Buffers> {
     list: L,
     /// The segment behind the list, to which payload is appended.
     tail: Option<L::Buffer>,
-    /// Unread bytes, those in the hand of the reader included.
-    bytes: usize,
+    /// Unread bytes, those in the hand of the reader included: as many as a peer may have credit for.
+    bytes: u32,
     /// Complete messages, as above.
     messages: u32,
     /// Memory of the buffers, as above.
@@ -473,7 +473,7 @@ impl<L: Buffers> Queue<L> {
     /// Unread bytes, those in the hand of a reader included.
     #[inline]
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
     }
 
     /// Complete messages that are unread, the one in the hand of a reader included.
@@ -561,7 +561,8 @@ impl<L: Buffers> Queue<L> {
     }
 
     fn count(&mut self, len: usize, ends: u32) {
-        self.bytes = self.bytes.saturating_add(len);
+        // CAST: The length of a packet, which has 32 bits.
+        self.bytes = self.bytes.saturating_add(len as u32);
         self.messages = self.messages.saturating_add(ends);
     }
 

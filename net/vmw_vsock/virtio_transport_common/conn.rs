@@ -42,6 +42,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    clock::ticks,
     lock::{
         SpinLockBh,
         SpinLockBhGuard, //
@@ -97,6 +98,10 @@ pub(crate) struct Gate {
     behind: u32,
     /// The kinds of [`Control`] that are in a queue.
     queued: u8,
+    /// [`ticks`] at the last packet, that way or the other.
+    pub(crate) last: u32,
+    /// [`ticks`] when a writer found no credit, while one [waits](TxCredit::is_stalled).
+    pub(crate) stalled_at: u32,
     /// What the queued [`Control::Shutdown`] says.
     shutdown: ShutdownFlags,
     /// Data came since the user sent something.
@@ -162,6 +167,7 @@ impl Gate {
     /// Takes the credit in a packet of the peer.
     #[inline]
     pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {
+        self.last = ticks();
         self.tx.peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
     }
 
@@ -173,6 +179,7 @@ impl Gate {
                 hdr.set_flags(self.shutdown.raw());
             }
         }
+        self.last = ticks();
         self.tx.hand_over(hand_over);
         hdr.set_stamp(self.rx.stamp());
         if hand_over > 0 && !core::mem::take(&mut self.heard) {
@@ -244,6 +251,8 @@ impl Conn {
                         heard: true,
                         woken_later: false,
                         queued: 0,
+                        last: ticks(),
+                        stalled_at: 0,
                         shutdown: ShutdownFlags::NONE,
                         discard: false,
                         attached: true,
@@ -437,8 +446,12 @@ impl Conn {
             return Room::NONE;
         }
         let mut gate = self.gate();
-        let waiting = gate.waiting;
-        gate.tx.look(waiting)
+        let (waiting, was_stalled) = (gate.waiting, gate.tx.is_stalled());
+        let room = gate.tx.look(waiting);
+        if room.space == 0 && !was_stalled {
+            gate.stalled_at = ticks();
+        }
+        room
     }
 
     /// Notes that the peer was asked for its credit, see [`Room::ask`].

@@ -108,6 +108,8 @@ pub struct RxCredit {
     used: u32,
     /// `buf_alloc` as the peer knows it.
     told_buf_alloc: u32,
+    /// How often `fwd_cnt` wrapped, for people only.
+    fwd_wraps: u16,
     /// The peer asked for credit, and has sent no payload since.
     asked: bool,
 }
@@ -122,6 +124,7 @@ impl RxCredit {
             last_fwd_cnt: 0,
             used: 0,
             told_buf_alloc: buf_alloc,
+            fwd_wraps: 0,
             asked: false,
         }
     }
@@ -160,7 +163,9 @@ impl RxCredit {
         let len = len.min(self.used);
         // INVARIANT: These bytes were in the buffer, and are not any more.
         self.used = self.used.saturating_sub(len);
-        self.fwd_cnt = self.fwd_cnt.wrapping_add(len);
+        let (fwd_cnt, wrapped) = self.fwd_cnt.overflowing_add(len);
+        self.fwd_cnt = fwd_cnt;
+        self.fwd_wraps = self.fwd_wraps.wrapping_add(u16::from(wrapped));
     }
 
     /// Returns the credit fields for a packet that is about to be sent; the peer is told.
@@ -200,6 +205,12 @@ impl RxCredit {
     #[inline]
     pub const fn used(&self) -> u32 {
         self.used
+    }
+
+    /// Returns how many bytes were received so far, modulo 2^48.
+    pub const fn total(&self) -> u64 {
+        let read = (self.fwd_wraps as u64) << 32 | self.fwd_cnt as u64;
+        read.wrapping_add(self.used as u64) & ((1 << 48) - 1)
     }
 
     /// Returns how many bytes have left the buffer that the peer was not yet told of.

@@ -372,3 +372,25 @@ fn peer_is_asked_once_if_it_cannot_know() {
     // It has no buffer, as far as we know.
     assert!(!TxCredit::new(LARGE).look(1).ask);
 }
+
+#[test]
+fn totals_do_not_wrap_with_the_counters() {
+    let (mut tx, mut rx) = (
+        TxCredit::after(u32::MAX - 9, LARGE),
+        RxCredit::after(u32::MAX - 9, LARGE),
+    );
+    tx.set_peer_buf_alloc_hint(LARGE);
+    assert_eq!(tx.reserve(30), 30);
+    tx.hand_over(30);
+    assert_eq!(tx.total(), u64::from(u32::MAX) + 21);
+    // They did not get there.
+    tx.take_back(25);
+    assert_eq!(tx.total(), u64::from(u32::MAX) - 4);
+    tx.hand_over(25);
+    assert_eq!(tx.total(), u64::from(u32::MAX) + 21);
+
+    rx.accept(30).unwrap();
+    assert_eq!(rx.total(), u64::from(u32::MAX) + 21);
+    rx.release(20);
+    assert_eq!(rx.total(), u64::from(u32::MAX) + 21);
+}

@@ -124,6 +124,8 @@ pub struct TxCredit {
     unsent: u32,
     /// What a writer needs that found no room and was not woken since; 0 if there is none.
     lacking: u32,
+    /// How often `handed` wrapped, for people only.
+    handed_wraps: u16,
     /// The peer was asked in this stall.
     asked: bool,
 }
@@ -144,6 +146,7 @@ impl TxCredit {
             cap: buf_alloc_cap,
             unsent: 0,
             lacking: 0,
+            handed_wraps: 0,
             asked: false,
         }
     }
@@ -273,7 +276,9 @@ impl TxCredit {
     pub fn hand_over(&mut self, n: u32) {
         let n = n.min(self.reserved());
         // INVARIANT: `handed` goes at most to `tx_cnt`.
-        self.handed = self.handed.wrapping_add(n);
+        let (handed, wrapped) = self.handed.overflowing_add(n);
+        self.handed = handed;
+        self.handed_wraps = self.handed_wraps.wrapping_add(u16::from(wrapped));
     }
 
     /// Tells that `n` of the bytes that were handed over did not reach the peer: the ring was full.
@@ -284,7 +289,9 @@ impl TxCredit {
     pub fn take_back(&mut self, n: u32) {
         let n = n.min(self.unreturned());
         // INVARIANT: `handed` goes back at most to `peer_fwd_cnt`.
-        self.handed = self.handed.wrapping_sub(n);
+        let (handed, wrapped) = self.handed.overflowing_sub(n);
+        self.handed = handed;
+        self.handed_wraps = self.handed_wraps.wrapping_sub(u16::from(wrapped));
     }
 
     /// Tells that the transport is done with `n` bytes; see [`TxCredit::unsent`].
@@ -358,9 +365,20 @@ impl TxCredit {
         }
     }
 
+    /// Returns how many bytes the peer got so far, modulo 2^48.
+    pub const fn total(&self) -> u64 {
+        (self.handed_wraps as u64) << 32 | self.handed as u64
+    }
+
+    /// Whether a writer found no room, and was not woken since.
+    #[inline]
+    pub const fn is_stalled(&self) -> bool {
+        self.lacking > 0
+    }
+
     /// The size of the peer's buffer, as the peer says, which bounds what an honest peer sends.
     #[inline]
-    pub(super) const fn peer_buf_alloc(&self) -> u32 {
+    pub const fn peer_buf_alloc(&self) -> u32 {
         self.peer_buf_alloc
     }
 

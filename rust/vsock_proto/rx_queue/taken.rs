@@ -284,7 +284,7 @@ impl<L: Buffers> Queue<L> {
     #[must_use]
     pub fn take_stream(&mut self, len: usize) -> Taken<L> {
         let mut hand = self.hand();
-        if len >= self.bytes {
+        if len >= self.bytes() {
             hand.list = core::mem::take(&mut self.list);
             self.take_tail(&mut hand);
             return hand;
@@ -340,7 +340,8 @@ impl<L: Buffers> Queue<L> {
             return 0;
         }
         let bytes = core::mem::take(&mut hand.bytes);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        // CAST: They were in the queue.
+        self.bytes = self.bytes.saturating_sub(bytes as u32);
         let messages = core::mem::take(&mut hand.messages);
         self.messages = self.messages.saturating_sub(messages);
         let memory = core::mem::take(&mut hand.memory);

@@ -21,6 +21,15 @@ pub use crate::{
 };
 pub use skb as skb_list;
 
+pub mod clock {
+    //! The time, which stands still.
+
+    /// The tick counter.
+    pub fn ticks() -> u32 {
+        0
+    }
+}
+
 pub mod deferred {
     //! Work for the owner of a socket, which is with the sockets here.
 
