@@ -8,6 +8,8 @@
 
 #[path = "kernel_ext/clock.rs"]
 pub mod clock;
+#[path = "kernel_ext/debugfs.rs"]
+pub mod debugfs;
 #[path = "kernel_ext/deferred.rs"]
 pub mod deferred;
 #[path = "kernel_ext/eventfd.rs"]

@@ -31,6 +31,11 @@ impl Process {
             comm,
         }
     }
+
+    /// The number, as the first namespace of processes has it.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
 }
 
 /// The number of a task in the namespace of processes of the current one; 0 if it has none there,

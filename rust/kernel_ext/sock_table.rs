@@ -164,16 +164,23 @@ const _: () = assert!(size_of::<Node<()>>() <= 64);
 /// # Invariants
 ///
 /// A list of linked [`Node`]s, which changes only under the lock of the table.
-struct Peer(UnsafeCell<bindings::hlist_head>);
+struct Peer {
+    list: UnsafeCell<bindings::hlist_head>,
+    /// How many there are.
+    count: u32,
+}
 
 impl Peer {
     fn new() -> Self {
         // INVARIANT: Zeroes are an empty list.
-        Self(UnsafeCell::new(pin_init::zeroed()))
+        Self {
+            list: UnsafeCell::new(pin_init::zeroed()),
+            count: 0,
+        }
     }
 
     fn head(&self) -> *mut bindings::hlist_head {
-        self.0.get()
+        self.list.get()
     }
 
     fn is_empty(&self) -> bool {
@@ -433,6 +440,9 @@ impl<T: Send + Sync + 'static> SockTable<T> {
         // SAFETY: The node is valid, and nobody else knows it yet.
         unsafe { (*raw).number = peers.next };
         peers.next = peers.next.wrapping_add(1);
+        if let Some(peer) = peers.by_cid.get_mut(&peer) {
+            peer.count = peer.count.saturating_add(1);
+        }
         // SAFETY: The node is valid and in no list; the lock is held.
         unsafe { bindings::hlist_add_head_rcu(&raw mut (*raw).peer.by_peer, head) };
         // SAFETY: The node is valid, and nothing of it but the links changes from now on.
@@ -446,6 +456,69 @@ impl<T: Send + Sync + 'static> SockTable<T> {
             table: self.clone(),
             node,
         })
+    }
+}
+
+impl<T: Send + Sync + 'static> SockTable<T> {
+    /// Calls `f` with the first connection at `place`, or behind it, and returns what that says and
+    /// the place to go on at; nothing if there is none.
+    ///
+    /// Who goes on so meets each connection once that is there all the time. Nothing is locked.
+    ///
+    /// Context: any but interrupts. `f` runs in an RCU read section.
+    pub fn look<R>(
+        &self,
+        mut place: Place,
+        f: impl FnOnce(Found<'_, T>) -> R,
+    ) -> Option<(R, Place)> {
+        let _guard = rcu::read_lock();
+        while place.bucket < TUPLE_BUCKETS as u32 {
+            // SAFETY: `_guard` is the read section.
+            for node in unsafe { nodes::<T>(self.tuples.get(place.bucket)) } {
+                // SAFETY: A node that is found is not freed before the end of the read section, and
+                // has its number since before it was linked.
+                let number = unsafe { (*node).number };
+                // The later one joined, the earlier it is met.
+                if number >= place.below {
+                    continue;
+                }
+                place.below = number;
+                // SAFETY: As in `find()`.
+                let member = unsafe { &(*node).member };
+                let found = Found {
+                    sock: &member.sock,
+                    conn: member.conn.as_arc_borrow(),
+                };
+                return Some((f(found), place));
+            }
+            place = Place {
+                bucket: place.bucket.saturating_add(1),
+                ..Place::default()
+            };
+        }
+        None
+    }
+
+    /// How many connections there are with a peer, retired ones included.
+    pub fn count(&self, peer: (u32, Scope)) -> u32 {
+        self.peers.lock().by_cid.get(&peer).map_or(0, |p| p.count)
+    }
+}
+
+/// Where somebody is who [looks](SockTable::look) at all connections; the default is the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    bucket: u32,
+    /// Those of the bucket with smaller numbers were not met yet.
+    below: u64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            bucket: 0,
+            below: u64::MAX,
+        }
     }
 }
 
@@ -602,10 +675,13 @@ impl<T: Send + Sync + 'static> Drop for Membership<T> {
         self.table.unlink(member.key, link);
         // SAFETY: By the type invariants, the node is linked; the lock is held.
         unsafe { bindings::hlist_del_rcu(&raw mut (*node).peer.by_peer) };
-        let unused = match peers.by_cid.find_mut(&peer) {
-            Some(peer) if peer.get().is_empty() => Some(peer.remove_node()),
-            _ => None,
-        };
+        let mut unused = None;
+        if let Some(mut peer) = peers.by_cid.find_mut(&peer) {
+            peer.get_mut().count = peer.get().count.saturating_sub(1);
+            if peer.get().is_empty() {
+                unused = Some(peer.remove_node());
+            }
+        }
         drop(peers);
         drop(unused);
         // SAFETY: The node is not linked any more. The link to others of the peer is not looked at

@@ -14,6 +14,7 @@ mod tests {
         sock_table::{
             Key,
             Membership,
+            Place,
             Scope,
             SockTable, //
         }, //
@@ -38,7 +39,7 @@ mod tests {
     type Table = SockTable<Counted>;
 
     /// Whether a value is alive.
-    struct Counted(Option<Arc<Atomic<usize>>>);
+    struct Counted(Option<Arc<Atomic<usize>>>, u32);
 
     impl Drop for Counted {
         fn drop(&mut self) {
@@ -49,7 +50,7 @@ mod tests {
     }
 
     fn join(table: &Arc<Table>, sock: &KernelSock, key: Key) -> Result<Membership<Counted>> {
-        let conn = Arc::new(Counted(None), GFP_KERNEL)?;
+        let conn = Arc::new(Counted(None, 0), GFP_KERNEL)?;
         table.insert(sock.sock().into(), conn, key, |_| false)
     }
 
@@ -63,6 +64,60 @@ mod tests {
     fn members(table: &Arc<Table>, peer: Option<u32>) -> usize {
         let scope = Scope::of(&Net::of_current());
         table.members(peer.map(|cid| (cid, scope))).count()
+    }
+
+    /// How often each of the first `N` local ports is met by who looks at all of the table.
+    fn met<const N: usize>(table: &Arc<Table>, mut between: impl FnMut(usize)) -> [u32; N] {
+        let (mut place, mut met, mut steps) = (Place::default(), [0; N], 0);
+        while let Some((port, next)) = table.look(place, |found| found.conn.1) {
+            if let Some(count) = met.get_mut(port as usize) {
+                *count += 1;
+            }
+            place = next;
+            steps += 1;
+            between(steps);
+        }
+        met
+    }
+
+    #[test]
+    fn each_is_met_once_whoever_comes_and_goes() -> Result {
+        const COUNT: usize = 64;
+        let table = Table::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let join = |port: usize| {
+            let conn = Arc::new(Counted(None, port as u32), GFP_KERNEL)?;
+            let key = Key {
+                // Of one bucket: the hash of the key is the same.
+                local_port: 0,
+                ..KEY
+            };
+            table.insert(sock.sock().into(), conn, key, |_| false)
+        };
+        assert_eq!(met::<1>(&table, |_| ()), [0]);
+        let mut members = KVec::new();
+        for port in 0..COUNT {
+            members.push(Some(join(port)?), GFP_KERNEL)?;
+        }
+        assert_eq!(met::<COUNT>(&table, |_| ()), [1; COUNT]);
+        let peer = (KEY.remote_cid, Scope::of(&Net::of_current()));
+        assert_eq!(table.count(peer), COUNT as u32);
+        // One that was met goes and one comes, at each step.
+        let mut new = KVec::new();
+        let met = met::<{ 2 * COUNT }>(&table, |steps| {
+            if let Ok(member) = join(COUNT + steps) {
+                let _ = new.push(member, GFP_KERNEL);
+            }
+            if steps <= COUNT / 2 {
+                members[COUNT - steps] = None;
+            }
+        });
+        assert_eq!(met[..COUNT], [1; COUNT]);
+        assert_eq!(table.count(peer), COUNT as u32 / 2 + new.len() as u32);
+        drop(members);
+        drop(new);
+        assert_eq!(table.count(peer), 0);
+        Ok(())
     }
 
     #[test]
@@ -172,7 +227,7 @@ mod tests {
         let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
-        let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
+        let conn = Arc::new(Counted(Some(gone.clone()), 0), GFP_KERNEL)?;
         let member = table.insert(sock.sock().into(), conn, KEY, |_| false)?;
         // The member has the last reference to it.
         drop(sock);
@@ -191,7 +246,7 @@ mod tests {
 
         let sock = KernelSock::new(SockType::Stream)?;
         let table = Table::new()?;
-        let conn = Arc::new(Counted(Some(gone.clone())), GFP_KERNEL)?;
+        let conn = Arc::new(Counted(Some(gone.clone()), 0), GFP_KERNEL)?;
         let forgotten = ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY, |_| false)?);
         drop(sock);
         {
@@ -210,7 +265,7 @@ mod tests {
         let sock = KernelSock::new(SockType::Stream)?;
         let first = join(&table, &sock, KEY)?;
         let again = |live: bool| {
-            let conn = Arc::new(Counted(None), GFP_KERNEL)?;
+            let conn = Arc::new(Counted(None, 0), GFP_KERNEL)?;
             table.insert(sock.sock().into(), conn, KEY, |_| live)
         };
         assert_eq!(again(true).err(), Some(EADDRINUSE));

@@ -122,6 +122,24 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         None
     }
 
+    /// What is in the list `index` of less than `N`, for as long as the read section lasts: who looks
+    /// at all of them finds what is there all the time.
+    pub fn list<'g>(&self, index: usize, _guard: &'g rcu::Guard) -> impl Iterator<Item = &'g T> {
+        let mut next = self
+            .heads
+            .get(index)
+            .map_or(core::ptr::null_mut(), |head| head.peek());
+        core::iter::from_fn(move || {
+            if next.is_null() {
+                return None;
+            }
+            // SAFETY: As in `find()`.
+            let link: &'g Link<T> = unsafe { &*next };
+            next = link.next.peek();
+            Some(&link.value)
+        })
+    }
+
     /// Puts a value into the table, until its entry is dropped, unless `refusal` finds a reason in
     /// one that has the same key.
     ///

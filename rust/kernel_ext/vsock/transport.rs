@@ -16,7 +16,12 @@ use crate::{
         SockAddr,
         VsockSock, //
     },
-    sock_table::SockTable, //
+    sock_table::{
+        Found,
+        Place,
+        Scope,
+        SockTable, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -25,6 +30,7 @@ use kernel::{
             Atomic,
             Release, //
         },
+        rcu,
         Arc,
         ArcBorrow, //
     }, //
@@ -84,6 +90,18 @@ impl<T: Send + Sync + 'static> TransportSlot<T> {
 }
 
 impl<T: Send + Sync + 'static> TransportSlot<T> {
+    /// As [`SockTable::look`], at the connections on the transport that is registered here.
+    pub fn look<R>(&self, place: Place, f: impl FnOnce(Found<'_, T>) -> R) -> Option<(R, Place)> {
+        let guard = rcu::read_lock();
+        self.table.load(&guard)?.look(place, f)
+    }
+
+    /// As [`SockTable::count`].
+    pub fn count(&self, peer: (u32, Scope)) -> u32 {
+        let guard = rcu::read_lock();
+        self.table.load(&guard).map_or(0, |table| table.count(peer))
+    }
+
     /// Context: sleeps, for a grace period and for what follows those that began before.
     pub(super) fn clear(&self) {
         // Nothing is in the table: a member has a socket, and that a reference to the module.
