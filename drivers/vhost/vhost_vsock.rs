@@ -15,7 +15,7 @@
 //! - [`direct`]: to the guest without the worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
 //! - [`params`]: parameters of the module;
-//! - [`stats`], [`info`]: what can be seen from outside.
+//! - [`stats`], [`info`], [`guests`]: what can be seen from outside.
 //!
 //! For the order of locks see [`device::VhostVsock`].
 
@@ -26,10 +26,14 @@ use kernel::{
     InPlaceModule, //
 };
 use kernel_ext::{
+    debugfs::List,
     miscdev,
     return_work::Home, //
 };
-use virtio_transport_common::Registration;
+use virtio_transport_common::{
+    seen,
+    Registration, //
+};
 
 #[path = "vhost_vsock/carrier.rs"]
 mod carrier;
@@ -43,6 +47,8 @@ mod end;
 mod file;
 #[path = "vhost_vsock/from_guest.rs"]
 mod from_guest;
+#[path = "vhost_vsock/guests.rs"]
+mod guests;
 #[path = "vhost_vsock/holder.rs"]
 mod holder;
 #[path = "vhost_vsock/info.rs"]
@@ -59,12 +65,14 @@ mod throttle;
 mod to_guest;
 
 /// The module; fields are dropped in the order in which they are declared: first nobody opens the
-/// device any more, then no socket comes, then the table is empty and goes away, then no thread is
-/// left that did something for a device.
+/// device any more, then nobody looks, then no socket comes, then the table is empty and goes away,
+/// then no thread is left that did something for a device.
 #[pin_data]
 struct VhostVsockModule {
     #[pin]
     misc: miscdev::Registration<device::VhostVsock>,
+    #[pin]
+    guests: List<guests::Guests>,
     #[pin]
     registration: Registration<carrier::Host>,
     published: table::Published<device::VhostVsock>,
@@ -77,6 +85,7 @@ impl InPlaceModule for VhostVsockModule {
             home: device::HOME.publish(module),
             published: device::publish()?,
             registration <- Registration::<carrier::Host>::new(),
+            guests <- List::new(seen::dir()?, c"guests"),
             misc <- miscdev::Registration::new(),
         })
     }

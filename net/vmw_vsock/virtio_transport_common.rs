@@ -11,7 +11,8 @@
 //! Each file uses those before it only: `convert`, `kinds`, `rx_queue`, `conn` (the state of a
 //! connection behind its gate), `packet`, `outgoing`, `carrier`, `tables` (how packets find a
 //! connection), `control` (packets without payload), `close`, then the ways in (`accept`, `recv`)
-//! and out (`send`), and `ops`, which the socket layer calls.
+//! and out (`send`), and `ops`, which the socket layer calls. Beside them, `slots` is where the
+//! transports are registered, and `seen` shows people their connections.
 //!
 //! # Lock order
 //!
@@ -31,7 +32,10 @@
 
 #![deny(unsafe_code)]
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    InPlaceModule, //
+};
 
 #[path = "virtio_transport_common/accept.rs"]
 mod accept;
@@ -67,10 +71,14 @@ pub mod packet;
 pub mod recv;
 #[path = "virtio_transport_common/rx_queue.rs"]
 mod rx_queue;
+#[path = "virtio_transport_common/seen.rs"]
+pub mod seen;
 #[path = "virtio_transport_common/send.rs"]
 pub mod send;
 #[path = "virtio_transport_common/send_queue.rs"]
 pub mod send_queue;
+#[path = "virtio_transport_common/slots.rs"]
+pub mod slots;
 #[path = "virtio_transport_common/tables.rs"]
 mod tables;
 #[path = "virtio_transport_common/tap.rs"]
@@ -111,13 +119,19 @@ pub use send_queue::{
     TxPackets, //
 };
 
-struct Common;
+#[pin_data]
+struct Common {
+    #[pin]
+    files: seen::Files,
+}
 
-impl kernel::Module for Common {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
+impl InPlaceModule for Common {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // Each of the other modules loads this one.
         pr_info!("vsock-rust {}\n", kernel_ext::version::VERSION);
-        Ok(Common)
+        try_pin_init!(Self {
+            files <- seen::Files::new(),
+        })
     }
 }
 

@@ -46,6 +46,7 @@ use kernel_ext::{
 use virtio_transport_common::{
     deliver_now,
     receive,
+    slots,
     wake_later,
     Carrier,
     Conn,
@@ -62,7 +63,6 @@ use vsock_proto::addr::{
 };
 
 static LOOPBACK: RcuSlot<Loopback> = RcuSlot::new();
-static SLOT: TransportSlot<Conn> = TransportSlot::new();
 
 /// The queue and what empties it.
 ///
@@ -203,7 +203,7 @@ impl Carrier for Local {
     const KIND: Kind = Kind::Local;
 
     fn slot() -> &'static TransportSlot<Conn> {
-        &SLOT
+        &slots::LOOPBACK
     }
 
     fn local_cid() -> Cid {

@@ -25,6 +25,7 @@ use kernel_ext::{
     },
 };
 use virtio_transport_common::{
+    slots,
     Carrier,
     Conn,
     Orphans,
@@ -37,8 +38,6 @@ use vsock_proto::addr::{
     Cid, //
 };
 
-static SLOT: TransportSlot<Conn> = TransportSlot::new();
-
 /// The carrier of packets between the host and its guests.
 ///
 /// Each call finds the device by the guest's CID, under RCU.
@@ -49,7 +48,7 @@ impl Carrier for Host {
     const KIND: Kind = Kind::HostToGuest;
 
     fn slot() -> &'static TransportSlot<Conn> {
-        &SLOT
+        &slots::TO_GUESTS
     }
 
     fn local_cid() -> Cid {

@@ -110,6 +110,11 @@ pub(crate) fn with_device<R>(
     TABLE.with(cid, net, f)
 }
 
+/// See [`CidTable::for_list`].
+pub(crate) fn for_list(index: usize, f: impl FnMut(&VhostVsock)) -> bool {
+    TABLE.for_list(index, f)
+}
+
 /// An open `/dev/vhost-vsock`.
 ///
 /// # Ownership
@@ -157,7 +162,7 @@ pub(crate) struct VhostVsock {
     pub(crate) member: Mutex<Member>,
     /// For messages to people. Others take the lock, so nothing that waits is done with it held.
     #[pin]
-    holder: SpinLock<Holder>,
+    pub(crate) holder: SpinLock<Holder>,
 }
 
 /// What a device is called, and was called.

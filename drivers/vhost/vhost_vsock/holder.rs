@@ -32,6 +32,16 @@ impl Holder {
     }
 }
 
+impl Holder {
+    /// The number of the process, 0 if there is none.
+    pub(crate) fn pid(&self) -> i32 {
+        match self {
+            Self::Nobody => 0,
+            Self::SetCid(process) | Self::Owner(process) => process.pid(),
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -15,6 +15,7 @@ impl VhostVsock {
     pub(crate) fn show(&self, m: &SeqFile) {
         seq_print!(m, "cid:\t{}\n", self.cid());
         seq_print!(m, "netns:\t{}\n", self.net().inum());
+        seq_print!(m, "connections:\t{}\n", self.connections());
         self.core.show(m);
         let stats = &self.stats;
         seq_print!(

@@ -90,6 +90,21 @@ impl<D: InNet> CidTable<D> {
         Some(f(&node.device))
     }
 
+    /// Does something with the devices of the list `index`, and says whether there is such a list:
+    /// of all lists, from 0 on, these are all devices that have a CID.
+    ///
+    /// Context: any; `f` must not sleep.
+    pub(crate) fn for_list(&self, index: usize, mut f: impl FnMut(&D)) -> bool {
+        let guard = rcu::read_lock();
+        let Some(table) = self.0.load(&guard) else {
+            return false;
+        };
+        for node in table.list(index, &guard) {
+            f(&node.device);
+        }
+        index < LISTS
+    }
+
     /// Gives a device a CID.
     ///
     /// Context: may sleep, but not for a grace period.

@@ -278,6 +278,11 @@ impl RxQueue {
         self.0.messages()
     }
 
+    /// Memory of the buffers.
+    pub(crate) fn memory(&self) -> usize {
+        self.0.memory()
+    }
+
     /// Memory that a queue may take for `buf_alloc` bytes of payload.
     #[inline]
     pub(crate) const fn limit(buf_alloc: u32) -> usize {

@@ -30,6 +30,7 @@ use kernel_ext::{
     }, //
 };
 use virtio_transport_common::{
+    slots,
     Carrier,
     Conn,
     Orphans,
@@ -41,14 +42,12 @@ use vsock_proto::addr::{
     Cid, //
 };
 
-static SLOT: TransportSlot<Conn> = TransportSlot::new();
-
 #[vtable]
 impl Carrier for Guest {
     const KIND: Kind = Kind::GuestToHost;
 
     fn slot() -> &'static TransportSlot<Conn> {
-        &SLOT
+        &slots::TO_HOST
     }
 
     fn local_cid() -> Cid {

@@ -5,8 +5,9 @@
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
-//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, INF for what can be seen of a
-//! device. Of those about what waits for what, ST is for users who are stuck, SQ for what is queued for a
+//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, INF for what
+//! can be seen of a device and of connections. Of those about what waits for what, ST is for users who are
+//! stuck, SQ for what is queued for a
 //! guest, CL for closed sockets, CR for credit, DV for many devices. DT is for what is sent without the
 //! worker. Its outcome is a line of text, which is the same each time, whatever the seed.
 
@@ -34,6 +35,7 @@ mod parameters;
 mod protocol;
 mod queued;
 mod rx;
+mod seen;
 mod signal;
 mod stuck;
 mod turns;
@@ -63,6 +65,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         parameters::CASES,
         cid::CASES,
         info::CASES,
+        seen::CASES,
         direct::CASES,
         life::CASES,
         owner::CASES,
