@@ -37,6 +37,26 @@ pub enum Command {
         /// List the vsock sockets of this network namespace instead.
         #[arg(long)]
         sockets: bool,
+        /// List the connections of all network namespaces instead, and what each waits for.
+        ///
+        /// Only with the Rust modules, as root, and with debugfs.
+        #[arg(long, conflicts_with = "sockets")]
+        connections: bool,
+    },
+    /// Shows the busiest connections, again and again.
+    ///
+    /// On a terminal until it is interrupted; as JSON, a line for each look. Only with the Rust modules,
+    /// as root, and with debugfs.
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+        /// How often to look; by default 1 if the output is not a terminal.
+        #[arg(long)]
+        samples: Option<u64>,
+        /// How many connections to show.
+        #[arg(long, default_value_t = 20)]
+        count: usize,
     },
     /// Says which process has a CID.
     ///
@@ -83,4 +103,12 @@ pub enum Stack {
     Rust,
     /// Those of the kernel's package.
     C,
+}
+
+/// An interval that is worth waiting for.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.01..=86_400.0).contains(&value) => Ok(value),
+        _ => Err("a number from 0.01 to 86400 is needed".into()),
+    }
 }

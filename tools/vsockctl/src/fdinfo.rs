@@ -32,6 +32,7 @@ pub struct Device {
     pub cid: Option<u64>,
     pub netns: Option<u64>,
     pub state: Option<String>,
+    pub connections: Option<u64>,
     pub features: Option<String>,
     pub to_guest: Option<Traffic>,
     pub from_guest: Option<Traffic>,
@@ -82,6 +83,7 @@ pub fn parse(text: &str) -> Device {
             "cid" => device.cid = value.parse().ok(),
             "netns" => device.netns = value.parse().ok(),
             "state" => device.state = Some(value.to_owned()),
+            "connections" => device.connections = value.parse().ok(),
             "features" => device.features = Some(value.to_owned()),
             "to-guest" => device.to_guest = traffic(value),
             "from-guest" => device.from_guest = traffic(value),
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     const RUNNING: &str = "pos:\t0\nflags:\t0104002\nmnt_id:\t32\nino:\t109\ncid:\t3\n\
-        netns:\t4026531833\nstate:\trunning\nfeatures:\t0x130000002\nworker0:\t0, thread 193\n\
+        netns:\t4026531833\nconnections:\t2\nstate:\trunning\nfeatures:\t0x130000002\nworker0:\t0, thread 193\n\
         queue0:\trunning, size 1024, available 5, used 4\nworker1:\t0, thread 193\n\
         queue1:\tbroken, size 1024: head 2000 is not in the ring\nto-guest:\t7 packets, 300 bytes\n\
         from-guest:\t1 packets, 44 bytes\nrefused:\t1 malformed, 2 misaddressed, 3 buffers\n\
@@ -139,6 +141,7 @@ mod tests {
         let device = parse(RUNNING);
         assert_eq!(device.cid, Some(3));
         assert_eq!(device.netns, Some(4026531833));
+        assert_eq!(device.connections, Some(2));
         assert_eq!(device.state.as_deref(), Some("running"));
         let expected = Traffic {
             packets: 7,

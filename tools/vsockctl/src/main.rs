@@ -2,11 +2,12 @@
 
 //! `vsockctl`: what the vsock stack of this machine does, and which one it is.
 //!
-//! The parts: [`cli`] has the commands and their options; [`guests`] and [`sockets`] read what the
-//! kernel tells, [`modules`] which modules there are; [`doctor`] finds usual mistakes, [`switch`]
+//! The parts: [`cli`] has the commands and their options; [`guests`], [`sockets`] and [`connections`] read
+//! what the kernel tells, [`top`] compares two looks, [`modules`] which modules there are; [`doctor`] finds usual mistakes, [`switch`]
 //! changes between ours and C; [`prometheus`] and [`table`] print.
 
 mod cli;
+mod connections;
 mod doctor;
 mod error;
 mod fdinfo;
@@ -18,6 +19,7 @@ mod show;
 mod sockets;
 mod switch;
 mod table;
+mod top;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -14,7 +14,10 @@ type Metric = (
     fn(&Guest) -> Option<u64>,
 );
 
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric; 12] = [
+    ("connections", "gauge", "Connections with the guest.", |g| {
+        g.device.connections
+    }),
     (
         "to_guest_packets_total",
         "counter",

@@ -4,6 +4,7 @@
 
 use crate::{
     cli::{Arguments, Command, Format},
+    connections::{self, Connection},
     doctor,
     error::Error,
     fdinfo::Traffic,
@@ -11,12 +12,13 @@ use crate::{
     modules, prometheus,
     sockets::{self, SocketInfo},
     switch::{self, Done},
-    table,
+    table, top,
 };
 use serde::Serialize;
 use std::{
     io::{stdout, IsTerminal as _},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Whether to print JSON.
@@ -72,15 +74,38 @@ fn print_guests(guests: &[Guest]) {
     table::print(&titles, &rows);
 }
 
-fn address(address: sockets::Address) -> String {
-    let part = |value: u32| {
-        if value == u32::MAX {
-            "*".into()
-        } else {
-            value.to_string()
-        }
-    };
-    format!("{}:{}", part(address.cid), part(address.port))
+fn print_connections(connections: &[Connection]) {
+    let rows: Vec<Vec<String>> = connections
+        .iter()
+        .map(|connection| {
+            let mut row = vec![
+                connection.transport.clone(),
+                connection.kind.clone(),
+                connection.state.clone(),
+                table::address(connection.local),
+                table::address(connection.peer),
+                table::bytes(connection.received),
+                table::bytes(connection.sent),
+            ];
+            row.extend(top::state(connection));
+            row
+        })
+        .collect();
+    let titles = [
+        "TRANSPORT",
+        "TYPE",
+        "STATE",
+        "LOCAL",
+        "PEER",
+        "RECEIVED",
+        "SENT",
+        "UNREAD",
+        "IN FLIGHT",
+        "UNSENT",
+        "BLOCKED",
+        "IDLE",
+    ];
+    table::print(&titles, &rows);
 }
 
 fn print_sockets(sockets: &[SocketInfo]) {
@@ -90,8 +115,8 @@ fn print_sockets(sockets: &[SocketInfo]) {
             vec![
                 socket.kind.into(),
                 socket.state.into(),
-                address(socket.local),
-                address(socket.peer),
+                table::address(socket.local),
+                table::address(socket.peer),
                 or_dash(socket.pid),
                 or_dash(socket.program.clone()),
             ]
@@ -127,7 +152,25 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         }
     };
     match &arguments.command {
-        Command::List { sockets: true } => {
+        Command::List {
+            connections: true, ..
+        } => {
+            let found = connections::list()?;
+            if json {
+                print_json(&found)?;
+            } else {
+                print_connections(&found);
+            }
+        }
+        Command::Top {
+            interval,
+            samples,
+            count,
+        } => {
+            let samples = samples.or(json.then_some(1));
+            top::run(Duration::from_secs_f64(*interval), samples, *count, json)?;
+        }
+        Command::List { sockets: true, .. } => {
             let found = sockets::list()?;
             if json {
                 print_json(&found)?;
@@ -135,7 +178,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
                 print_sockets(&found);
             }
         }
-        Command::List { sockets: false } => {
+        Command::List { sockets: false, .. } => {
             let found = guests::list();
             hint(&found);
             if json {

@@ -20,7 +20,7 @@ const HEADER: usize = 16;
 /// `struct vsock_diag_msg`.
 const MESSAGE: usize = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Address {
     pub cid: u32,
     pub port: u32,

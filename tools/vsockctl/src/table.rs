@@ -2,6 +2,8 @@
 
 //! Tables of text: columns as wide as what is in them.
 
+use crate::sockets::Address;
+
 /// Prints rows below their titles; numbers to the right.
 pub fn print(titles: &[&str], rows: &[Vec<String>]) {
     print!("{}", render(titles, rows));
@@ -38,6 +40,18 @@ pub fn render(titles: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// An address; what a socket does not know is a star.
+pub fn address(address: Address) -> String {
+    let part = |value: u32| {
+        if value == u32::MAX {
+            "*".into()
+        } else {
+            value.to_string()
+        }
+    };
+    format!("{}:{}", part(address.cid), part(address.port))
 }
 
 /// A number of bytes for people.
