@@ -89,6 +89,7 @@ pub fn waiting() -> impl Iterator<Item = &'static Case> {
         devices::CASES,
         closed::CASES,
         window::CASES,
+        seen::MANY,
     ]
     .into_iter()
     .flatten()

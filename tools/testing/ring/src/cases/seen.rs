@@ -2,17 +2,24 @@
 
 //! What the directory `vsock` of debugfs says.
 
-use super::{case, Case};
+use super::{case, Case, Ctx};
 use crate::{
     device::{Device, Setup},
-    host::{self, amount, Peer},
-    packet, Try,
+    host::{self, amount, Peer, Socket},
+    note, packet,
+    sys::process::{self, Usage},
+    Try,
 };
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::Read as _,
+    time::Duration,
 };
+
+/// The CID of this machine, for sockets of it.
+const LOOPBACK: u64 = 1;
+const PORT: u32 = 777;
 
 /// Why C has none of it.
 const NONE: &str = "C has nothing in debugfs";
@@ -55,6 +62,17 @@ pub const CASES: &[Case] = &[
     })
     .not_on_c(NONE),
 ];
+
+/// What is to be cheap, also where time is counted in instructions.
+pub const MANY: &[Case] = &[Case {
+    seconds: 120,
+    ..case(
+        "INF-15/ten-thousand-connections",
+        "10000 lines, in time",
+        ten_thousand,
+    )
+    .not_on_c(NONE)
+}];
 
 fn path(file: &str) -> String {
     format!("/sys/kernel/debug/vsock/{file}")
@@ -230,6 +248,35 @@ fn in_pieces(file: &str) -> Try<String> {
         }
         all.extend_from_slice(&piece[..len]);
     }
+}
+
+/// What `vsockctl top` reads each second. Where instructions are counted, 100 ms are as many millions of
+/// them; where they are not, the machine is emulated, and slower.
+fn ten_thousand(ctx: &mut Ctx) -> Try<String> {
+    const PAIRS: u32 = 5000;
+    process::set_limit(libc::RLIMIT_NOFILE, 20_000)?;
+    let listener = Socket::listener(libc::SOCK_STREAM, PORT, 16)?;
+    let mut sockets = Vec::new();
+    for _ in 0..PAIRS {
+        let socket = Socket::stream()?;
+        socket.connect(LOOPBACK, PORT)?;
+        sockets.push((socket, listener.accept()?));
+    }
+    let begin = Usage::now()?;
+    let text = fs::read_to_string(path("connections"))?;
+    let taken = Usage::now()?.since(begin).cpu;
+    note(format!("{} bytes in {taken:?}", text.len()));
+    let lines = parse(&text)?;
+    let ours = lines
+        .iter()
+        .filter(|line| line["transport"] == "loopback")
+        .count();
+    let quick = if taken < ctx.limit(Duration::from_millis(100), Duration::from_millis(500)) {
+        "in time"
+    } else {
+        "too slow"
+    };
+    Ok(format!("{ours} lines, {quick}"))
 }
 
 fn many() -> Try<String> {
