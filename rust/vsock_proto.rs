@@ -14,6 +14,7 @@
 //! - [`credit`]: how many bytes may be sent, and how many must be taken. No other code may do
 //!   arithmetic on `buf_alloc` and `fwd_cnt`.
 //! - [`conn`]: what a packet does to a connection.
+//! - [`keepalive`]: when a silent peer is asked, and when it counts as gone;
 //! - [`link`]: where a connection stands, and what its socket was not told of it yet;
 //! - [`record`]: how small messages are kept in little memory;
 //! - [`rx_queue`]: where received payload is kept, and that its memory is bounded;
@@ -35,6 +36,8 @@ pub mod conn;
 pub mod credit;
 #[path = "vsock_proto/header.rs"]
 pub mod header;
+#[path = "vsock_proto/keepalive.rs"]
+pub mod keepalive;
 #[path = "vsock_proto/link.rs"]
 pub mod link;
 #[path = "vsock_proto/record.rs"]

@@ -38,6 +38,7 @@ pub use self::{
         CreditChange,
         CreditError,
         Room,
+        Silence,
         TxCredit, //
     }, //
 };

@@ -28,6 +28,39 @@ fn nothing_before_the_peer_spoke() {
 }
 
 #[test]
+fn whatever_the_peer_says_ends_its_silence() {
+    let mut tx = TxCredit::new(100);
+    let silence = |peer, writer| Silence { peer, writer };
+    assert_eq!(tx.second(true), silence(1, 0));
+    assert_eq!(tx.second(true), silence(2, 0));
+    assert_eq!(say(&mut tx, 100, 0), Ok((100, false)));
+    assert_eq!(tx.second(true), silence(1, 0));
+    assert_eq!(say(&mut tx, 100, u32::MAX), Ok((100, true)));
+    assert_eq!(tx.second(true), silence(1, 0));
+    // Nobody was asked while nobody watched.
+    assert_eq!(tx.second(false), silence(0, 0));
+    assert_eq!(tx.second(true), silence(1, 0));
+}
+
+#[test]
+fn a_writer_waits_until_it_is_woken() {
+    let mut tx = TxCredit::new(100);
+    let silence = |peer, writer| Silence { peer, writer };
+    assert_eq!(say(&mut tx, 100, 0), Ok((100, false)));
+    assert_eq!(tx.reserve(100), 100);
+    tx.hand_over(100);
+    assert_eq!(tx.look(1).space, 0);
+    assert_eq!(tx.second(false), silence(1, 1));
+    // An answer without credit.
+    assert_eq!(say(&mut tx, 100, 0), Ok((0, false)));
+    assert_eq!(tx.second(false), silence(1, 2));
+    assert!(tx.peer_update(100, 1).is_ok_and(|change| change.wake));
+    // The next stall is another one, whenever it began.
+    assert_eq!((tx.reserve(100), tx.look(1).space), (1, 0));
+    assert_eq!(tx.second(true), silence(1, 1));
+}
+
+#[test]
 fn window_is_the_smaller_buffer() {
     let mut tx = TxCredit::new(100);
     assert_eq!(say(&mut tx, u32::MAX, 0), Ok((100, false)));

@@ -56,6 +56,16 @@ impl Room {
     };
 }
 
+/// How long nothing happened, in seconds that were counted one by one: see [`TxCredit::second`].
+#[must_use = "something may be due"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Silence {
+    /// Since the peer last said something, whatever that was.
+    pub peer: u16,
+    /// Since a writer found no room and was not woken; 0 if there is none.
+    pub writer: u16,
+}
+
 /// The credit that we have with the peer.
 ///
 /// A byte is first reserved ([`TxCredit::reserve`]), then either given back
@@ -126,6 +136,10 @@ pub struct TxCredit {
     lacking: u32,
     /// How often `handed` wrapped, for people only.
     handed_wraps: u16,
+    /// See [`Silence::peer`].
+    quiet: u16,
+    /// See [`Silence::writer`].
+    stalled: u16,
     /// The peer was asked in this stall.
     asked: bool,
 }
@@ -147,6 +161,8 @@ impl TxCredit {
             unsent: 0,
             lacking: 0,
             handed_wraps: 0,
+            quiet: 0,
+            stalled: 0,
             asked: false,
         }
     }
@@ -216,6 +232,22 @@ impl TxCredit {
         }
     }
 
+    /// Counts a second that passed, if the peer is `watched`, or if a writer waits; else nothing
+    /// counts, and what was counted is forgotten.
+    pub fn second(&mut self, watched: bool) -> Silence {
+        let is_stalled = self.is_stalled();
+        let count = |is_counted: bool, seconds: u16| match is_counted {
+            true => seconds.saturating_add(1),
+            false => 0,
+        };
+        self.stalled = count(is_stalled, self.stalled);
+        self.quiet = count(watched || is_stalled, self.quiet);
+        Silence {
+            peer: self.quiet,
+            writer: self.stalled,
+        }
+    }
+
     /// The peer was asked for its credit, on behalf of a writer that found no room.
     #[inline]
     pub fn set_asked(&mut self) {
@@ -247,6 +279,7 @@ impl TxCredit {
         let wake = self.lacking > 0 && self.room_for(self.lacking) > 0;
         if wake {
             self.lacking = 0;
+            self.stalled = 0;
         }
         wake
     }
@@ -341,6 +374,7 @@ impl TxCredit {
         fwd_cnt: u32,
     ) -> Result<CreditChange, CreditError> {
         let returned = fwd_cnt.wrapping_sub(self.peer_fwd_cnt);
+        self.quiet = 0;
 
         if returned <= self.unreturned() {
             // INVARIANT: `peer_fwd_cnt` goes at most to `handed`.
