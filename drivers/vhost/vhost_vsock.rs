@@ -32,7 +32,8 @@ use kernel_ext::{
 };
 use virtio_transport_common::{
     seen,
-    Registration, //
+    Registration,
+    Watching, //
 };
 
 #[path = "vhost_vsock/carrier.rs"]
@@ -65,8 +66,8 @@ mod throttle;
 mod to_guest;
 
 /// The module; fields are dropped in the order in which they are declared: first nobody opens the
-/// device any more, then nobody looks, then no socket comes, then the table is empty and goes away,
-/// then no thread is left that did something for a device.
+/// device any more, then nobody looks, then no socket comes, so no peer is watched, then the table is
+/// empty and goes away, then no thread is left that did something for a device.
 #[pin_data]
 struct VhostVsockModule {
     #[pin]
@@ -75,6 +76,7 @@ struct VhostVsockModule {
     guests: List<guests::Guests>,
     #[pin]
     registration: Registration<carrier::Host>,
+    watching: Watching<carrier::Host>,
     published: table::Published<device::VhostVsock>,
     home: Home,
 }
@@ -84,6 +86,7 @@ impl InPlaceModule for VhostVsockModule {
         try_pin_init!(Self {
             home: device::HOME.publish(module),
             published: device::publish()?,
+            watching: Watching::new()?,
             registration <- Registration::<carrier::Host>::new(),
             guests <- List::new(seen::dir()?, c"guests"),
             misc <- miscdev::Registration::new(),

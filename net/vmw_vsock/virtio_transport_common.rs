@@ -9,10 +9,11 @@
 //! # Layers
 //!
 //! Each file uses those before it only: `convert`, `kinds`, `rx_queue`, `conn` (the state of a
-//! connection behind its gate), `packet`, `outgoing`, `carrier`, `tables` (how packets find a
-//! connection), `control` (packets without payload), `close`, then the ways in (`accept`, `recv`)
-//! and out (`send`), and `ops`, which the socket layer calls. Beside them, `slots` is where the
-//! transports are registered, and `seen` shows people their connections.
+//! connection behind its gate), `packet`, `outgoing`, `armed` and `watch` (what is done once in a
+//! second), `carrier`, `tables` (how packets find a connection), `control` (packets without payload),
+//! `close`, `keepalive` (peers that say nothing), then the ways in (`accept`, `recv`) and out (`send`),
+//! and `ops`, which the socket layer calls. Beside them, `slots` is where the transports are registered,
+//! and `seen` shows people their connections.
 //!
 //! # Lock order
 //!
@@ -39,6 +40,8 @@ use kernel::{
 
 #[path = "virtio_transport_common/accept.rs"]
 mod accept;
+#[path = "virtio_transport_common/armed.rs"]
+mod armed;
 #[path = "virtio_transport_common/carrier.rs"]
 mod carrier;
 #[path = "virtio_transport_common/close.rs"]
@@ -54,6 +57,8 @@ mod convert;
 mod fixtures;
 #[path = "virtio_transport_common/flow.rs"]
 mod flow;
+#[path = "virtio_transport_common/keepalive.rs"]
+mod keepalive;
 #[path = "virtio_transport_common/kinds.rs"]
 mod kinds;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -83,6 +88,8 @@ pub mod slots;
 mod tables;
 #[path = "virtio_transport_common/tap.rs"]
 mod tap;
+#[path = "virtio_transport_common/watch.rs"]
+mod watch;
 
 pub use carrier::{
     Carrier,
@@ -95,6 +102,7 @@ pub use close::{
     Peers, //
 };
 pub use conn::Conn;
+pub use keepalive::Watching;
 pub use ops::Registration;
 pub use orphans::Orphans;
 pub use outgoing::Outgoing;
@@ -118,6 +126,7 @@ pub use send_queue::{
     SendQueue,
     TxPackets, //
 };
+pub use watch::WatchSlot;
 
 #[pin_data]
 struct Common {

@@ -74,7 +74,10 @@ use kernel_ext::{
     virtio::Adapter,
     work::WorkQueue, //
 };
-use virtio_transport_common::Registration;
+use virtio_transport_common::{
+    Registration,
+    Watching, //
+};
 
 #[path = "virtio_vsock/address.rs"]
 mod address;
@@ -145,6 +148,7 @@ struct GuestModule {
     _driver: driver::Registration<Adapter<VsockDriver>>,
     #[pin]
     _transport: Registration<Guest>,
+    _watching: Watching<Guest>,
     _works: Works,
 }
 
@@ -153,6 +157,7 @@ impl kernel::InPlaceModule for GuestModule {
         // In the opposite order.
         try_pin_init!(Self {
             _works: Works::new()?,
+            _watching: Watching::new()?,
             _transport <- Registration::new(),
             _driver <- driver::Registration::new(
                 <Self as kernel::ModuleMetadata>::NAME,

@@ -160,6 +160,12 @@ impl VsockSock {
         self.flag(bindings::sock_flags_SOCK_ZEROCOPY)
     }
 
+    /// Whether `SO_KEEPALIVE` is set.
+    #[inline]
+    pub fn keeps_alive(&self) -> bool {
+        self.flag(bindings::sock_flags_SOCK_KEEPOPEN)
+    }
+
     /// What the local user shut down.
     #[inline]
     pub fn shutdown(&self) -> Shutdown {

@@ -11,7 +11,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        rcu,
+        Arc, //
+    }, //
 };
 use kernel_ext::{
     net::Net,
@@ -31,12 +34,15 @@ use virtio_transport_common::{
     Orphans,
     Outgoing,
     Over,
-    TxPacket, //
+    TxPacket,
+    WatchSlot, //
 };
 use vsock_proto::addr::{
     Addr,
     Cid, //
 };
+
+static WATCH: WatchSlot = WatchSlot::new();
 
 /// The carrier of packets between the host and its guests.
 ///
@@ -49,6 +55,17 @@ impl Carrier for Host {
 
     fn slot() -> &'static TransportSlot<Conn> {
         &slots::TO_GUESTS
+    }
+
+    fn watch() -> Option<&'static WatchSlot> {
+        Some(&WATCH)
+    }
+
+    fn is_paused(sock: &VsockSock, peer: Cid) -> bool {
+        with_device(peer, Some(sock.net()), |device| {
+            !device.is_reachable(&rcu::read_lock())
+        })
+        .unwrap_or(false)
     }
 
     fn local_cid() -> Cid {

@@ -9,7 +9,8 @@ use crate::{
     packet::{
         RxPacket,
         TxPacket, //
-    }, //
+    },
+    watch::WatchSlot, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -51,6 +52,20 @@ pub trait Carrier: Send + Sync + Sized + 'static {
 
     /// Where the transport of the carrier is registered: a `static` of its own.
     fn slot() -> &'static TransportSlot<Conn>;
+
+    /// Where the watch over silent peers of the carrier is: a `static` of its own. Without it, none
+    /// is watched.
+    fn watch() -> Option<&'static WatchSlot> {
+        None
+    }
+
+    /// Whether packets of a socket do not reach `peer` for now, and it cannot say anything, because
+    /// somebody stopped it for a while. Without it, never.
+    ///
+    /// Context: does not sleep; the gate of the connection is shut.
+    fn is_paused(_sock: &VsockSock, _peer: Cid) -> bool {
+        false
+    }
 
     /// The CID of this side, [`Cid::ANY`] if there is none. Does not sleep.
     fn local_cid() -> Cid;

@@ -164,6 +164,11 @@ impl Gate {
         self.membership.as_ref().is_some_and(|m| !m.is_retired())
     }
 
+    /// Whether the connection is open, and a user has it.
+    pub(crate) fn is_live(&self) -> bool {
+        self.link.is_open() && !self.discard
+    }
+
     /// Takes the credit in a packet of the peer.
     #[inline]
     pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {

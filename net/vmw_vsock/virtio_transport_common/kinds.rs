@@ -33,6 +33,8 @@ pub(crate) enum Control {
     Shutdown(ShutdownFlags),
     CreditUpdate,
     CreditRequest,
+    /// A [`Control::CreditRequest`] for the sake of the answer, see [`keepalive`](crate::keepalive).
+    Probe,
 }
 
 impl Control {
@@ -43,7 +45,7 @@ impl Control {
             Control::Rst => Op::Rst,
             Control::Shutdown(_) => Op::Shutdown,
             Control::CreditUpdate => Op::CreditUpdate,
-            Control::CreditRequest => Op::CreditRequest,
+            Control::CreditRequest | Control::Probe => Op::CreditRequest,
         }
     }
 
@@ -56,6 +58,7 @@ impl Control {
             Control::Shutdown(_) => 8,
             Control::CreditUpdate => 16,
             Control::CreditRequest => 0,
+            Control::Probe => 32,
         }
     }
 }

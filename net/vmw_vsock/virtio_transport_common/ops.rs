@@ -12,6 +12,7 @@ use crate::{
     conn::Conn,
     control,
     convert::wire_shutdown,
+    keepalive,
     kinds::Control,
     rx_queue::{
         RxQueue,
@@ -159,6 +160,7 @@ impl<C: Carrier> Transport for Over<C> {
         };
         let bytes = conn.unread();
         if bytes < sock.rcvlowat() {
+            keepalive::note::<C>(sock, false);
             control::before_wait::<C>(sock, &conn.into());
         }
         bytes
@@ -171,6 +173,9 @@ impl<C: Carrier> Transport for Over<C> {
             return 0;
         };
         let room = conn.room(sock);
+        if room.space == 0 {
+            keepalive::note::<C>(sock, true);
+        }
         if room.ask {
             control::credit_request::<C>(sock, &conn.into());
         }
@@ -213,6 +218,7 @@ impl<C: Carrier> Transport for Over<C> {
         };
         let messages = conn.messages();
         if messages == 0 {
+            keepalive::note::<C>(sock, false);
             control::before_wait::<C>(sock, &conn.into());
         }
         messages

@@ -35,12 +35,15 @@ use virtio_transport_common::{
     Conn,
     Orphans,
     Over,
-    TxPacket, //
+    TxPacket,
+    WatchSlot, //
 };
 use vsock_proto::addr::{
     Addr,
     Cid, //
 };
+
+static WATCH: WatchSlot = WatchSlot::new();
 
 #[vtable]
 impl Carrier for Guest {
@@ -48,6 +51,10 @@ impl Carrier for Guest {
 
     fn slot() -> &'static TransportSlot<Conn> {
         &slots::TO_HOST
+    }
+
+    fn watch() -> Option<&'static WatchSlot> {
+        Some(&WATCH)
     }
 
     fn local_cid() -> Cid {

@@ -39,12 +39,14 @@ const CONNS: Subject = Subject {
         "direct",
         "ends",
         "flow",
+        "keepalive",
         "orphans",
         "outgoing",
         "packet",
         "reading",
         "scenarios",
         "send",
+        "watch",
         "wire",
     ],
     root: "    pub use conn::Conn;\n",
@@ -198,6 +200,22 @@ fn end_of_run(chain: &str) -> String {
     format!("use super::vhost::*;\n\nimpl<M: Reach> Active<'_, M> {{\n{end}}}\n")
 }
 
+/// As [`variant()`], of who waits and the work that looks for them.
+fn watches(name: &str, mistakes: &[Mistake], out: &Path) -> String {
+    let dir = out.join("watches").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let mut module = format!("pub mod {name} {{\n");
+    for (from, file) in [(CONNS.sources, "armed"), ("src/watches", "model")] {
+        let text = source(from, file, name, mistakes);
+        let text = paths(&text, "kernel::", "crate::watches::kernel::");
+        let text = paths(&text, "kernel_ext::", "crate::watches::kernel::");
+        let path = dir.join(format!("{file}.rs"));
+        fs::write(&path, text).unwrap();
+        writeln!(module, "    #[path = {path:?}]\n    pub mod {file};").unwrap();
+    }
+    module + "}\n"
+}
+
 /// As [`variant()`], of the sources of the direction to the guest.
 fn ring_variant(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join("ring").join(name);
@@ -231,6 +249,7 @@ fn main() {
         ("variants.rs", real),
         ("windows.rs", variants(WINDOW_MISTAKES, windows, out)),
         ("rings.rs", variants(RING_MISTAKES, ring_variant, out)),
+        ("watches.rs", variants(WATCH_MISTAKES, watches, out)),
     ];
     for (file, modules) in all {
         fs::write(out.join(file), modules).unwrap();

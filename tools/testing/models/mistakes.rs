@@ -322,3 +322,30 @@ const KICK_MISTAKES: &[Mistake] = &[
         "        let ended = ended.unwrap_or(Inlined::Drained);\n",
     ),
 ];
+
+const WATCH_MISTAKES: &[Mistake] = &[
+    (
+        "no_last_look",
+        "armed",
+        "        if !busy && *idle {\n            return false;\n        }\n",
+        "        if !busy {\n            self.0.store(false, Relaxed);\n            return false;\n        }\n",
+    ),
+    (
+        "ends_armed",
+        "armed",
+        "        self.0.store(busy, Relaxed);\n",
+        "",
+    ),
+    (
+        "waits_unordered",
+        "armed",
+        "        smp_mb(Full);\n        if self.0.peek()",
+        "        if self.0.peek()",
+    ),
+    (
+        "clears_unordered",
+        "armed",
+        "        smp_mb(Full);\n        true\n    }\n}",
+        "        true\n    }\n}",
+    ),
+];

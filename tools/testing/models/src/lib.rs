@@ -42,6 +42,7 @@
 //!
 //! - **A window** of `kernel_ext::window` shows the page that is mapped, for as long as a read section lasts, and
 //!   there is one again after the changes. The notifier is by hand, after `mm/mmu_notifier.c`.
+//! - **Who begins to wait** is seen by the work that looks for such: [`watches`].
 //!
 //! # What was broken on purpose
 //!
@@ -102,6 +103,8 @@ pub mod kernel;
 pub mod kernel_ext;
 #[cfg(test)]
 mod ring;
+#[cfg(test)]
+mod watches;
 pub mod world;
 
 /// The sources: as they are, and with mistakes.
