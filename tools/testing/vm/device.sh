@@ -49,6 +49,17 @@ device_unload_kicked() {
 	done
 }
 
+# Silent guests, with short times.
+device_keepalive() {
+	local status=0
+	unload_host && insert "$KMODS/net/vmw_vsock/vsock.ko" &&
+		insert "$KMODS/net/vmw_vsock/vsock_diag.ko" && insert "$OURS/vmw_vsock_virtio_transport_common.ko" \
+		keepalive_time=2 keepalive_interval=1 keepalive_probes=3 && insert_ours $HOST_OURS &&
+		/lab/t3/ring KA-1/silent-guests KA-2/paused-guest KA-3/credit-that-was-not-told || status=1
+	unload_host && load_host ours || status=1
+	return $status
+}
+
 # A 32-bit program. The debug kernel does not run those.
 device_compat() {
 	local status
@@ -69,5 +80,6 @@ group_device() {
 	ensure_host ours T3/device || return 1
 	check T3/device/parameters-at-load device_parameters
 	check T3/device/unload-with-kicks-pending device_unload_kicked
+	check T3/device/keepalive device_keepalive
 	device_compat
 }

@@ -163,6 +163,11 @@ impl Socket {
         socket::set_vsock_option(self.0.as_fd(), CONNECT_TIMEOUT, &time)
     }
 
+    /// Has the peer watched: `SO_KEEPALIVE`.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        socket::keep_alive(self.0.as_fd())
+    }
+
     /// Sets the size of the receive buffer (and of what may be in flight).
     pub fn set_buffer(&self, size: u64) -> io::Result<()> {
         const SIZE: i32 = 0;

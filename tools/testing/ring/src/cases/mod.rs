@@ -7,9 +7,9 @@
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
 //! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, INF for what
 //! can be seen of a device and of connections. Of those about what waits for what, ST is for users who are
-//! stuck, SQ for what is queued for a
-//! guest, CL for closed sockets, CR for credit, DV for many devices. DT is for what is sent without the
-//! worker. Its outcome is a line of text, which is the same each time, whatever the seed.
+//! stuck, SQ for what is queued for a guest, CL for closed sockets, CR for credit, KA for silent guests, DV
+//! for many devices. DT is for what is sent without the worker. Its outcome is a line of text, which is the
+//! same each time, whatever the seed.
 
 mod budget;
 mod cid;
@@ -22,6 +22,7 @@ mod fuzz;
 mod info;
 mod ioctl;
 mod iotlb;
+mod keepalive;
 mod kick;
 mod layout;
 mod life;
@@ -54,6 +55,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         rx::CASES,
         protocol::CASES,
         credit::CASES,
+        keepalive::CASES,
         memory::CASES,
         moved::CASES,
         layout::CASES,

@@ -124,6 +124,17 @@ pub fn error(fd: BorrowedFd<'_>) -> io::Result<i32> {
     Ok(value)
 }
 
+/// Sets `SO_KEEPALIVE`.
+pub fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let value: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+    let from = (&raw const value).cast();
+    // SAFETY: An integer of the given length.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, from, len) })?;
+    Ok(())
+}
+
 /// Sets an option of AF_VSOCK, which is made of words of 64 bits.
 pub fn set_vsock_option(fd: BorrowedFd<'_>, name: i32, value: &[u64]) -> io::Result<()> {
     let len = size_of_val(value) as libc::socklen_t;
