@@ -28,6 +28,11 @@ pub mod clock {
     pub fn ticks() -> u32 {
         0
     }
+
+    /// Nanoseconds.
+    pub fn local_nanos() -> u64 {
+        1_000_000_000
+    }
 }
 
 pub mod deferred {
@@ -137,15 +142,6 @@ pub mod peek {
         fn poke(&self, value: T) {
             self.store(value, Relaxed);
         }
-    }
-}
-
-pub mod clock {
-    //! Time stands still.
-
-    /// Nanoseconds.
-    pub fn local_nanos() -> u64 {
-        1_000_000_000
     }
 }
 
