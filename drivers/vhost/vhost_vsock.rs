@@ -15,6 +15,7 @@
 //! - [`direct`]: to the guest without the worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
 //! - [`params`]: parameters of the module;
+//! - [`policy`]: what a guest may do; [`attr`]: how that is set, and asked;
 //! - [`stats`], [`info`], [`guests`]: what can be seen from outside.
 //!
 //! For the order of locks see [`device::VhostVsock`].
@@ -36,6 +37,8 @@ use virtio_transport_common::{
     Watching, //
 };
 
+#[path = "vhost_vsock/attr.rs"]
+mod attr;
 #[path = "vhost_vsock/carrier.rs"]
 mod carrier;
 #[path = "vhost_vsock/device.rs"]
@@ -56,6 +59,8 @@ mod holder;
 mod info;
 #[path = "vhost_vsock/params.rs"]
 mod params;
+#[path = "vhost_vsock/policy.rs"]
+mod policy;
 #[path = "vhost_vsock/stats.rs"]
 mod stats;
 #[path = "vhost_vsock/table.rs"]

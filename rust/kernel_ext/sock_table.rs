@@ -383,12 +383,14 @@ impl<T: Send + Sync + 'static> SockTable<T> {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if there is a live one, `ENOMEM`.
+    /// `EADDRINUSE` if there is a live one, `EDQUOT` if there are `most` connections with the peer,
+    /// `ENOMEM`.
     pub fn insert(
         self: &Arc<Self>,
         sock: ARef<VsockSock>,
         conn: Arc<T>,
         key: Key,
+        most: u32,
         mut is_live: impl FnMut(&T) -> bool,
     ) -> Result<Membership<T>> {
         let peer = (key.remote_cid, Scope::of(sock.net()));
@@ -434,6 +436,12 @@ impl<T: Send + Sync + 'static> SockTable<T> {
                 drop(peers);
                 return Err(EADDRINUSE);
             }
+        }
+        let count = peers.by_cid.get(&peer).map_or(0, |peer| peer.count);
+        if count > 0 && count >= most {
+            // There is a list for this peer, which is not empty.
+            drop(peers);
+            return Err(EDQUOT);
         }
         let node = NonNull::from(KBox::leak(node));
         let raw = node.as_ptr();

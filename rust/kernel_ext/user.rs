@@ -4,7 +4,23 @@
 //!
 //! C header: [`include/linux/uidgid_types.h`](srctree/include/linux/uidgid_types.h).
 
-use crate::sock::VsockSock;
+use crate::{
+    bindings,
+    sock::VsockSock, //
+};
+use kernel::prelude::*;
+
+/// Whether the current task is an administrator of this machine, or of its network: not only of a
+/// container.
+#[doc(alias = "capable")]
+pub fn is_administrator() -> bool {
+    [bindings::CAP_NET_ADMIN, bindings::CAP_SYS_ADMIN]
+        .iter()
+        // CAST: Small numbers.
+        //
+        // SAFETY: FFI call without preconditions, in a task.
+        .any(|capability| unsafe { bindings::capable(*capability as c_int) })
+}
 
 /// A user of this machine, whatever the user namespace: a `kuid_t`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,6 +37,11 @@ impl User {
         // SAFETY: The socket has a reference to the credentials, which do not change. The user is
         // the one whose files are made with them, as for `sk_uid`.
         Self(unsafe { (*owner).fsuid.val })
+    }
+
+    /// The number in the first user namespace.
+    pub const fn number(self) -> u32 {
+        self.0
     }
 
     /// A user as a number, for tests.

@@ -261,15 +261,17 @@ pub fn connections<T: Transport>(
 /// # Errors
 ///
 /// `ENOMEM`, `ENODEV` if the transport is not registered, `EADDRINUSE` if there is a connection with
-/// the same key for which `is_live` is true: see [`SockTable::insert`].
+/// the same key for which `is_live` is true, `EDQUOT` if there are `most` connections with the peer:
+/// see [`SockTable::insert`].
 pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
+    most: u32,
     is_live: impl FnMut(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = T::slot().table.get().ok_or(ENODEV)?;
-    table.insert(sock.into(), conn, key, is_live)
+    table.insert(sock.into(), conn, key, most, is_live)
 }
 
 /// Says whether a CID belongs to this machine.

@@ -5,6 +5,7 @@
 use crate::{
     device::{
         with_device,
+        VhostVsock,
         FEATURE_SEQPACKET, //
     },
     params, //
@@ -22,6 +23,7 @@ use kernel_ext::{
         LockedSock,
         VsockSock, //
     },
+    user::User,
     vsock::{
         Kind,
         TransportSlot, //
@@ -39,7 +41,8 @@ use virtio_transport_common::{
 };
 use vsock_proto::addr::{
     Addr,
-    Cid, //
+    Cid,
+    Port, //
 };
 
 static WATCH: WatchSlot = WatchSlot::new();
@@ -85,6 +88,25 @@ impl Carrier for Host {
             device.core.features() & FEATURE_SEQPACKET != 0
         })
         .unwrap_or(false)
+    }
+
+    fn may_connect(sock: &LockedSock) -> bool {
+        let (cid, user) = (Cid::new(sock.remote_addr().cid), User::of(sock));
+        with_device(cid, Some(sock.net()), |device| device.may_connect(user)).unwrap_or(true)
+    }
+
+    fn admits(peer: Cid, port: Port, net: Option<&Net>) -> bool {
+        with_device(peer, net, |device| device.admits(port.get())).unwrap_or(true)
+    }
+
+    fn most_connections(peer: Cid, net: &Net) -> u32 {
+        with_device(peer, Some(net), VhostVsock::most_connections).unwrap_or(u32::MAX)
+    }
+
+    fn has_too_many(peer: Cid, net: &Net) {
+        let _ = with_device(peer, Some(net), |device| {
+            device.stats.denied_connections.add_shared(1);
+        });
     }
 
     fn send(packet: TxPacket, net: Option<&Net>) -> Result {

@@ -4,6 +4,7 @@
 
 use crate::{
     holder::Holder,
+    policy::Policies,
     stats::Stats,
     table::{
         CidTable,
@@ -146,6 +147,9 @@ pub(crate) struct VhostVsock {
     /// What closed sockets leave behind for the guest.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) stats: Stats,
+    /// What the guest may do.
+    #[pin]
+    pub(crate) policies: Policies,
     /// What [`Stats::to_guest`] was when a thread that kicked last received packets.
     pub(crate) answers_seen: Atomic<u64>,
     /// Buffers in a row that were of no use, since the device was started; only the work for `rx`
@@ -265,6 +269,7 @@ impl VhostVsock {
                 throttle: Throttle::new(),
                 orphans,
                 stats: Stats::new(),
+                policies <- Policies::new(),
                 answers_seen: Atomic::new(0),
                 bad_buffers: Atomic::new(0),
                 room: Atomic::new(usize::MAX),

@@ -50,6 +50,7 @@ impl VhostVsock {
             self.reset_gone(&member);
         }
         self.core.release((now, before));
+        self.policies.clear();
         if had_cid {
             self.reset_gone(&member);
         }

@@ -2,7 +2,10 @@
 
 //! The file `/dev/vhost-vsock`.
 
-use crate::device::VhostVsock;
+use crate::{
+    attr,
+    device::VhostVsock, //
+};
 use kernel::{
     fs::File,
     ioctl::_IOW,
@@ -54,6 +57,8 @@ impl MiscDevice for VhostVsock {
     fn ioctl(me: ArcBorrow<'_, Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let arg = Arg::new(arg);
         match cmd {
+            attr::SET_ATTR => me.set_attr(arg)?,
+            attr::GET_ATTR => me.get_attr(arg)?,
             SET_GUEST_CID => Arc::from(me).set_cid(arg.read()?)?,
             SET_RUNNING => match arg.read::<i32>()? {
                 0 => me.core.stop()?,

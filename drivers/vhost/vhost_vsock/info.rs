@@ -4,6 +4,8 @@
 
 use crate::device::VhostVsock;
 use kernel::{
+    fmt,
+    prelude::*,
     seq_file::SeqFile,
     seq_print, //
 };
@@ -45,6 +47,22 @@ impl VhostVsock {
             stats.no_buffer.get(),
             stats.unmapped.get()
         );
+        if let Some(policy) = self.policies.get() {
+            let (most, ports, users) = policy.counts();
+            seq_print!(
+                m,
+                "limits:\t{most} connections, {} ranges of ports, {} users\n",
+                List(ports),
+                List(users)
+            );
+            seq_print!(
+                m,
+                "denied:\t{} connections, {} ports, {} users\n",
+                stats.denied_connections.get(),
+                stats.denied_ports.get(),
+                stats.denied_users.get()
+            );
+        }
         let (packets, memory) = self.queue.backlog();
         seq_print!(m, "queued:\t{packets} packets, {memory} bytes of memory\n");
         let held = if self.throttle.is_held() {
@@ -53,5 +71,17 @@ impl VhostVsock {
             ""
         };
         seq_print!(m, "replies:\t{}{held}\n", self.queue.replies());
+    }
+}
+
+/// How many entries a list has, if there is one.
+struct List(Option<usize>);
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(count) => f.write_fmt(fmt!("{count}")),
+            None => f.write_str("all"),
+        }
     }
 }

@@ -58,6 +58,12 @@ pub(crate) struct Stats {
     pub(crate) no_buffer: Counter,
     /// Likewise, as the worker was needed: mostly for memory that is not mapped.
     pub(crate) unmapped: Counter,
+    /// Connections that were too many for the [policy](crate::policy).
+    pub(crate) denied_connections: Counter,
+    /// Connections of the guest to a port that it may not reach.
+    pub(crate) denied_ports: Counter,
+    /// Connections to the guest of a user who may not.
+    pub(crate) denied_users: Counter,
 }
 
 impl Stats {
@@ -74,6 +80,9 @@ impl Stats {
             busy: Counter::new(),
             no_buffer: Counter::new(),
             unmapped: Counter::new(),
+            denied_connections: Counter::new(),
+            denied_ports: Counter::new(),
+            denied_users: Counter::new(),
         }
     }
 }

@@ -34,7 +34,8 @@ use kernel_ext::{
 };
 use vsock_proto::addr::{
     Addr,
-    Cid, //
+    Cid,
+    Port, //
 };
 
 /// What moves packets between this side and a peer.
@@ -87,6 +88,24 @@ pub trait Carrier: Send + Sync + Sized + 'static {
 
     /// Whether a `SOCK_SEQPACKET` socket may talk to `cid`.
     fn seqpacket_allow(sock: &VsockSock, cid: Cid) -> bool;
+
+    /// Whether a socket may connect to its remote address, as far as its user matters.
+    fn may_connect(_sock: &LockedSock) -> bool {
+        true
+    }
+
+    /// Whether a peer may connect to a port of this side, for which there is a listener.
+    fn admits(_peer: Cid, _port: Port, _net: Option<&Net>) -> bool {
+        true
+    }
+
+    /// How many connections there may be with a peer.
+    fn most_connections(_peer: Cid, _net: &Net) -> u32 {
+        u32::MAX
+    }
+
+    /// A connection was refused, as there were [too many](Self::most_connections).
+    fn has_too_many(_peer: Cid, _net: &Net) {}
 
     /// Sends a packet, or queues it; `net` is the namespace of the sender.
     ///

@@ -120,6 +120,9 @@ impl<C: Carrier> Transport for Over<C> {
 
     fn connect(sock: &mut LockedSock) -> Result {
         let conn: Arc<Conn> = conn_of::<C>(sock)?.into();
+        if !C::may_connect(sock) {
+            return Err(EACCES);
+        }
         conn.begin(sock, State::Connecting);
         // Before the peer can answer.
         let ret = tables::join::<C>(sock, conn.clone())

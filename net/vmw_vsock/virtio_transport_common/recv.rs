@@ -57,7 +57,10 @@ use kernel_ext::{
     vsock, //
 };
 use vsock_proto::{
-    addr::Cid,
+    addr::{
+        Cid,
+        Port, //
+    },
     conn::{
         self as protocol,
         ConnectError,
@@ -606,7 +609,10 @@ fn for_listener<C: Carrier>(packet: &Incoming<'_, '_>, net: Option<&Net>) -> boo
         _ => State::Closed,
     };
     match protocol::receive(state, header.op(), header.flags(), &Local::default()) {
-        Reaction::Accept => accept::<C>(&sock, header, packet.src, packet.dst).is_ok(),
+        Reaction::Accept => {
+            C::admits(Cid::new(packet.src.cid), Port::new(packet.dst.port), net)
+                && accept::<C>(&sock, header, packet.src, packet.dst).is_ok()
+        }
         reaction => reaction == Reaction::Ignore,
     }
 }

@@ -75,12 +75,15 @@ pub(crate) fn with_connection<C: Carrier, R>(
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EADDRINUSE` if another user has a connection between the same ports, whose packets
+/// `ENOMEM`; `EACCES` if there are [too many](Carrier::most_connections); `EADDRINUSE` if another user has a connection between the same ports, whose packets
 /// this one would get.
 pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result<bool> {
-    let key = key_of::<C>(&conn.gate().ends);
+    let gate = conn.gate();
+    let (key, peer) = (key_of::<C>(&gate.ends), gate.ends.peer.cid);
+    drop(gate);
+    let most = C::most_connections(peer, sock.net());
     let mut had_rst = false;
-    let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, |other| {
+    let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, most, |other| {
         // A socket that tries again: its packets have one order.
         if core::ptr::eq(other, &*conn) {
             return false;
@@ -90,6 +93,13 @@ pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result<bool
             had_rst |= other.supersede();
         }
         is_live
+    })
+    .map_err(|e| match e {
+        EDQUOT => {
+            C::has_too_many(peer, sock.net());
+            EACCES
+        }
+        e => e,
     })?;
     drop(conn.set_membership(Some(membership)));
     Ok(had_rst)

@@ -51,7 +51,7 @@ mod tests {
 
     fn join(table: &Arc<Table>, sock: &KernelSock, key: Key) -> Result<Membership<Counted>> {
         let conn = Arc::new(Counted(None, 0), GFP_KERNEL)?;
-        table.insert(sock.sock().into(), conn, key, |_| false)
+        table.insert(sock.sock().into(), conn, key, u32::MAX, |_| false)
     }
 
     /// Whether the table has that socket for the key, and nothing if `None`.
@@ -64,6 +64,29 @@ mod tests {
     fn members(table: &Arc<Table>, peer: Option<u32>) -> usize {
         let scope = Scope::of(&Net::of_current());
         table.members(peer.map(|cid| (cid, scope))).count()
+    }
+
+    #[test]
+    fn a_peer_has_no_more_than_it_may() -> Result {
+        let table = Table::new()?;
+        let sock = KernelSock::new(SockType::Stream)?;
+        let join = |remote_cid, local_port| {
+            let conn = Arc::new(Counted(None, 0), GFP_KERNEL)?;
+            let key = Key {
+                remote_cid,
+                local_port,
+                ..KEY
+            };
+            table.insert(sock.sock().into(), conn, key, 2, |_| false)
+        };
+        let first = join(3, 1)?;
+        let _second = join(3, 2)?;
+        assert_eq!(join(3, 3).err(), Some(EDQUOT));
+        let _other = join(4, 3)?;
+        drop(first);
+        let _third = join(3, 3)?;
+        assert_eq!(join(3, 4).err(), Some(EDQUOT));
+        Ok(())
     }
 
     /// How often each of the first `N` local ports is met by who looks at all of the table.
@@ -92,7 +115,7 @@ mod tests {
                 local_port: 0,
                 ..KEY
             };
-            table.insert(sock.sock().into(), conn, key, |_| false)
+            table.insert(sock.sock().into(), conn, key, u32::MAX, |_| false)
         };
         assert_eq!(met::<1>(&table, |_| ()), [0]);
         let mut members = KVec::new();
@@ -228,7 +251,7 @@ mod tests {
         let table = Table::new()?;
         let sock = KernelSock::new(SockType::Stream)?;
         let conn = Arc::new(Counted(Some(gone.clone()), 0), GFP_KERNEL)?;
-        let member = table.insert(sock.sock().into(), conn, KEY, |_| false)?;
+        let member = table.insert(sock.sock().into(), conn, KEY, u32::MAX, |_| false)?;
         // The member has the last reference to it.
         drop(sock);
         {
@@ -247,7 +270,8 @@ mod tests {
         let sock = KernelSock::new(SockType::Stream)?;
         let table = Table::new()?;
         let conn = Arc::new(Counted(Some(gone.clone()), 0), GFP_KERNEL)?;
-        let forgotten = ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY, |_| false)?);
+        let forgotten =
+            ManuallyDrop::new(table.insert(sock.sock().into(), conn, KEY, u32::MAX, |_| false)?);
         drop(sock);
         {
             let guard = rcu::read_lock();
@@ -266,7 +290,7 @@ mod tests {
         let first = join(&table, &sock, KEY)?;
         let again = |live: bool| {
             let conn = Arc::new(Counted(None, 0), GFP_KERNEL)?;
-            table.insert(sock.sock().into(), conn, KEY, |_| live)
+            table.insert(sock.sock().into(), conn, KEY, u32::MAX, |_| live)
         };
         assert_eq!(again(true).err(), Some(EADDRINUSE));
         assert_eq!(members(&table, None), 1);

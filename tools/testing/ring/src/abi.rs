@@ -41,6 +41,8 @@ pub const SET_RUNNING: u32 = request(W, 0x61, 4);
 pub const GET_FEATURES_ARRAY: u32 = request(R, 0x83, 8);
 pub const SET_FORK_FROM_OWNER: u32 = request(W, 0x84, 1);
 pub const GET_FORK_FROM_OWNER: u32 = request(R, 0x85, 1);
+pub const SET_ATTR: u32 = request(W, 0xe0, 16);
+pub const GET_ATTR: u32 = request(R | W, 0xe1, 16);
 /// A number that nobody has.
 pub const BOGUS: u32 = request(NONE, 0x77, 0);
 

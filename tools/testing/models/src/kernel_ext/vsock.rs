@@ -131,6 +131,7 @@ pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,
     key: Key,
+    _most: u32,
     is_live: impl FnMut(&T::Conn) -> bool,
 ) -> Result<Membership<T::Conn>> {
     let table = world::the::<Table>();

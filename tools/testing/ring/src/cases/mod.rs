@@ -5,7 +5,7 @@
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
 //! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
-//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, INF for what
+//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, POL for policies, INF for what
 //! can be seen of a device and of connections. Of those about what waits for what, ST is for users who are
 //! stuck, SQ for what is queued for a guest, CL for closed sockets, CR for credit, KA for silent guests, DV
 //! for many devices. DT is for what is sent without the worker. Its outcome is a line of text, which is the
@@ -33,6 +33,7 @@ mod moved;
 mod others;
 mod owner;
 mod parameters;
+mod policy;
 mod protocol;
 mod queued;
 mod rx;
@@ -65,6 +66,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         fuzz::CASES,
         ioctl::CASES,
         parameters::CASES,
+        policy::CASES,
         cid::CASES,
         info::CASES,
         seen::CASES,
