@@ -255,12 +255,15 @@ impl Usage {
         check(unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) })?;
         // SAFETY: The call filled it in, else it had failed.
         let usage = unsafe { usage.assume_init() };
-        let of = |time: libc::timeval| {
-            Duration::from_secs(time.tv_sec.unsigned_abs())
-                + Duration::from_micros(time.tv_usec.unsigned_abs())
-        };
+        // The structure has times too, but those are as old as the last tick.
+        let mut time = MaybeUninit::<libc::timespec>::uninit();
+        // SAFETY: A structure of this type is written.
+        check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) })?;
+        // SAFETY: The call filled it in, else it had failed.
+        let time = unsafe { time.assume_init() };
         Ok(Self {
-            cpu: of(usage.ru_utime) + of(usage.ru_stime),
+            cpu: Duration::from_secs(time.tv_sec.unsigned_abs())
+                + Duration::from_nanos(time.tv_nsec.unsigned_abs()),
             waits: usage.ru_nvcsw.unsigned_abs(),
         })
     }
