@@ -67,6 +67,26 @@ impl SendMsg<'_> {
         self.source().len()
     }
 
+    /// Makes the memory of the next `len` bytes present, so that a copy that must not sleep finds
+    /// it, unless it is taken away again.
+    ///
+    /// Context: may sleep, as long as a user wants.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there.
+    #[inline]
+    pub fn fault_in(&mut self, len: usize) -> Result {
+        let iter = &raw const self.msg.msg_iter;
+        // SAFETY: The iterator is a valid source, by the type invariants, and is not moved.
+        let missing = unsafe { bindings::fault_in_iov_iter_readable(iter, len) };
+        if missing == 0 {
+            Ok(())
+        } else {
+            Err(EFAULT)
+        }
+    }
+
     /// Does something with the message, and puts the position of its source back if that fails.
     #[inline]
     pub fn attempt<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {

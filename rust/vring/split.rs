@@ -488,6 +488,18 @@ impl SplitRing {
         Ok(self.known_pending() == 0)
     }
 
+    /// Whether there are `count` chains to take, at least.
+    ///
+    /// # Errors
+    ///
+    /// As for [`is_empty`](Self::is_empty).
+    pub fn has<M: RingMemory>(&mut self, mem: &M, count: u16) -> Result<bool, RingError<M::Error>> {
+        if self.known_pending() < count {
+            self.read_avail_idx(mem)?;
+        }
+        Ok(self.known_pending() >= count)
+    }
+
     /// Reads the available index, and orders the read against those of what it makes available.
     #[doc(alias = "vhost_get_avail_idx")]
     #[inline]

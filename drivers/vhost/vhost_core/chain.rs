@@ -362,6 +362,12 @@ impl<'a, M: Reach> Active<'a, M> {
         }
     }
 
+    /// Whether there are `count` chains to take, at least.
+    #[inline]
+    pub(crate) fn has_chains(&mut self, count: u16) -> core::result::Result<bool, Broken> {
+        self.with_ring(|ring, mem| ring.has(mem, count))
+    }
+
     /// Asks the driver to kick when there is a chain; says whether there is one already.
     #[inline]
     pub(crate) fn enable_notify(&mut self) -> core::result::Result<bool, Broken> {

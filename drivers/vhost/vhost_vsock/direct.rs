@@ -223,7 +223,7 @@ impl VhostVsock {
         if !self.queue.is_empty() || !self.is_reachable(&guard) {
             return;
         }
-        if out.is_whole() && out.left() > self.room.peek() {
+        if self.pieces(out) > 1 && !out.may_part() {
             return;
         }
         match self.rx.try_run(|rx| self.fill_from(rx, out)) {
@@ -237,6 +237,17 @@ impl VhostVsock {
         }
     }
 
+    /// How many buffers the payload takes, if they are like the ones before.
+    #[inline]
+    fn pieces(&self, out: &Outgoing<'_, '_, '_>) -> usize {
+        let room = self.room.peek();
+        if out.left() <= room {
+            1
+        } else {
+            out.left().div_ceil(room.max(1))
+        }
+    }
+
     /// Says whether the worker is to signal what was done.
     fn fill_from(
         &self,
@@ -244,6 +255,12 @@ impl VhostVsock {
         out: &mut Outgoing<'_, '_, '_>,
     ) -> core::result::Result<bool, Broken> {
         if !self.queue.is_empty() || out.is_cut() {
+            return Ok(false);
+        }
+        let pieces = self.pieces(out);
+        // What there are no buffers for is sent by the worker, all of it: several packets at once.
+        // CAST: Few.
+        if pieces > 1 && !(out.may_part() && pieces <= BUFFERS && rx.has(pieces as u16)?) {
             return Ok(false);
         }
         rx.disable_notify()?;
@@ -256,9 +273,13 @@ impl VhostVsock {
                 return Ok(false);
             };
             let len = room.min(out.left());
-            if out.is_whole() && len < out.left() {
-                self.room.store(room, Relaxed);
-                return Ok(false);
+            if room < out.left() {
+                if room < self.room.peek() {
+                    self.room.store(room, Relaxed);
+                }
+                if pieces <= 1 && out.is_whole() {
+                    return Ok(false);
+                }
             }
             // What was written to a buffer that is not used does not matter.
             let copied = out.copy(|source| chain.write_from(HEADER_LEN, source, len));

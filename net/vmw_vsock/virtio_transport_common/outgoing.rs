@@ -38,19 +38,23 @@ pub struct Outgoing<'o, 'c, 'm> {
     left: u32,
     /// It is a message, which goes out as a whole.
     flags: Option<SeqFlags>,
+    /// Its memory was there a moment ago.
+    present: bool,
     /// The peer is to be told at once.
     urgent: bool,
 }
 
 impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
     /// As much of what credit there is for as one packet may have. With `flags`, it is the rest of
-    /// a message, of which those are for the last piece.
+    /// a message, of which those are for the last piece; it may go out in pieces if it is
+    /// `present`.
     pub(crate) fn new(
         conn: &'o Conn,
         msg: &'o mut SendMsg<'m>,
         credit: &'o mut Reservation<'c>,
         header: Header,
         flags: Option<SeqFlags>,
+        present: bool,
     ) -> Self {
         let left = credit.left().min(MAX_PKT_BUF_SIZE);
         Self {
@@ -60,6 +64,7 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
             header,
             left,
             flags,
+            present,
             urgent: false,
         }
     }
@@ -76,10 +81,18 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
         self.left as usize
     }
 
-    /// Whether they have to go out in one piece.
+    /// Whether they have to go out as a whole: what of a message stays behind when a part of it is
+    /// with the peer costs the connection, if there is no memory for it.
     #[inline]
     pub fn is_whole(&self) -> bool {
         self.flags.is_some()
+    }
+
+    /// Whether one can begin with a part of it: of a message only if its memory was there a moment
+    /// ago, as the user may send another one if nothing of it went out.
+    #[inline]
+    pub fn may_part(&self) -> bool {
+        self.flags.is_none() || self.present
     }
 
     /// Whether the sender probably has more to send, so that the peer can be told of what went out
@@ -111,7 +124,7 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
         // CAST: At most what is left.
         let len = (len as u32).min(self.left);
         self.header.set_len(len);
-        if let Some(flags) = self.flags {
+        if let Some(flags) = self.flags.filter(|_| len == self.left) {
             self.header.set_flags(flags.raw());
         }
         let urgency = self.conn.stamp(&mut self.header, None, len);

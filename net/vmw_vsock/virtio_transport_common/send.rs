@@ -201,6 +201,10 @@ fn small<C: Carrier>(
     }
 }
 
+/// Messages up to this size fit into one buffer of any driver that there is, so that nothing is to
+/// be done for their second piece.
+const ONE_PIECE: usize = 1024;
+
 /// Copies what there is credit for to the buffers of the peer, as far as that can be done at once.
 /// `flags` is for a message, which all of it is.
 ///
@@ -217,9 +221,12 @@ fn directly<C: Carrier>(
         return;
     }
     let (src, dst) = addrs::<C>(sock);
+    // CAST: At most what one packet has, if there are flags.
+    let len = credit.left() as usize;
+    let present = flags.is_some() && len > ONE_PIECE && msg.fault_in(len).is_ok();
     loop {
         let header = header_to(Op::Rw, conn.ty(), src, dst, 0);
-        let mut out = Outgoing::new(conn, msg, credit, header, flags);
+        let mut out = Outgoing::new(conn, msg, credit, header, flags, present);
         C::send_from(sock, &mut out);
         if out.left() > 0 || credit.left() == 0 {
             return;
@@ -331,26 +338,40 @@ pub(crate) fn message<C: Carrier>(
             return Ok(len);
         }
     }
-    let writer = Writer::new::<C>(sock, &conn, msg, len)?;
+    let mut sent = credit.left() < want;
+    let ret = in_packets::<C>(sock, &conn, msg, &mut credit, &mut sent);
+    if let (Err(err), true) = (ret, sent) {
+        close::end::<C>(sock, &conn, err, true);
+    }
+    ret.map(|()| len)
+}
+
+/// Sends all that there is credit for as packets, of which the last one ends a message. `sent` says
+/// whether the peer gets any part of the message.
+///
+/// # Errors
+///
+/// As for [`message`].
+fn in_packets<C: Carrier>(
+    sock: &LockedSock,
+    conn: &Arc<Conn>,
+    msg: &mut SendMsg<'_>,
+    credit: &mut Reservation<'_>,
+    sent: &mut bool,
+) -> Result {
+    let writer = Writer::new::<C>(sock, conn, msg, credit.left() as usize)?;
     let mut packets = SkbList::new();
     while credit.left() > 0 {
         let piece = credit.take(MAX_PKT_BUF_SIZE);
         packets.push_back(writer.packet::<C>(sock, msg, piece)?.into_skb());
     }
-    let mut sent = false;
-    while let Some(packet) = packets.pop_front() {
-        let ret = C::send(TxPacket::from_skb(packet), Some(sock.net()));
-        if let Err(e) = ret {
-            if sent {
-                close::end::<C>(sock, &conn, e, true);
-            }
-            writer.finish(sent);
-            return Err(e);
-        }
-        sent = true;
+    let mut ret = Ok(());
+    while let (Ok(()), Some(packet)) = (ret, packets.pop_front()) {
+        ret = C::send(TxPacket::from_skb(packet), Some(sock.net()));
+        *sent |= ret.is_ok();
     }
-    writer.finish(sent);
-    Ok(len)
+    writer.finish(*sent);
+    ret
 }
 
 /// What the last packet of a message says.

@@ -5,10 +5,11 @@
 use super::{case, rx, Case, Ctx};
 use crate::{
     abi::feature,
-    device::{Device, Setup, RX, TX},
-    host::{self, Socket},
+    device::{Device, Setup, BUFFERS, RX, TX},
+    host::{self, Peer, Socket},
     note,
     observe::answers,
+    packet::{self, Packet, EOM},
     ring::Desc,
     sys::{memory::Mapping, socket},
     Try,
@@ -89,6 +90,22 @@ pub const CASES: &[Case] = &[
         stopped_right_after,
     )
     .seconds(60),
+    case(
+        "DT-09/messages-in-pieces",
+        "some of 20 at once, each ends once and where it should",
+        |_| in_pieces(),
+    )
+    .not_on_c(NO_FDINFO),
+    case(
+        "DT-10/end-of-a-message-is-not-there",
+        "ENOMEM for 10 of 10, then 1 message of 3 bytes",
+        |_| half_there(),
+    ),
+    case(
+        "DT-11/buffers-of-a-message-become-small",
+        "1 message in 31 pieces, all bytes in order",
+        |_| become_small(),
+    ),
 ];
 
 /// What a thread sends: so many bytes, in pieces of many sizes.
@@ -235,6 +252,15 @@ fn sent_at_once(dev: &Device) -> Try<u64> {
     Ok(count.ok_or("nothing is said of that")?)
 }
 
+/// Whether a sender may fill buffers at all.
+fn is_on() -> bool {
+    let parameter = |module: &str, name: &str| {
+        let path = format!("/sys/module/{module}/parameters/{name}");
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "Y")
+    };
+    parameter("vhost_vsock", "direct") && parameter("vhost_core", "windows")
+}
+
 fn long_chain() -> Try<String> {
     let mut dev = Setup {
         num: 512,
@@ -272,10 +298,6 @@ fn long_chain() -> Try<String> {
 }
 
 fn at_once() -> Try<String> {
-    let parameter = |module: &str, name: &str| {
-        let path = format!("/sys/module/{module}/parameters/{name}");
-        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "Y")
-    };
     let (mut dev, peer) = rx::connected(Setup::default())?;
     let mut got = Vec::new();
     let mut before = 0;
@@ -292,16 +314,124 @@ fn at_once() -> Try<String> {
     }
     let count = sent_at_once(&dev)? - before;
     note(format!("{count} of 20"));
-    let on = parameter("vhost_vsock", "direct") && parameter("vhost_core", "windows");
     let order = if got == bytes {
         "in order"
     } else {
         "not in order"
     };
-    Ok(match (on, count) {
+    Ok(match (is_on(), count) {
         (true, 0) | (false, 1..) => format!("{count} of 20, all bytes {order}"),
         _ => format!("some of 20, all bytes {order}"),
     })
+}
+
+/// The messages that `packets` are: a piece that ends none is followed by one of the same.
+fn messages(packets: &[Packet]) -> Vec<Vec<u8>> {
+    let mut messages = vec![Vec::new()];
+    for packet in packets {
+        if let Some(last) = messages.last_mut() {
+            last.extend(&packet.payload);
+        }
+        if packet.header.flags & EOM != 0 {
+            messages.push(Vec::new());
+        }
+    }
+    messages.retain(|message| !message.is_empty());
+    messages
+}
+
+/// A connection for messages to a device with 8 buffers, of which the kernel has seen all.
+fn for_messages() -> Try<(Device, Peer)> {
+    let mut dev = Setup::buffers(8).open()?;
+    let peer = host::connect(&mut dev, libc::SOCK_SEQPACKET, 7000)?;
+    for round in 1..=ROUNDS {
+        in_order_to_the_end(&mut dev, &peer, round)?;
+    }
+    Ok((dev, peer))
+}
+
+/// In each one a window is made for one buffer, at least.
+const ROUNDS: u32 = 20;
+const MESSAGE: u32 = 10_000;
+
+/// Sends a message, and says whether it came as it should; `sent` is how many there are with it.
+fn in_order_to_the_end(dev: &mut Device, peer: &Peer, sent: u32) -> Try<bool> {
+    let bytes = rx::pattern(MESSAGE as usize);
+    peer.socket.send(&bytes)?;
+    let got = messages(&dev.recv_all()?);
+    // So that there is room again.
+    let update = peer.header(dev, packet::CREDIT_UPDATE);
+    dev.send(update.with(|h| h.fwd_cnt = MESSAGE * sent), &[])?;
+    Ok(got == [bytes])
+}
+
+fn in_pieces() -> Try<String> {
+    let (mut dev, peer) = for_messages()?;
+    let (before, mut whole) = (sent_at_once(&dev)?, 0);
+    for round in 1..=20 {
+        whole += u32::from(in_order_to_the_end(&mut dev, &peer, ROUNDS + round)?);
+    }
+    let count = sent_at_once(&dev)? - before;
+    note(format!("{count} of 20"));
+    let right = if whole == 20 {
+        "each ends once and where it should".to_owned()
+    } else {
+        format!("{whole} of 20 are as they should")
+    };
+    Ok(match (is_on(), count) {
+        (true, 0) | (false, 1..) => format!("{count} of 20 at once, {right}"),
+        _ => format!("some of 20 at once, {right}"),
+    })
+}
+
+/// A message of which a part is not there was not sent, and the user may send something else.
+fn half_there() -> Try<String> {
+    let (mut dev, peer) = for_messages()?;
+    let memory = Mapping::private(12_288)?;
+    memory.fill(0, 12_288, 1);
+    memory.protect(8192, 4096, libc::PROT_NONE)?;
+    let send = || socket::send_mapped(peer.socket.as_fd(), &memory, MESSAGE as usize);
+    let fails = (0..10).filter(|_| host::amount(send()) == "ENOMEM").count();
+    peer.socket.send(b"abc")?;
+    let got = messages(&dev.recv_all()?);
+    let sizes: Vec<_> = got.iter().map(Vec::len).collect();
+    Ok(match sizes.as_slice() {
+        [len] => format!("ENOMEM for {fails} of 10, then 1 message of {len} bytes"),
+        sizes => format!("ENOMEM for {fails} of 10, then messages of {sizes:?}"),
+    })
+}
+
+/// A message is begun in buffers of the usual size, and goes on in ones that are smaller.
+fn become_small() -> Try<String> {
+    let (mut dev, peer) = for_messages()?;
+    let mut taken = Vec::new();
+    for _ in 0..7 {
+        peer.socket.send(b"x")?;
+        dev.settle()?;
+        taken.push(dev.take().ok_or("no packet came")?.0.id);
+    }
+    // In pages that the kernel has seen, and that are not offered as a whole.
+    let pages = (0..10).flat_map(|n| taken.iter().map(move |page| (page, 256 * n)));
+    for (index, (page, offset)) in (20..).zip(pages) {
+        let at = BUFFERS + 4096 * u64::from(*page) + offset;
+        dev.post_desc(index, Desc::new(at, 244).flags(2));
+    }
+    dev.kick(RX);
+    dev.settle()?;
+    let bytes = rx::pattern(MESSAGE as usize);
+    peer.socket.send(&bytes)?;
+    dev.settle()?;
+    let mut packets = Vec::new();
+    while let Some((_, packet)) = dev.take() {
+        packets.push(packet);
+    }
+    let got = messages(&packets);
+    let order = if got == [bytes] {
+        "all bytes in order"
+    } else {
+        "not as sent"
+    };
+    Ok(format!("1 message in {} pieces, {order}", packets.len()))
 }
 
 fn untouched() -> Try<String> {
