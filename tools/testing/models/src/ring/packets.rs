@@ -127,6 +127,10 @@ impl Outgoing<'_, '_, '_> {
         false
     }
 
+    pub(crate) fn may_part(&self) -> bool {
+        true
+    }
+
     pub(crate) fn left(&self) -> usize {
         self.packet.len - self.packet.done
     }

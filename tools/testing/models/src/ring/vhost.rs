@@ -361,6 +361,10 @@ impl<'a> Active<'a> {
 }
 
 impl<'a> MappedActive<'a> {
+    pub(crate) fn has(&mut self, count: u16) -> Result<bool, Broken> {
+        Ok(self.parts.ring.has(self.parts.mem, count).unwrap())
+    }
+
     pub(crate) fn pop(&mut self) -> Result<Next<'_, 'a>, Broken> {
         while !self.take() {
             if !self.enable_notify() {
