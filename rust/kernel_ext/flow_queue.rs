@@ -326,6 +326,24 @@ impl<C: InFlow<D>, D> FlowQueue<C, D> {
         Ok(())
     }
 
+    /// Appends bytes to the payload of the last packet of a flow, if it is linear and has room for
+    /// them, and `joins` says of its control block that they may go there. Says whether it did.
+    #[inline]
+    pub fn append(&mut self, flow: &Flow<D>, bytes: &[u8], joins: impl FnOnce(&C) -> bool) -> bool {
+        if !self.has(flow) {
+            return false;
+        }
+        // SAFETY: The queue has claimed the flow, and the mutable reference to it says that nobody
+        // else has access.
+        let Some(last) = (unsafe { (*flow.state.get()).last }) else {
+            return false;
+        };
+        // SAFETY: By the type invariants, the queue owns it as a `SkBuff<C>`, and keeps it; the
+        // mutable reference to the queue is the one to the packet.
+        let mut packet = ManuallyDrop::new(unsafe { SkBuff::<C>::from_raw(last) });
+        packet.tailroom() >= bytes.len() && joins(packet.cb()) && packet.append(bytes).is_ok()
+    }
+
     /// Whether there are packets that belong to no flow.
     #[inline]
     pub fn has_loose(&mut self) -> bool {

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/socket.h`](srctree/include/linux/socket.h).
 
 use crate::bindings;
+use core::mem::MaybeUninit;
 use kernel::{
     iov::{
         IovIterDest,
@@ -99,6 +100,21 @@ impl SendMsg<'_> {
             unsafe { (&raw mut self.msg.msg_iter).write(before) };
         }
         ret
+    }
+
+    /// Copies bytes of the message until `room` is full, if they are there at this moment; else
+    /// the position of the source is anywhere. See [`attempt`](Self::attempt).
+    ///
+    /// Context: does not sleep, as no fault is taken.
+    #[inline]
+    pub fn copy_nofault<'b>(&mut self, room: &'b mut [MaybeUninit<u8>]) -> Option<&'b [u8]> {
+        let (to, len) = (room.as_mut_ptr(), room.len());
+        // SAFETY: `to` is valid for writes of `len` bytes; the source is valid by the type
+        // invariants.
+        let got =
+            unsafe { bindings::copy_from_iter_nofault(to.cast(), len, self.source().as_raw()) };
+        // SAFETY: All of the bytes were written.
+        (got == len).then(|| unsafe { core::slice::from_raw_parts(to.cast::<u8>(), len) })
     }
 
     /// `MSG_EOR`: the message ends a record.

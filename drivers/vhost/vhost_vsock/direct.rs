@@ -220,7 +220,12 @@ impl VhostVsock {
     #[inline]
     pub(crate) fn send_from(&self, out: &mut Outgoing<'_, '_, '_>) {
         let guard = rcu::read_lock();
-        if !self.queue.is_empty() || !self.is_reachable(&guard) {
+        if !self.is_reachable(&guard) {
+            return;
+        }
+        if !self.queue.is_empty() {
+            // The worker is going to send it.
+            let _ = out.join(&self.queue);
             return;
         }
         if self.pieces(out) > 1 && !out.may_part() {

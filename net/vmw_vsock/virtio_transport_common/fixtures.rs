@@ -69,13 +69,20 @@ impl Connected {
 
     /// A packet of data; its bytes are in the books of the connection.
     pub(crate) fn data(&self, bytes: &[u8], flags: SeqFlags) -> Result<TxPacket> {
+        self.data_in(bytes, 0, flags)
+    }
+
+    /// As [`data`](Self::data), in memory for at least `room` bytes of payload.
+    pub(crate) fn data_in(&self, bytes: &[u8], room: usize, flags: SeqFlags) -> Result<TxPacket> {
         let want = u32::try_from(bytes.len())?;
         let mut credit = self.conn.reserve(want);
         let len = credit.take(want);
         sending(bytes, |msg| {
             let (conn, header) = (self.conn.clone(), header(Op::Rw, len));
             let payload = Payload::Copy(None);
-            TxPacket::data(self.sock.sock(), conn, header, msg, payload, |_| flags)
+            TxPacket::data(self.sock.sock(), conn, header, msg, payload, room, |_| {
+                flags
+            })
         })?
     }
 

@@ -77,7 +77,7 @@ mod conn_tests {
             let header = header(Op::Rw, credit.take(400));
             let payload = Payload::Copy(None);
             let conn = c.conn.clone();
-            TxPacket::data(c.sock.sock(), conn, header, msg, payload, |_| {
+            TxPacket::data(c.sock.sock(), conn, header, msg, payload, 0, |_| {
                 SeqFlags::NONE
             })
         })?;

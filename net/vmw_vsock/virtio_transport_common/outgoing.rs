@@ -11,8 +11,10 @@ use crate::{
         Reservation, //
     },
     kinds::Urgency,
-    packet::trace_made, //
+    packet::trace_made,
+    send_queue::SendQueue, //
 };
+use core::mem::MaybeUninit;
 use kernel::{
     iov::IovIterSource,
     prelude::*, //
@@ -26,6 +28,9 @@ use vsock_proto::{
         MAX_PKT_BUF_SIZE, //
     }, //
 };
+
+/// Up to so many bytes join a packet that waits.
+pub(crate) const JOINS: usize = 512;
 
 /// Some payload of a user, for the buffers of the peer.
 pub struct Outgoing<'o, 'c, 'm> {
@@ -116,6 +121,28 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
     #[inline]
     pub fn copy(&mut self, copy: impl FnOnce(&mut IovIterSource<'_>) -> Result) -> Result {
         self.msg.attempt(|msg| copy(msg.source()))
+    }
+
+    /// Appends all of it to a packet that waits in `queue`, if there is one with room. Says whether
+    /// it did.
+    #[inline]
+    pub fn join(&mut self, queue: &SendQueue) -> bool {
+        let len = self.left as usize;
+        if self.flags.is_some() || len > JOINS {
+            return false;
+        }
+        let mut room = [const { MaybeUninit::<u8>::uninit() }; JOINS];
+        let conn = self.conn;
+        let joined = self.msg.attempt(|msg| {
+            let bytes = room.get_mut(..len).and_then(|room| msg.copy_nofault(room));
+            let joined = bytes.is_some_and(|bytes| queue.append(conn, bytes));
+            joined.then_some(()).ok_or(EAGAIN)
+        });
+        if joined.is_ok() {
+            self.credit.take(self.left);
+            self.left = 0;
+        }
+        joined.is_ok()
     }
 
     /// The header of a piece of `len` bytes that was copied, and is about to be seen by the peer.

@@ -21,6 +21,7 @@ pub use self::{
 };
 
 pub(crate) use self::{
+    control::MOST_JOINED,
     header::{
         header_to,
         trace_made,

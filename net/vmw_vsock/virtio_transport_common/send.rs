@@ -14,13 +14,18 @@ use crate::{
         Reservation, //
     },
     convert::wire_addr,
-    outgoing::Outgoing,
+    kinds::Urgency,
+    outgoing::{
+        Outgoing,
+        JOINS, //
+    },
     packet::{
         header_to,
         trace_made,
         Payload,
         RxPacket,
-        TxPacket, //
+        TxPacket,
+        MOST_JOINED, //
     },
     recv,
     tap, //
@@ -78,6 +83,9 @@ struct Writer<'c, 'm> {
     completion: Option<Completion<'m>>,
     /// Whether the pages of the user are sent, not a copy.
     pages: bool,
+    /// More of the stream probably follows, and may join a packet that waits: the user sent more
+    /// since the peer did, or something of theirs waits already.
+    joins: bool,
 }
 
 impl<'c, 'm> Writer<'c, 'm> {
@@ -101,6 +109,9 @@ impl<'c, 'm> Writer<'c, 'm> {
             dst,
             completion,
             pages,
+            joins: C::fills_buffers()
+                && conn.ty() == SocketType::Stream
+                && (conn.urgency() == Urgency::Bulk || conn.unsent() > len),
         })
     }
 
@@ -128,7 +139,12 @@ impl<'c, 'm> Writer<'c, 'm> {
             (SocketType::SeqPacket, 0) => last_flags(msg),
             _ => SeqFlags::NONE,
         };
-        let packet = TxPacket::data(sock, self.conn.clone(), header, msg, payload, flags);
+        let room = if self.joins && (len as usize) <= JOINS {
+            MOST_JOINED as usize
+        } else {
+            0
+        };
+        let packet = TxPacket::data(sock, self.conn.clone(), header, msg, payload, room, flags);
         packet.map_err(|_| ENOMEM)
     }
 

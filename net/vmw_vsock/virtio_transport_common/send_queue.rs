@@ -284,6 +284,16 @@ impl SendQueue {
         Ok(self.push(inner, packet.into_skb())? | wake)
     }
 
+    /// Appends bytes of a stream to the last packet of a connection, if that waits here and has
+    /// room. Says whether it did.
+    #[inline]
+    pub(crate) fn append(&self, conn: &Conn, bytes: &[u8]) -> bool {
+        // CAST: They have room in a packet.
+        let len = bytes.len() as u32;
+        let mut inner = self.inner.lock();
+        inner.flows.append(&conn.flow, bytes, |cb| cb.join(len))
+    }
+
     #[inline]
     fn push(
         &self,

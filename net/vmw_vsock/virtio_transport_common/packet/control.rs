@@ -15,6 +15,10 @@ use kernel::sync::{
 };
 use vsock_proto::turns::Turn;
 
+/// Payload of a packet that was joined to others has at most so many bytes: with its header they
+/// are in one buffer of a guest, and in 4 KiB here.
+pub(crate) const MOST_JOINED: u32 = 3584;
+
 /// What is kept with a packet to send, in its control block.
 ///
 /// Dropping it is what ends the packet's accounting.
@@ -24,7 +28,7 @@ pub struct TxControl {
     pub(super) conn: Option<Arc<Conn>>,
     pub(super) control: Option<Control>,
     /// Payload bytes in the books of `conn`.
-    pub(super) booked: u32,
+    pub(super) booked: Atomic<u32>,
     /// Payload bytes that went out in earlier fragments.
     pub(super) offset: u32,
     /// What [`Conn::purges`] was when the packet was made.
@@ -52,7 +56,7 @@ impl TxControl {
         Self {
             conn,
             control,
-            booked,
+            booked: Atomic::new(booked),
             offset: 0,
             purges,
             is_reply,
@@ -89,6 +93,24 @@ impl TxControl {
         matches!(self.control, Some(Control::Request | Control::Response))
     }
 
+    /// Payload bytes in the books of the connection.
+    #[inline]
+    pub(super) fn booked(&self) -> u32 {
+        self.booked.load(Relaxed)
+    }
+
+    /// Whether `len` more bytes of a stream, which are in the books of the connection, may go behind
+    /// the payload: they are in those of the packet then.
+    pub(crate) fn join(&self, len: u32) -> bool {
+        let booked = self.booked().saturating_add(len);
+        let joins = self.control.is_none() && !self.stamped && !self.awaited && !self.is_purged();
+        if !joins || booked > MOST_JOINED {
+            return false;
+        }
+        self.booked.store(booked, Relaxed);
+        true
+    }
+
     /// The packet belongs to no connection, and is not to be sent any more.
     pub(crate) fn set_void(&self) {
         self.void.store(true, Relaxed);
@@ -118,7 +140,7 @@ impl Drop for TxControl {
         if self.is_rst() {
             conn.rst_done();
         }
-        conn.packet_done(self.booked, !self.stamped);
+        conn.packet_done(self.booked(), !self.stamped);
         if self.behind {
             conn.leave_queue();
         }

@@ -105,15 +105,19 @@ impl TxPacket {
         mut header: Header,
         msg: &mut SendMsg<'_>,
         payload: Payload<'_, '_>,
+        room: usize,
         flags: impl FnOnce(&mut SendMsg<'_>) -> SeqFlags,
     ) -> Result<Self> {
         let len = header.len() as usize;
         let cb = TxControl::new(Some(conn), None, header.len(), false);
         let mut pages = false;
         let (mut this, completion) = match payload {
-            Payload::Copy(completion) => (Self::alloc(&header, len, cb, Gfp::Kernel)?, completion),
-            Payload::Room(room, completion) => {
-                let skb = SkBuff::alloc_in(HEADER_LEN, room, len, Gfp::Kernel, cb)?;
+            Payload::Copy(completion) => (
+                Self::alloc(&header, len.max(room), cb, Gfp::Kernel)?,
+                completion,
+            ),
+            Payload::Room(pages, completion) => {
+                let skb = SkBuff::alloc_in(HEADER_LEN, pages, len, Gfp::Kernel, cb)?;
                 let mut this = Self(skb);
                 this.set_header(&header);
                 (this, completion)
@@ -310,7 +314,11 @@ impl TxPacket {
         let (control, hand_over) = if cb.stamped {
             (None, 0)
         } else {
-            (cb.control, cb.booked)
+            // Some may have joined.
+            if cb.control.is_none() {
+                header.set_len(cb.booked());
+            }
+            (cb.control, cb.booked())
         };
         conn.stamp(&mut header, control, hand_over);
         cb.stamped = true;
@@ -327,7 +335,7 @@ impl TxPacket {
         let urgency = cb
             .conn
             .as_ref()?
-            .stamp_if_first(&mut header, cb.control, cb.booked)?;
+            .stamp_if_first(&mut header, cb.control, cb.booked())?;
         cb.stamped = true;
         self.set_header(&header);
         Some(urgency)

@@ -13,6 +13,7 @@ mod tests {
             LOCAL,
             PEER, //
         },
+        kinds::Control,
         packet::{
             header_to,
             RxPacket, //
@@ -429,6 +430,94 @@ mod tests {
         }
         assert_eq!((queue.is_empty(), queue.backlog()), (true, (0, 0)));
         assert!(all.iter().all(Sender::is_done));
+        Ok(())
+    }
+
+    /// Bytes that have credit join the last packet; says whether they did.
+    fn join(queue: &SendQueue, of: &Connected, bytes: &[u8]) -> Result<bool> {
+        let len = u32::try_from(bytes.len())?;
+        let mut credit = of.conn.reserve(len);
+        let joined = queue.append(&of.conn, bytes);
+        if joined {
+            credit.take(len);
+        }
+        Ok(joined)
+    }
+
+    #[test]
+    fn bytes_join_a_packet_that_waits() -> Result {
+        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
+        let (a, b) = (Connected::new(ROOM)?, Connected::new(ROOM)?);
+        assert!(!join(&queue, &a, b"xyz")?);
+        let _ = queue.push_back(a.data_in(b"abc", 1000, SeqFlags::NONE)?)?;
+        let backlog = queue.backlog();
+        let memory = a.books().2;
+        assert!(!join(&queue, &b, b"xyz")?);
+        assert!(join(&queue, &a, b"def")?);
+        assert!(join(&queue, &a, b"g")?);
+        assert_eq!(queue.backlog(), backlog);
+        assert_eq!(a.books(), (ROOM - 7, 7, memory));
+
+        let mut packet = queue.pop().ok_or(ENOENT)?;
+        // It waits no more.
+        assert!(!join(&queue, &a, b"h")?);
+        let piece = packet.fragment(5);
+        assert_eq!(piece.payload(), Some(b"abcde".as_slice()));
+        assert!(!piece.finish());
+        // It waits again, but the peer has a part of it.
+        queue.push_front(packet);
+        assert!(!join(&queue, &a, b"h")?);
+        let mut packet = queue.pop().ok_or(ENOENT)?;
+        let piece = packet.fragment(5);
+        assert_eq!(piece.payload(), Some(b"fg".as_slice()));
+        assert!(piece.finish());
+        drop(packet);
+        assert_eq!((a.books().0, a.books().1), (ROOM - 7, 0));
+        a.update(ROOM, 7)
+    }
+
+    #[test]
+    fn bytes_that_joined_are_given_back_with_the_packet() -> Result {
+        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
+        let a = Connected::new(ROOM)?;
+        let before = a.books();
+        let _ = queue.push_back(a.data_in(b"abc", 1000, SeqFlags::NONE)?)?;
+        assert!(join(&queue, &a, b"def")?);
+        let _ = queue.purge(&a.conn);
+        assert!(!join(&queue, &a, b"ghi")?);
+        assert_eq!(a.books(), before);
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_join_no_more_than_a_buffer_has() -> Result {
+        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
+        let a = Connected::new(ROOM)?;
+        let most = crate::packet::MOST_JOINED as usize;
+        let _ = queue.push_back(a.data_in(&[0; 4], 2 * most, SeqFlags::NONE)?)?;
+        let bytes = KVec::from_elem(0u8, 500, GFP_KERNEL)?;
+        let mut len = 4;
+        while len + bytes.len() <= most {
+            assert!(join(&queue, &a, &bytes)?);
+            len += bytes.len();
+        }
+        assert!(!join(&queue, &a, &bytes)?);
+        assert!(join(&queue, &a, &bytes[..most - len])?);
+        assert!(!join(&queue, &a, b"x")?);
+        let mut packet = queue.pop().ok_or(ENOENT)?;
+        assert_eq!(packet.fragment(usize::MAX).header().len(), most as u32);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_joins_what_is_no_payload() -> Result {
+        let queue = KBox::pin_init(SendQueue::new(), GFP_KERNEL)?;
+        let a = Connected::new(ROOM)?;
+        let _ = queue.push_back(a.data_in(b"abc", 1000, SeqFlags::NONE)?)?;
+        let what = Control::CreditUpdate;
+        assert!(a.conn.queue_control(what).is_some());
+        let _ = queue.push_back(a.control(what, false)?)?;
+        assert!(!join(&queue, &a, b"def")?);
         Ok(())
     }
 }

@@ -163,6 +163,8 @@ fn once(plan: Plan) {
                     before: 0,
                     len: *len,
                     done: 0,
+                    begun: false,
+                    joined: Default::default(),
                 });
                 if plan.copies {
                     let mut out = Outgoing::new(packet.take().unwrap(), plan.is_bulk);

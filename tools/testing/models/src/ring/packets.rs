@@ -17,6 +17,10 @@ pub struct TxPacket {
     pub(crate) before: usize,
     pub(crate) len: usize,
     pub(crate) done: usize,
+    /// Some of it is with the guest.
+    pub(crate) begun: bool,
+    /// What joined it.
+    pub(crate) joined: VecDeque<TxPacket>,
 }
 
 impl TxPacket {
@@ -33,7 +37,7 @@ impl TxPacket {
     }
 
     pub(crate) fn is_begun(&self) -> bool {
-        self.done != 0
+        self.begun
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -85,7 +89,20 @@ impl Fragment<'_> {
         let packet = self.packet;
         crate::ring::seen(packet.of, packet.nth, packet.before + packet.done);
         packet.done += self.len.max(1);
-        packet.done >= packet.len
+        packet.begun = true;
+        if packet.done < packet.len {
+            return false;
+        }
+        let mut joined = core::mem::take(&mut packet.joined);
+        let Some(next) = joined.pop_front() else {
+            return true;
+        };
+        *packet = TxPacket {
+            begun: true,
+            joined,
+            ..next
+        };
+        false
     }
 }
 
@@ -117,6 +134,26 @@ impl Outgoing<'_, '_, '_> {
 
     pub(crate) fn is_cut(&self) -> bool {
         false
+    }
+
+    /// What is left joins the last packet of the sender that waits.
+    pub(crate) fn join(&mut self, queue: &SendQueue) -> bool {
+        let mut list = queue.list.lock().unwrap();
+        let last = list.iter_mut().rfind(|last| last.of == self.packet.of);
+        let Some(last) = last.filter(|last| !last.begun) else {
+            return false;
+        };
+        let rest = TxPacket {
+            before: self.packet.done,
+            len: self.left(),
+            done: 0,
+            begun: false,
+            joined: VecDeque::new(),
+            ..self.packet
+        };
+        last.joined.push_back(rest);
+        self.packet.done = self.packet.len;
+        true
     }
 
     pub(crate) fn is_bulk(&self) -> bool {
