@@ -22,6 +22,7 @@ mod fuzz;
 mod info;
 mod ioctl;
 mod iotlb;
+mod joined;
 mod keepalive;
 mod kick;
 mod layout;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         info::CASES,
         seen::CASES,
         direct::CASES,
+        joined::CASES,
         life::CASES,
         owner::CASES,
         worker::CASES,
