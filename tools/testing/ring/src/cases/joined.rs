@@ -15,13 +15,13 @@ const NEVER: &str = "C sends each write in a packet of its own";
 
 pub const CASES: &[Case] = &[
     case(
-        "DT-09/small-writes-join-a-packet-that-waits",
+        "DT-12/small-writes-join-a-packet-that-waits",
         "streams: all bytes, all bytes; joined, joined; SHUTDOWN last; 100 messages of 32 bytes",
         |_| three(),
     )
     .not_on_c(NEVER),
     case(
-        "DT-10/credit-of-writes-that-joined",
+        "DT-13/credit-of-writes-that-joined",
         "4000, then EAGAIN; 0 unsent; 4000, then EAGAIN; 0 unsent; all bytes",
         |_| credit(),
     ),
