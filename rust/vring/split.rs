@@ -187,11 +187,8 @@ impl SplitRing {
         out: &mut S,
     ) -> Result<Option<Chain>, RingError<M::Error, T::Error>> {
         out.clear();
-        if self.known_pending() == 0 {
-            self.read_avail_idx(mem).map_err(RingError::widen)?;
-            if self.known_pending() == 0 {
-                return Ok(None);
-            }
+        if !self.has(mem, 1).map_err(RingError::widen)? {
+            return Ok(None);
         }
 
         let position = self.last_avail_idx;
@@ -482,10 +479,7 @@ impl SplitRing {
     /// case.
     #[doc(alias = "vhost_vq_avail_empty")]
     pub fn is_empty<M: RingMemory>(&mut self, mem: &M) -> Result<bool, RingError<M::Error>> {
-        if self.known_pending() == 0 {
-            self.read_avail_idx(mem)?;
-        }
-        Ok(self.known_pending() == 0)
+        Ok(!self.has(mem, 1)?)
     }
 
     /// Whether there are `count` chains to take, at least.
@@ -493,6 +487,7 @@ impl SplitRing {
     /// # Errors
     ///
     /// As for [`is_empty`](Self::is_empty).
+    #[inline]
     pub fn has<M: RingMemory>(&mut self, mem: &M, count: u16) -> Result<bool, RingError<M::Error>> {
         if self.known_pending() < count {
             self.read_avail_idx(mem)?;

@@ -363,8 +363,12 @@ impl<'a, M: Reach> Active<'a, M> {
     }
 
     /// Whether there are `count` chains to take, at least.
+    ///
+    /// # Errors
+    ///
+    /// The ring is not acceptable.
     #[inline]
-    pub(crate) fn has_chains(&mut self, count: u16) -> core::result::Result<bool, Broken> {
+    pub fn has(&mut self, count: u16) -> core::result::Result<bool, Broken> {
         self.with_ring(|ring, mem| ring.has(mem, count))
     }
 

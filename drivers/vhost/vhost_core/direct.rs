@@ -76,16 +76,6 @@ impl Virtqueue {
 }
 
 impl<'a> MappedActive<'a> {
-    /// Whether there are `count` chains to [take](Self::pop), at least.
-    ///
-    /// # Errors
-    ///
-    /// As for [`pop`](Self::pop).
-    #[inline]
-    pub fn has(&mut self, count: u16) -> core::result::Result<bool, Broken> {
-        self.has_chains(count)
-    }
-
     /// Takes the next chain, if that can be done with what is mapped, and the chain is not longer
     /// than [`MappedRing::MAX_DESCRIPTORS`].
     ///

@@ -228,10 +228,11 @@ impl VhostVsock {
             let _ = out.join(&self.queue);
             return;
         }
-        if self.pieces(out) > 1 && !out.may_part() {
+        let pieces = self.pieces(out);
+        if pieces > 1 && !out.may_part() {
             return;
         }
-        match self.rx.try_run(|rx| self.fill_from(rx, out)) {
+        match self.rx.try_run(|rx| self.fill_from(rx, out, pieces)) {
             Ok(Ok(true)) => {
                 // Without a worker, the guest is not served anyway.
                 let _ = self.rx.queue_work_under(&guard);
@@ -253,19 +254,19 @@ impl VhostVsock {
         }
     }
 
-    /// Says whether the worker is to signal what was done.
+    /// Says whether the worker is to signal what was done. There are to be so many `pieces`.
     fn fill_from(
         &self,
         rx: &mut MappedActive<'_>,
         out: &mut Outgoing<'_, '_, '_>,
+        pieces: usize,
     ) -> core::result::Result<bool, Broken> {
         if !self.queue.is_empty() || out.is_cut() {
             return Ok(false);
         }
-        let pieces = self.pieces(out);
         // What there are no buffers for is sent by the worker, all of it: several packets at once.
         // CAST: Few.
-        if pieces > 1 && !(out.may_part() && pieces <= BUFFERS && rx.has(pieces as u16)?) {
+        if pieces > 1 && !(pieces <= BUFFERS && rx.has(pieces as u16)?) {
             return Ok(false);
         }
         rx.disable_notify()?;
