@@ -86,10 +86,7 @@ fn read_list(attr: &Attr, pairs: bool) -> Result<Option<Entries>> {
     if count > MOST_ENTRIES {
         return Err(E2BIG);
     }
-    let entry = if pairs { 8usize } else { 4 };
-    let needed = count
-        .saturating_mul(entry)
-        .saturating_add(size_of::<Head>());
+    let needed = list_size(count, pairs);
     if size != needed || (head.only == 0 && count > 0) {
         return Err(EINVAL);
     }
@@ -98,12 +95,7 @@ fn read_list(attr: &Attr, pairs: bool) -> Result<Option<Entries>> {
     }
     let mut entries = KVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
     for index in 0..count {
-        let place = at(
-            attr,
-            index
-                .saturating_mul(entry)
-                .saturating_add(size_of::<Head>()),
-        )?;
+        let place = at(attr, list_size(index, pairs))?;
         let range = if pairs {
             place.read::<[u32; 2]>()?
         } else {
@@ -117,14 +109,22 @@ fn read_list(attr: &Attr, pairs: bool) -> Result<Option<Entries>> {
     Ok(Some(Arc::new(entries, GFP_KERNEL_ACCOUNT)?))
 }
 
+/// The size of a list of `count` entries, in bytes: where the next one would be.
+fn list_size(count: usize, pairs: bool) -> usize {
+    let entry = if pairs {
+        size_of::<[u32; 2]>()
+    } else {
+        size_of::<u32>()
+    };
+    count
+        .saturating_mul(entry)
+        .saturating_add(size_of::<Head>())
+}
+
 /// Writes a list, as far as there is room for it, and returns its size.
 fn write_list(attr: &Attr, list: &Option<Entries>, pairs: bool) -> Result<usize> {
-    let entry = if pairs { 8usize } else { 4 };
     let entries = list.as_ref().map_or(&[][..], |entries| &entries[..]);
-    let needed = entries
-        .len()
-        .saturating_mul(entry)
-        .saturating_add(size_of::<Head>());
+    let needed = list_size(entries.len(), pairs);
     if (attr.size as usize) < needed {
         return Ok(needed);
     }
@@ -135,12 +135,7 @@ fn write_list(attr: &Attr, list: &Option<Entries>, pairs: bool) -> Result<usize>
     };
     at(attr, 0)?.write(&head)?;
     for (index, range) in entries.iter().enumerate() {
-        let place = at(
-            attr,
-            index
-                .saturating_mul(entry)
-                .saturating_add(size_of::<Head>()),
-        )?;
+        let place = at(attr, list_size(index, pairs))?;
         if pairs {
             place.write(range)?;
         } else {
