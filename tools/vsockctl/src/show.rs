@@ -78,17 +78,8 @@ fn print_connections(connections: &[Connection]) {
     let rows: Vec<Vec<String>> = connections
         .iter()
         .map(|connection| {
-            let mut row = vec![
-                connection.transport.clone(),
-                connection.kind.clone(),
-                connection.state.clone(),
-                table::address(connection.local),
-                table::address(connection.peer),
-                table::bytes(connection.received),
-                table::bytes(connection.sent),
-            ];
-            row.extend(top::state(connection));
-            row
+            let bytes = [connection.received, connection.sent].map(table::bytes);
+            top::columns(connection, bytes)
         })
         .collect();
     let titles = [

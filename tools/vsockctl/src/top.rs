@@ -137,21 +137,26 @@ fn row(busy: &Busy) -> Vec<String> {
         0 => "-".into(),
         _ => format!("{}/s", table::bytes(value)),
     };
+    let bytes = [busy.received_per_second, busy.sent_per_second].map(rate);
+    columns(connection, bytes)
+}
+
+/// The columns of a table of connections, with what is to be said of the bytes each way.
+pub fn columns(connection: &Connection, bytes: [String; 2]) -> Vec<String> {
     let mut row = vec![
         connection.transport.clone(),
         connection.kind.clone(),
         connection.state.clone(),
         table::address(connection.local),
         table::address(connection.peer),
-        rate(busy.received_per_second),
-        rate(busy.sent_per_second),
     ];
+    row.extend(bytes);
     row.extend(state(connection));
     row
 }
 
 /// What waits, and for how long: the last columns of a table of connections.
-pub fn state(connection: &Connection) -> [String; 5] {
+fn state(connection: &Connection) -> [String; 5] {
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
     let blocked = match (&connection.blocked_on, connection.blocked_ms) {
         (Some(on), Some(ms)) => format!("{on} {}", seconds(ms)),
