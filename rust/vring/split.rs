@@ -187,8 +187,12 @@ impl SplitRing {
         out: &mut S,
     ) -> Result<Option<Chain>, RingError<M::Error, T::Error>> {
         out.clear();
-        if !self.has(mem, 1).map_err(RingError::widen)? {
-            return Ok(None);
+        // As `has()` does it, which costs more here.
+        if self.known_pending() == 0 {
+            self.read_avail_idx(mem).map_err(RingError::widen)?;
+            if self.known_pending() == 0 {
+                return Ok(None);
+            }
         }
 
         let position = self.last_avail_idx;
