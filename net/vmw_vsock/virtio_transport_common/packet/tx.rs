@@ -224,18 +224,17 @@ impl TxPacket {
         self.0.cb().offset != 0
     }
 
-    /// Whether nobody waits for what the peer says to the packet: its sender got no data since its
-    /// last one, and probably has more to send, or ends the connection.
+    /// Whether nobody waits for what the peer says to the packet: it has data, and its sender got
+    /// none since its last one, and probably has more to send.
+    ///
+    /// A connection that begins or ends never has more to send, and who makes many of them waits
+    /// for each.
     #[inline]
     pub fn is_bulk(&self) -> bool {
         let cb = self.0.cb();
-        let Some(conn) = &cb.conn else {
-            return false;
-        };
-        match cb.control {
-            Some(Control::Shutdown(_) | Control::Rst) => true,
-            Some(_) => false,
-            None => conn.urgency() == Urgency::Bulk,
+        match &cb.conn {
+            Some(conn) if cb.control.is_none() => conn.urgency() == Urgency::Bulk,
+            _ => false,
         }
     }
 
