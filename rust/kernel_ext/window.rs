@@ -55,6 +55,11 @@ use kernel::{
     },
 };
 
+#[path = "window/current.rs"]
+mod current;
+#[cfg(CONFIG_KUNIT = "y")]
+#[path = "window/kunit.rs"]
+mod kunit;
 #[path = "window/list.rs"]
 mod list;
 #[path = "window/notifier.rs"]
@@ -146,29 +151,30 @@ impl Windows {
         loop {
             let table = self.shared.target.table.lock();
             let missed = table.take_missed();
-            let has_slots = table.has_slots();
+            let wanted = table.wants_slots();
             drop(table);
             let Some(at) = missed else {
                 return;
             };
-            if !has_slots && self.make_slots().is_err() {
+            if !wanted.is_none_or(|count| self.make_slots(count)) {
                 return;
             }
             self.shared.fill_at(at);
         }
     }
 
-    /// Gives the table its memory.
+    /// Gives the table its memory, or more of it; says whether it has any.
     #[cold]
-    fn make_slots(&self) -> Result {
-        let mut slots = KVec::with_capacity(table::SLOTS, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..table::SLOTS {
-            slots
-                .push_within_capacity(Window::NONE)
-                .map_err(|_| ENOMEM)?;
-        }
-        self.shared.target.table.lock().set_slots(slots);
-        Ok(())
+    fn make_slots(&self, count: usize) -> bool {
+        let slots = no_windows(count);
+        let mut table = self.shared.target.table.lock();
+        let Ok(slots) = slots else {
+            return table.keep_slots();
+        };
+        let unused = table.set_slots(slots);
+        drop(table);
+        drop(unused);
+        true
     }
 
     /// How many windows were made, and how many of these were thrown away because the memory
@@ -177,6 +183,17 @@ impl Windows {
         let table = self.shared.target.table.lock();
         (table.filled, table.dropped)
     }
+}
+
+/// Places for so many windows. (`from_elem()` has a way to a panic.)
+fn no_windows(count: usize) -> Result<KVVec<Window>> {
+    let mut slots = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for _ in 0..count {
+        slots
+            .push_within_capacity(Window::NONE)
+            .map_err(|_| ENOMEM)?;
+    }
+    Ok(slots)
 }
 
 /// A read section: the windows that there are, and what they show.

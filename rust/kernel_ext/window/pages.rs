@@ -1,31 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the kernel has pages.
+//! Some pages of a process, and where the kernel has them.
 
-use super::table;
-use crate::bindings;
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
+use super::{
+    current,
+    table, //
 };
+use kernel::page::PAGE_SIZE;
 
-/// Where the kernel has `count` pages of the current process, if it has all of them, one after the
-/// other.
-pub(super) fn kernel_address(at: usize, count: usize) -> Option<usize> {
-    let mut addresses = [core::ptr::null_mut(); table::PAGES];
-    let count = count.min(table::PAGES);
-    // SAFETY: There is room for so many addresses.
-    let got = unsafe { bindings::current_pages(at, count as c_uint, addresses.as_mut_ptr()) };
-    if got as usize != count {
-        return None;
-    }
-    let first = addresses.first()?.expose_provenance();
-    let mut expected = first;
-    for address in addresses.iter().take(count) {
-        if address.is_null() || address.addr() != expected {
-            return None;
+/// Where the kernel has some pages that lie one after the other for the current process.
+pub(super) struct Pages {
+    /// Where they begin for the process.
+    at: usize,
+    /// Where each is for the kernel; 0 for one that it has not, or does not want.
+    kernel: [usize; table::PAGES],
+}
+
+impl Pages {
+    /// No pages.
+    pub(super) const NONE: Self = Self {
+        at: 0,
+        kernel: [0; table::PAGES],
+    };
+
+    /// `count` pages from `at` on, as far as they are there at this moment.
+    pub(super) fn of_current(at: usize, count: usize) -> Self {
+        Self {
+            at,
+            kernel: current::addresses(at, count),
         }
-        expected = expected.wrapping_add(PAGE_SIZE);
     }
-    Some(first)
+
+    /// Where they are for the process, and for the kernel.
+    pub(super) fn each(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let pages = self.kernel.iter().enumerate();
+        // OVERFLOW: There are few pages, within the address space.
+        pages
+            .map(|(page, kernel)| (self.at.wrapping_add(page.wrapping_mul(PAGE_SIZE)), *kernel))
+            .filter(|(_, kernel)| *kernel != 0)
+    }
+
+    /// Where the kernel has the page at `at`.
+    pub(super) fn address_of(&self, at: usize) -> Option<usize> {
+        let (_, kernel) = self.each().find(|(page, _)| *page == at)?;
+        Some(kernel)
+    }
+
+    /// Where the kernel has `count` pages, if it has all of them, one after the other.
+    pub(super) fn contiguous(&self, count: usize) -> Option<usize> {
+        let (first, rest) = self.kernel.get(..count)?.split_first()?;
+        let follows = rest
+            .iter()
+            .try_fold(*first, |before, next| {
+                (*next == before.wrapping_add(PAGE_SIZE)).then_some(*next)
+            })
+            .is_some();
+        (*first != 0 && follows).then_some(*first)
+    }
 }

@@ -7,7 +7,7 @@ use super::{
         Interval,
         Invalidate, //
     },
-    pages::kernel_address,
+    pages::Pages,
     table::{
         self,
         Window, //
@@ -24,7 +24,7 @@ use kernel::{
 /// How often a window is made again that was invalid before it was there.
 const TRIES: u32 = 3;
 
-pub(super) type Table = table::Table<KVec<Window>, PAGE_SIZE>;
+pub(super) type Table = table::Table<KVVec<Window>, PAGE_SIZE>;
 
 /// What the notifier calls: the table, with the lock of its own.
 #[pin_data]
@@ -58,7 +58,8 @@ impl Invalidate for Shared {
 }
 
 impl Interval<Shared> {
-    /// Makes a window of the page at `at`: a large one, if it can be part of one.
+    /// Makes a window of the page at `at`: a large one, if it can be part of one, else small ones of
+    /// the pages around it, too, as far as these are there.
     ///
     /// Context: sleeps, while a change is under way; the current task runs in the address space.
     pub(super) fn fill_at(&self, at: usize) {
@@ -71,17 +72,22 @@ impl Interval<Shared> {
         let large_ok = shared.range.contains(&large) && shared.range.contains(&large_last);
         for _ in 0..TRIES {
             let seen = self.begin();
-            let found = large_ok
-                .then(|| kernel_address(large, table::PAGES))
-                .flatten()
-                .map(|kernel| (large, kernel, true))
-                .or_else(|| Some((at, kernel_address(at, 1)?, false)));
-            let Some((at, kernel, is_large)) = found else {
-                return;
+            let mut pages = if large_ok {
+                Pages::of_current(large, table::PAGES)
+            } else {
+                Pages::NONE
             };
+            if pages.address_of(at).is_none() {
+                pages = Pages::of_current(at, 1);
+            }
             let mut table = shared.table.lock();
             if self.is_current(&seen) {
-                table.install(at, kernel, is_large);
+                match pages.contiguous(table::PAGES) {
+                    Some(kernel) => table.install(large, kernel, true),
+                    None => pages
+                        .each()
+                        .for_each(|(at, kernel)| table.install(at, kernel, false)),
+                }
                 return;
             }
         }

@@ -13,8 +13,9 @@ use core::{
 /// How many pages a large window has.
 pub(super) const PAGES: usize = 16;
 
-/// How many windows there are at most. A power of two.
-pub(super) const SLOTS: usize = 512;
+/// How many places for windows there are at first, and at most. Powers of two.
+const SLOTS: usize = 512;
+const MOST_SLOTS: usize = 4096;
 
 /// How many addresses without a window are remembered.
 const MISSES: usize = 8;
@@ -43,9 +44,13 @@ impl Window {
 /// place takes it. Two kinds share the places: large ones, of [`PAGES`] pages, and small ones, of
 /// one page.
 ///
-/// `S` has the places, [`SLOTS`] of them, and is there from the first window on.
+/// `S` has the places, and is there from the first window on. Memory in pages that the kernel has
+/// here and there needs one for each page: where windows take each other's places, there are to be
+/// more of them.
 ///
 /// # Invariants
+///
+/// The number of places is a power of two.
 ///
 /// Of a window in `slots`, `key` without its low bits is a multiple of the size that the window
 /// has, and so many bytes from `kernel` on are what [`install`](Self::install) was told; no
@@ -54,6 +59,8 @@ pub(super) struct Table<S, const PAGE: usize> {
     slots: Option<S>,
     /// How many windows there are.
     count: usize,
+    /// How many took the place of another since there are so many places.
+    displaced: usize,
     /// Addresses that somebody looked for in vain.
     missed: [Cell<usize>; MISSES],
     misses: Cell<usize>,
@@ -65,13 +72,12 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
     /// The bytes of a large window.
     pub(super) const LARGE_LEN: usize = PAGE * PAGES;
 
-    const PLACE: usize = SLOTS - 1;
-
     pub(super) const fn new() -> Self {
         // INVARIANT: There is no window.
         Self {
             slots: None,
             count: 0,
+            displaced: 0,
             missed: [const { Cell::new(0) }; MISSES],
             misses: Cell::new(0),
             filled: 0,
@@ -79,27 +85,49 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
         }
     }
 
-    /// Says whether there was a window yet.
+    /// How many places [`set_slots`](Self::set_slots) should give the table; `None` if it has enough.
     #[inline]
-    pub(super) fn has_slots(&self) -> bool {
-        self.slots.is_some()
+    pub(super) fn wants_slots(&self) -> Option<usize> {
+        match self.slots.as_ref().map(|slots| slots.len()) {
+            None => Some(SLOTS),
+            Some(len) if self.displaced > len && len < MOST_SLOTS => Some(MOST_SLOTS),
+            Some(_) => None,
+        }
     }
 
-    /// Gives the table its memory, which has no window, if it has none.
-    pub(super) fn set_slots(&mut self, slots: S) {
-        if self.slots.is_none() {
-            // INVARIANT: There is no window.
-            self.slots = Some(slots);
+    /// Gives the table other places, which have no window, if there are more of them. The windows
+    /// are kept.
+    ///
+    /// Returns what the table has no use for, to be dropped where the lock is not held.
+    pub(super) fn set_slots(&mut self, slots: S) -> Option<S> {
+        let len = self.slots.as_ref().map_or(0, |slots| slots.len());
+        if !slots.len().is_power_of_two() || slots.len() <= len {
+            return Some(slots);
         }
+        // INVARIANT: Checked above; there is no window in them.
+        let before = self.slots.replace(slots)?;
+        (self.count, self.displaced) = (0, 0);
+        for window in before.iter() {
+            self.put(*window);
+        }
+        Some(before)
+    }
+
+    /// Goes on with the places that there are, for some time, and says whether there are any.
+    pub(super) fn keep_slots(&mut self) -> bool {
+        self.displaced = 0;
+        self.slots.is_some()
     }
 
     /// Where the kernel reaches the byte at `at`, and how many bytes it reaches from there on, of
     /// which there is one at least.
     #[inline]
     pub(super) fn find(&self, at: usize) -> Option<(usize, usize)> {
-        if let Some(slots) = self.slots.as_ref().and_then(|s| s.first_chunk::<SLOTS>()) {
-            // The remainders change nothing, and hold under speculation, too.
-            let large = &slots[(at / Self::LARGE_LEN) % SLOTS];
+        if let Some(slots) = self.slots.as_deref() {
+            // The masks hold under speculation, too.
+            // OVERFLOW: There are places.
+            let mask = slots.len().wrapping_sub(1);
+            let large = slots.get((at / Self::LARGE_LEN) & mask)?;
             let within = at % Self::LARGE_LEN;
             // OVERFLOW: The remainder is not more than the number; a window ends within the
             // address space.
@@ -109,7 +137,7 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
                     Self::LARGE_LEN.wrapping_sub(within),
                 ));
             }
-            let small = &slots[(at / PAGE) % SLOTS];
+            let small = slots.get((at / PAGE) & mask)?;
             let within = at % PAGE;
             // OVERFLOW: As above.
             if small.key == at.wrapping_sub(within) | SMALL {
@@ -154,23 +182,37 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
         } else {
             (PAGE, SMALL)
         };
+        if self.slots.is_none() || at % len != 0 || kernel == 0 {
+            return;
+        }
+        self.filled = self.filled.wrapping_add(1);
+        // INVARIANT: It is aligned, as was just checked, and is what the caller says.
+        self.put(Window {
+            key: at | kind,
+            kernel,
+        });
+    }
+
+    /// Puts a window in its place, if there is one at all.
+    fn put(&mut self, window: Window) {
+        let len = match window.key % PAGE {
+            LARGE => Self::LARGE_LEN,
+            SMALL => PAGE,
+            _ => return,
+        };
         let Some(slots) = &mut self.slots else {
             return;
         };
-        if at % len != 0 || kernel == 0 {
-            return;
-        }
-        if let Some(window) = slots.get_mut((at / len) % SLOTS) {
-            if window.key == 0 {
-                // OVERFLOW: At most as many as there are places.
+        // OVERFLOW: There are places.
+        let mask = slots.len().wrapping_sub(1);
+        if let Some(slot) = slots.get_mut((window.key / len) & mask) {
+            // OVERFLOW: At most as many as there are places; and nobody counts that far.
+            if slot.key == 0 {
                 self.count = self.count.wrapping_add(1);
+            } else if slot.key != window.key {
+                self.displaced = self.displaced.wrapping_add(1);
             }
-            // INVARIANT: It is aligned, as was just checked, and is what the caller says.
-            *window = Window {
-                key: at | kind,
-                kernel,
-            };
-            self.filled = self.filled.wrapping_add(1);
+            *slot = window;
         }
     }
 
@@ -182,6 +224,8 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
         let Some(slots) = &mut self.slots else {
             return;
         };
+        // OVERFLOW: There are places.
+        let mask = slots.len().wrapping_sub(1);
         // INVARIANT: What is looked at is all places, or all that a window of the range can have.
         let mut removed = 0_usize;
         let mut check = |window: &mut Window| {
@@ -204,7 +248,7 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
             for page in 0..=pages {
                 let page = (start / PAGE).wrapping_add(page);
                 for place in [page, page / PAGES] {
-                    if let Some(window) = slots.get_mut(place & Self::PLACE) {
+                    if let Some(window) = slots.get_mut(place & mask) {
                         check(window);
                     }
                 }

@@ -175,8 +175,8 @@ fn windows(name: &str, mistakes: &[Mistake], out: &Path) -> String {
     let dir = out.join(format!("windows_{name}"));
     fs::create_dir_all(&dir).unwrap();
     let mut module = format!("pub mod {name} {{\n");
-    let tree = ["shared", "table"].map(|file| (WINDOWS, file));
-    let parts = ["model", "notifier", "pages"].map(|file| ("src/windows", file));
+    let tree = ["pages", "shared", "table"].map(|file| (WINDOWS, file));
+    let parts = ["current", "model", "notifier"].map(|file| ("src/windows", file));
     for (from, file) in tree.into_iter().chain(parts) {
         let mut text = source(from, file, name, mistakes);
         for (old, new) in REWRITTEN {

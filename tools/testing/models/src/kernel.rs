@@ -49,7 +49,10 @@ pub mod prelude {
         },
         pin::Pin,
     };
-    pub use std::vec::Vec as KVec;
+    pub use std::vec::{
+        Vec as KVec,
+        Vec as KVVec, //
+    };
 
     /// What makes a `T`: it does not stay where it is, here.
     pub trait PinInit<T> {

@@ -3,11 +3,11 @@
 //! Who reads through windows, who changes the memory, and who makes windows.
 
 use super::{
+    current,
     notifier::{
         Interval,
         Mm, //
     },
-    pages,
     shared::Shared,
     table, //
 };
@@ -40,7 +40,7 @@ impl World {
         let mm = Mm::new(in_order);
         let shared = Shared::new(0..=20 * PAGE - 1, c"windows", KEY);
         let interval = Interval::new(mm.clone(), shared);
-        let slots = vec![table::Window::NONE; table::SLOTS];
+        let slots = vec![table::Window::NONE; 512];
         interval.target.table.lock().set_slots(slots);
         Arc::new(Self { mm, interval })
     }
@@ -63,7 +63,7 @@ impl World {
     }
 
     fn fill(&self) {
-        pages::in_mm(&self.mm, || self.interval.fill_at(AT));
+        current::in_mm(&self.mm, || self.interval.fill_at(AT));
     }
 
     fn change(&self) {

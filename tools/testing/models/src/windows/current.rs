@@ -2,7 +2,10 @@
 
 //! Where the kernel has pages of the current process, which is the model's.
 
-use super::notifier::Mm;
+use super::{
+    notifier::Mm,
+    table, //
+};
 use kernel::page::PAGE_SIZE as PAGE;
 use std::{
     cell::RefCell,
@@ -22,13 +25,12 @@ pub fn in_mm<R>(mm: &Arc<Mm>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-pub(super) fn kernel_address(at: usize, count: usize) -> Option<usize> {
-    let mm = CURRENT.with(|current| current.borrow().clone())?;
-    let first = mm.look_up(at);
-    for n in 1..count {
-        if mm.look_up(at + n * PAGE) != first + n * PAGE {
-            return None;
+pub(super) fn addresses(at: usize, count: usize) -> [usize; table::PAGES] {
+    let mut addresses = [0; table::PAGES];
+    if let Some(mm) = CURRENT.with(|current| current.borrow().clone()) {
+        for (n, address) in addresses.iter_mut().take(count).enumerate() {
+            *address = mm.look_up(at + n * PAGE);
         }
     }
-    Some(first)
+    addresses
 }
