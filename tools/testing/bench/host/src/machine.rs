@@ -37,7 +37,7 @@ impl Machine {
             running: false,
             ..Setup::default()
         };
-        let dev = setup.open_in(Arc::new(Mapping::whole(guest::memory(num))?))?;
+        let dev = setup.open_in(Arc::new(Mapping::of_guest(guest::memory(num))?))?;
         let call = dev.call[RX].try_clone()?;
         sys::set_nonblocking(&call, false)?;
         dev.io(

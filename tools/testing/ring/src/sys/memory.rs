@@ -62,6 +62,19 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// As QEMU has a guest's memory: not shared, of huge pages where the kernel has some, and no part
+    /// can be taken out of it.
+    pub fn of_guest(len: usize) -> io::Result<Self> {
+        let mut mapping = Self::private(len)?;
+        match mapping.advise(0, len, libc::MADV_HUGEPAGE) {
+            // The kernel has none.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+            done => done?,
+        }
+        mapping.whole = true;
+        Ok(mapping)
+    }
+
     /// Memory without a file, not shared: such as huge pages are made of.
     pub fn private(len: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
