@@ -33,6 +33,10 @@ struct Conn {
     /// Bytes that programs have read so far, and how many of them the guest was told of.
     freed: u32,
     told: u32,
+    /// A program could not send all that it wanted to: the host asks again, after a second or more.
+    waits: bool,
+    /// How often it did.
+    asked_again: u32,
     /// What the guest has shut down.
     shutdown: u32,
     /// The program has closed the socket: nobody will read what is unread.
@@ -107,6 +111,18 @@ impl Model {
         conn.is_some_and(|conn| conn.guest_buffer > conn.in_flight())
     }
 
+    /// Whether a packet that came at any time asks for credit, for a program that waits for it. The
+    /// pauses between them grow: it cannot do that often.
+    pub fn is_asked_again(&mut self, header: &Header) -> bool {
+        let conn = self.conns.get_mut(&(header.dst_port, header.src_port));
+        let Some(conn) = conn.filter(|conn| conn.waits && conn.asked_again < 4) else {
+            return false;
+        };
+        let asks = header.op == packet::CREDIT_REQUEST && header.ty == conn.ty;
+        conn.asked_again += u32::from(asks);
+        asks
+    }
+
     /// The guest got a packet of the host.
     pub fn heard(&mut self, header: &Header) {
         if let Some(conn) = self.conns.get_mut(&(header.dst_port, header.src_port)) {
@@ -156,6 +172,8 @@ impl Model {
             guest_buffer: 0,
             freed: 0,
             told: 0,
+            waits: false,
+            asked_again: 0,
             shutdown: 0,
             closed: false,
         };
@@ -231,6 +249,7 @@ impl Model {
             _ => len.min(space),
         };
         conn.handed = conn.handed.wrapping_add(sent);
+        conn.waits |= sent < len;
         Some(sent)
     }
 }
