@@ -208,6 +208,13 @@ impl Virtqueue {
         kick_work.slot.queue_under(kick_work.work, guard)
     }
 
+    /// Says whether the work is queued, and was not begun: a hint.
+    #[inline]
+    pub fn is_work_queued(&self, guard: &rcu::Guard) -> bool {
+        let kick_work = &self.kick_work;
+        kick_work.slot.is_queued(kick_work.work, guard)
+    }
+
     /// Says what there is to do for a queue that is not ready: nothing.
     #[cold]
     pub(crate) fn idle(&self, inner: &mut Inner, unready: Unready) -> Idle {

@@ -415,6 +415,13 @@ impl WorkerSlot {
         self.0.load(guard).ok_or(NoWorker)?.queue(work)
     }
 
+    /// Says whether a work is queued, and was not begun: a hint.
+    #[inline]
+    pub(crate) fn is_queued(&self, work: WorkId, guard: &rcu::Guard) -> bool {
+        let worker = self.0.load(guard);
+        worker.is_some_and(|worker| worker.thread.shared().pending.peek() & work.bit() != 0)
+    }
+
     /// The device of the worker, if there is one that was not killed.
     #[inline]
     pub(crate) fn works(&self, guard: &rcu::Guard) -> Option<Arc<dyn Works>> {

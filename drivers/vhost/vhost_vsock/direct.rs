@@ -21,8 +21,9 @@
 //! A guest that is signalled for each packet pays for each. Of a sender that got no data since its
 //! last packet, and probably has more, what it copies to the guest's buffers is signalled by the
 //! worker, for several packets at once; where there is a packet already, the worker sends it, too:
-//! to fill several buffers at a time is cheaper. So are packets that end a connection, after which
-//! often another one begins. Who answers, or asks, is not made to wait.
+//! to fill several buffers at a time is cheaper. Small ones wait for a worker that was told and did
+//! not begin: the next ones join them, and need no buffer of their own. So do packets that end a
+//! connection, after which often another one begins. Who answers, or asks, is not made to wait.
 //!
 //! # What is left to the worker
 //!
@@ -226,6 +227,10 @@ impl VhostVsock {
         if !self.queue.is_empty() {
             // The worker is going to send it.
             let _ = out.join(&self.queue);
+            return;
+        }
+        // It waits for the worker, so that the next ones join it.
+        if out.is_bulk() && out.may_join() && self.rx.is_work_queued(&guard) {
             return;
         }
         let pieces = self.pieces(out);

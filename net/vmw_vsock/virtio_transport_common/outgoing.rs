@@ -107,6 +107,12 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
         !self.urgent
     }
 
+    /// Whether it could [join](Self::join) a packet that waits.
+    #[inline]
+    pub fn may_join(&self) -> bool {
+        self.flags.is_none() && self.left as usize <= JOINS
+    }
+
     /// Whether nothing must go out any more: see [`TxPacket::is_cut`](crate::TxPacket::is_cut).
     #[inline]
     pub fn is_cut(&self) -> bool {
@@ -128,7 +134,7 @@ impl<'o, 'c, 'm> Outgoing<'o, 'c, 'm> {
     #[inline]
     pub fn join(&mut self, queue: &SendQueue) -> bool {
         let len = self.left as usize;
-        if self.flags.is_some() || len > JOINS {
+        if !self.may_join() {
             return false;
         }
         let mut room = [const { MaybeUninit::<u8>::uninit() }; JOINS];

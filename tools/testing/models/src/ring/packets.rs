@@ -160,6 +160,10 @@ impl Outgoing<'_, '_, '_> {
         self.is_bulk
     }
 
+    pub(crate) fn may_join(&self) -> bool {
+        true
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         false
     }

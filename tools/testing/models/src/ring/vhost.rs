@@ -168,6 +168,10 @@ impl Virtqueue {
     pub(crate) fn queue_work_under(&self, _guard: &rcu::Guard) -> Result<(), ()> {
         self.queue_work()
     }
+
+    pub(crate) fn is_work_queued(&self, _guard: &rcu::Guard) -> bool {
+        self.pending.lock().unwrap().works
+    }
 }
 
 pub(crate) mod chain {
