@@ -16,6 +16,7 @@
 //! - [`conn`]: what a packet does to a connection.
 //! - [`keepalive`]: when a silent peer is asked, and when it counts as gone;
 //! - [`link`]: where a connection stands, and what its socket was not told of it yet;
+//! - [`pace`]: how fast packets may go, where somebody set a rate;
 //! - [`record`]: how small messages are kept in little memory;
 //! - [`rx_queue`]: where received payload is kept, and that its memory is bounded;
 //! - [`turns`]: whose packet is sent next, of those that wait.
@@ -40,6 +41,8 @@ pub mod header;
 pub mod keepalive;
 #[path = "vsock_proto/link.rs"]
 pub mod link;
+#[path = "vsock_proto/pace.rs"]
+pub mod pace;
 #[path = "vsock_proto/record.rs"]
 pub mod record;
 #[path = "vsock_proto/rx_queue.rs"]

@@ -14,6 +14,7 @@
 //! - [`to_guest`], [`from_guest`]: the two directions, each a work of the device's worker;
 //! - [`direct`]: to the guest without the worker;
 //! - [`throttle`]: what keeps a guest from filling the host's memory with replies;
+//! - [`pace`]: what holds a guest's packets to a rate;
 //! - [`params`]: parameters of the module;
 //! - [`policy`]: what a guest may do; [`attr`]: how that is set, and asked;
 //! - [`stats`], [`info`], [`guests`]: what can be seen from outside.
@@ -57,6 +58,8 @@ mod guests;
 mod holder;
 #[path = "vhost_vsock/info.rs"]
 mod info;
+#[path = "vhost_vsock/pace.rs"]
+mod pace;
 #[path = "vhost_vsock/params.rs"]
 mod params;
 #[path = "vhost_vsock/policy.rs"]

@@ -7,7 +7,8 @@ use crate::{
     device::VhostVsock,
     policy::{
         has,
-        Entries, //
+        Entries,
+        Policy, //
     }, //
 };
 use kernel::{
@@ -22,6 +23,10 @@ use kernel_ext::user::User;
 use vhost_core::uapi::{
     self,
     Arg, //
+};
+use vsock_proto::pace::{
+    Rate,
+    MOST_BURST, //
 };
 use zerocopy_derive::{
     Immutable,
@@ -43,6 +48,12 @@ const PORTS: u32 = 2;
 /// Users who may connect to the guest, as the first user namespace numbers them: a [`Head`] and a
 /// `u32` for each.
 const USERS: u32 = 3;
+/// How fast the guest may get packets, a [`RateValue`].
+const RATE_TO_GUEST: u32 = 4;
+/// How fast it may send them, likewise.
+const RATE_FROM_GUEST: u32 = 5;
+/// 1: nobody can allow anything more from now on, a `u32`.
+const LOCKED: u32 = 7;
 
 /// No list has more entries.
 const MOST_ENTRIES: usize = 64;
@@ -67,6 +78,64 @@ struct Head {
     /// Not 0: those in the list, and nobody else. 0: everybody; there are no entries.
     only: u32,
     count: u32,
+}
+
+/// A rate.
+#[doc(alias = "vhost_vsock_attr_rate")]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct RateValue {
+    /// In a second, with those of headers; 0: any number.
+    bytes: u64,
+    /// In a second; 0: any number.
+    packets: u64,
+    /// How much may come at once, in microseconds of the rate.
+    burst: u32,
+    /// 0.
+    reserved: u32,
+}
+
+impl From<Rate> for RateValue {
+    fn from(rate: Rate) -> Self {
+        Self {
+            bytes: rate.bytes,
+            packets: rate.packets,
+            burst: rate.burst,
+            reserved: 0,
+        }
+    }
+}
+
+/// Reads a value that has one size.
+fn read_value<T: FromBytes + zerocopy::IntoBytes>(attr: &Attr) -> Result<T> {
+    if attr.size as usize != size_of::<T>() {
+        return Err(EINVAL);
+    }
+    at(attr, 0)?.read()
+}
+
+/// Writes such a value, if there is room for it, and returns its size.
+fn write_value<T: zerocopy::IntoBytes + zerocopy::Immutable>(
+    attr: &Attr,
+    value: &T,
+) -> Result<usize> {
+    if attr.size as usize >= size_of::<T>() {
+        at(attr, 0)?.write(value)?;
+    }
+    Ok(size_of::<T>())
+}
+
+/// Reads a rate.
+fn read_rate(attr: &Attr) -> Result<Rate> {
+    let value: RateValue = read_value(attr)?;
+    if value.burst > MOST_BURST || value.reserved != 0 {
+        return Err(EINVAL);
+    }
+    Ok(Rate {
+        bytes: value.bytes,
+        packets: value.packets,
+        burst: value.burst,
+    })
 }
 
 /// Where the value of an attribute is, `offset` bytes behind its beginning.
@@ -153,23 +222,44 @@ impl VhostVsock {
     /// # Errors
     ///
     /// `EOPNOTSUPP` if there is none of that number, `EINVAL` if the size is not that of the value,
-    /// or a range ends before it begins, `E2BIG` for more than 64 entries, `EPERM` as for
+    /// or a range ends before it begins, or a value is none, `E2BIG` for more than 64 entries, `EPERM` as for
     /// [`Policies::change`](crate::policy::Policies::change), `EFAULT`, `ENOMEM`.
     pub(crate) fn set_attr(&self, arg: Arg) -> Result {
         let attr: Attr = arg.read()?;
         match attr.attr {
-            MAX_CONNECTIONS if attr.size as usize != size_of::<u32>() => Err(EINVAL),
             MAX_CONNECTIONS => {
-                let most: u32 = at(&attr, 0)?.read()?;
-                self.policies.change(|policy| policy.max_connections = most)
+                let most: u32 = read_value(&attr)?;
+                let change = |policy: &mut Policy| policy.max_connections = most;
+                self.policies.change(change, |_| ())
             }
             PORTS => {
                 let ports = read_list(&attr, true)?;
-                self.policies.change(|policy| policy.ports = ports)
+                let change = |policy: &mut Policy| policy.ports = ports;
+                self.policies.change(change, |_| ())
             }
             USERS => {
                 let users = read_list(&attr, false)?;
-                self.policies.change(|policy| policy.users = users)
+                let change = |policy: &mut Policy| policy.users = users;
+                self.policies.change(change, |_| ())
+            }
+            RATE_TO_GUEST => {
+                let rate = read_rate(&attr)?;
+                let change = |policy: &mut Policy| policy.to_guest = rate;
+                self.policies.change(change, |_| self.to_guest.set(rate))
+            }
+            RATE_FROM_GUEST => {
+                let rate = read_rate(&attr)?;
+                let change = |policy: &mut Policy| policy.from_guest = rate;
+                self.policies.change(change, |_| self.from_guest.set(rate))
+            }
+            LOCKED => {
+                let locked = match read_value::<u32>(&attr)? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(EINVAL),
+                };
+                self.policies
+                    .change(|policy| policy.locked = locked, |_| ())
             }
             _ => Err(EOPNOTSUPP),
         }
@@ -188,14 +278,12 @@ impl VhostVsock {
         let policy = policy.as_deref().cloned().unwrap_or_default();
         let room = attr.size as usize;
         let needed = match attr.attr {
-            MAX_CONNECTIONS => {
-                if room >= size_of::<u32>() {
-                    at(&attr, 0)?.write(&policy.max_connections)?;
-                }
-                size_of::<u32>()
-            }
+            MAX_CONNECTIONS => write_value(&attr, &policy.max_connections)?,
             PORTS => write_list(&attr, &policy.ports, true)?,
             USERS => write_list(&attr, &policy.users, false)?,
+            RATE_TO_GUEST => write_value(&attr, &RateValue::from(policy.to_guest))?,
+            RATE_FROM_GUEST => write_value(&attr, &RateValue::from(policy.from_guest))?,
+            LOCKED => write_value(&attr, &u32::from(policy.locked))?,
             _ => return Err(EOPNOTSUPP),
         };
         // CAST: Some hundred bytes at most.

@@ -4,6 +4,7 @@
 
 use crate::{
     holder::Holder,
+    pace::Pace,
     policy::Policies,
     stats::Stats,
     table::{
@@ -150,6 +151,12 @@ pub(crate) struct VhostVsock {
     /// What the guest may do.
     #[pin]
     pub(crate) policies: Policies,
+    /// How fast the guest may get packets.
+    #[pin]
+    pub(crate) to_guest: Pace,
+    /// How fast it may send them.
+    #[pin]
+    pub(crate) from_guest: Pace,
     /// What [`Stats::to_guest`] was when a thread that kicked last received packets.
     pub(crate) answers_seen: Atomic<u64>,
     /// Buffers in a row that were of no use, since the device was started; only the work for `rx`
@@ -261,7 +268,9 @@ impl VhostVsock {
         }
         let orphans = Orphans::new()?;
         Arc::pin_init(
-            pin_init!(Self {
+            try_pin_init!(Self {
+                to_guest <- Pace::new(&rx),
+                from_guest <- Pace::new(&tx),
                 core <- Device::new(FEATURES, messages, queues),
                 rx,
                 tx,

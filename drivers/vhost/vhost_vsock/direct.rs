@@ -148,7 +148,7 @@ impl VhostVsock {
     }
 
     fn fill_now(&self, rx: &mut MappedActive<'_>, held: &mut Option<TxPacket>) -> Now {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.to_guest.is_spent() {
             return Now::Stuck;
         }
         let now = match held {
@@ -266,7 +266,7 @@ impl VhostVsock {
         out: &mut Outgoing<'_, '_, '_>,
         pieces: usize,
     ) -> core::result::Result<bool, Broken> {
-        if !self.queue.is_empty() || out.is_cut() {
+        if !self.queue.is_empty() || out.is_cut() || self.to_guest.is_spent() {
             return Ok(false);
         }
         // What there are no buffers for is sent by the worker, all of it: several packets at once.
@@ -307,6 +307,7 @@ impl VhostVsock {
             out.finish();
             self.stats.to_guest.add(1);
             self.stats.to_guest_bytes.add(len);
+            self.to_guest.spend(len);
             self.buffer_was_good();
             if out.left() == 0 {
                 self.stats.direct.add(1);

@@ -50,6 +50,8 @@ impl VhostVsock {
             self.reset_gone(&member);
         }
         self.core.release((now, before));
+        self.to_guest.end();
+        self.from_guest.end();
         self.policies.clear();
         if had_cid {
             self.reset_gone(&member);

@@ -152,6 +152,10 @@ impl VhostVsock {
                 // Whoever sends the replies queues this work again: the guest need not kick.
                 return Ok(Run::Done);
             }
+            if self.from_guest.holds() {
+                // So does the timer.
+                return Ok(Run::Done);
+            }
             let Some(chain) = tx.pop()? else {
                 return Ok(Run::Done);
             };
@@ -166,6 +170,7 @@ impl VhostVsock {
                 }
                 Err(refused @ (Refused::Malformed | Refused::Unreadable(_))) => {
                     self.stats.malformed.add(1);
+                    self.from_guest.spend(0);
                     chain.complete(0)?;
                     if let Refused::Unreadable(header) = refused {
                         if self.is_addressed(header) {
@@ -188,6 +193,7 @@ impl VhostVsock {
             let payload = packet.header().len() as usize;
             self.stats.from_guest.add(1);
             self.stats.from_guest_bytes.add(payload);
+            self.from_guest.spend(payload);
             self.accept(packet);
             if !tx.spend(budget, payload.saturating_add(HEADER_LEN)) {
                 // A worker that is there looks again; it is not woken up for nothing.

@@ -27,7 +27,8 @@ impl Lines for Guests {
 
     const TITLE: &'static str = "cid netns state pid connections to_guest to_guest_bytes \
                                  from_guest from_guest_bytes malformed misaddressed buffers \
-                                 direct busy no_buffer unmapped queued queued_memory replies held";
+                                 direct busy no_buffer unmapped queued queued_memory replies held denied \
+                                 held_to_guest held_from_guest";
 
     fn show(list: usize, out: &SeqFile) -> Option<usize> {
         for_list(list, |device| device.show_line(out)).then(|| list.saturating_add(1))
@@ -55,7 +56,8 @@ impl VhostVsock {
         let (packets, memory) = self.queue.backlog();
         seq_print!(
             out,
-            "{} {} {state} {pid} {} {} {} {} {} {} {} {} {} {} {} {} {packets} {memory} {} {}\n",
+            "{} {} {state} {pid} {} {} {} {} {} {} {} {} {} {} {} {} {packets} {memory} {} {} \
+             {} {} {}\n",
             self.cid(),
             self.net().inum(),
             self.connections(),
@@ -71,7 +73,10 @@ impl VhostVsock {
             stats.no_buffer.get(),
             stats.unmapped.get(),
             self.queue.replies(),
-            u8::from(self.throttle.is_held())
+            u8::from(self.throttle.is_held()),
+            stats.denied(),
+            self.to_guest.held.get(),
+            self.from_guest.held.get()
         );
     }
 }

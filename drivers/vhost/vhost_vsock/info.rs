@@ -62,6 +62,24 @@ impl VhostVsock {
                 stats.denied_ports.get(),
                 stats.denied_users.get()
             );
+            for (name, rate, pace) in [
+                ("to-guest", policy.to_guest, &self.to_guest),
+                ("from-guest", policy.from_guest, &self.from_guest),
+            ] {
+                if rate.is_set() {
+                    seq_print!(
+                        m,
+                        "rate-{name}:\t{} bytes, {} packets, {} us, {} times held\n",
+                        rate.bytes,
+                        rate.packets,
+                        rate.burst,
+                        pace.held.get()
+                    );
+                }
+            }
+            if policy.locked {
+                seq_print!(m, "locked:\t1\n");
+            }
         }
         let (packets, memory) = self.queue.backlog();
         seq_print!(m, "queued:\t{packets} packets, {memory} bytes of memory\n");

@@ -2,17 +2,18 @@
 
 //! What a guest may do, and who may do something with it.
 //!
-//! A policy is looked at when a connection begins, and never after that: it costs those that are there
-//! nothing, and they stay when it changes. It belongs to the device, whatever CID, owner or network
+//! Who may connect is looked at when a connection begins, and never after that: it costs those that are
+//! there nothing, and they stay when it changes. A rate is what [`pace`](crate::pace) keeps. A policy
+//! belongs to the device, whatever CID, owner or network
 //! that has, and whoever has the descriptor.
 //!
 //! Who has the descriptor may only tighten it: what an administrator set, and what the owner gave up
-//! itself, is not undone by a VMM that is taken over.
+//! itself, is not undone by a VMM that is taken over. What was locked is not undone by anybody.
 //!
 //! # Locks
 //!
-//! Readers use RCU. Writers have a mutex, with which nothing else is locked, nor memory of the caller
-//! read.
+//! Readers use RCU. Writers have a mutex, with which nothing else is locked but what the
+//! [`Pace`](crate::pace::Pace) of a direction locks, nor memory of the caller read.
 
 use kernel::{
     new_mutex,
@@ -27,6 +28,7 @@ use kernel_ext::{
     rcu::RcuSlot,
     user::is_administrator, //
 };
+use vsock_proto::pace::Rate;
 
 /// A port or more, or a user.
 pub(crate) type Entries = Arc<KVec<[u32; 2]>>;
@@ -40,6 +42,12 @@ pub(crate) struct Policy {
     pub(crate) ports: Option<Entries>,
     /// As if they were ranges of one.
     pub(crate) users: Option<Entries>,
+    /// Of packets to the guest.
+    pub(crate) to_guest: Rate,
+    /// Of packets from it.
+    pub(crate) from_guest: Rate,
+    /// An administrator locked it.
+    pub(crate) locked: bool,
 }
 
 /// Whether `value` is in one of the ranges, or there are none.
@@ -67,6 +75,9 @@ impl Policy {
         most(self) <= most(old)
             && is_within(&self.ports, &old.ports)
             && is_within(&self.users, &old.users)
+            && self.to_guest.is_within(&old.to_guest)
+            && self.from_guest.is_within(&old.from_guest)
+            && self.locked >= old.locked
     }
 
     /// How many ranges of ports and how many users there are, if only those.
@@ -112,24 +123,32 @@ impl Policies {
         drop(self.now.swap(None));
     }
 
-    /// Changes the policy.
+    /// Changes the policy, and has done what follows from it: `apply` must not lock what is locked when
+    /// this is called.
     ///
     /// Context: sleeps.
     ///
     /// # Errors
     ///
-    /// `EPERM` if that would allow anything that was not, and the caller is no administrator;
-    /// `ENOMEM`.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Policy)) -> Result {
+    /// `EPERM` if that would allow anything that was not, and the caller is no administrator or the
+    /// policy is locked; or if no administrator would lock it. `ENOMEM`.
+    pub(crate) fn change(
+        &self,
+        change: impl FnOnce(&mut Policy),
+        apply: impl FnOnce(&Policy),
+    ) -> Result {
         let _guard = self.writers.lock();
         let old = self.now.get();
         let old = old.as_deref().cloned().unwrap_or_default();
         let mut new = old.clone();
         change(&mut new);
-        if !new.is_tighter_than(&old) && !is_administrator() {
+        let needs_administrator = !new.is_tighter_than(&old) || new.locked != old.locked;
+        if needs_administrator && (old.locked || !is_administrator()) {
             return Err(EPERM);
         }
-        drop(self.now.swap(Some(Arc::new(new, GFP_KERNEL_ACCOUNT)?)));
+        let new = Arc::new(new, GFP_KERNEL_ACCOUNT)?;
+        drop(self.now.swap(Some(new.clone())));
+        apply(&new);
         Ok(())
     }
 }

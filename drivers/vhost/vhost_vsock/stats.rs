@@ -12,7 +12,7 @@ use kernel_ext::peek::Peek;
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
 
@@ -84,5 +84,13 @@ impl Stats {
             denied_ports: Counter::new(),
             denied_users: Counter::new(),
         }
+    }
+
+    /// How many connections the [policy](crate::policy) did not allow.
+    pub(crate) fn denied(&self) -> u64 {
+        self.denied_connections
+            .get()
+            .wrapping_add(self.denied_ports.get())
+            .wrapping_add(self.denied_users.get())
     }
 }

@@ -135,6 +135,10 @@ impl VhostVsock {
                 // As long as there is nothing to send, nobody needs to tell us of buffers.
                 return Ok(false);
             };
+            if self.to_guest.holds() {
+                // The timer queues this work again.
+                return Ok(false);
+            }
             let Some(mut chain) = rx.pop()? else {
                 return Ok(false);
             };
@@ -207,6 +211,7 @@ impl VhostVsock {
         }
         self.stats.to_guest.add(1);
         self.stats.to_guest_bytes.add(bytes);
+        self.to_guest.spend(bytes);
         Ok(Put { bytes, last })
     }
 }

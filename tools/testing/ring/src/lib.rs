@@ -18,6 +18,7 @@
 use std::path::Path;
 
 pub mod abi;
+pub mod attr;
 pub mod cases;
 pub mod device;
 pub mod differences;

@@ -27,6 +27,7 @@ mod keepalive;
 mod kick;
 mod layout;
 mod life;
+mod limits;
 mod log;
 mod meanwhile;
 mod memory;
@@ -68,6 +69,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         ioctl::CASES,
         parameters::CASES,
         policy::CASES,
+        limits::CASES,
         cid::CASES,
         info::CASES,
         seen::CASES,

@@ -6,6 +6,7 @@
 use super::{case, Case, Ctx};
 use crate::{
     abi,
+    attr::{attr, get_bytes, list, set_bytes, words, ALL, MAX_CONNECTIONS, PORTS, USERS},
     device::{self, Device, Setup},
     host::{self, verdict, Socket},
     observe::received,
@@ -17,10 +18,6 @@ use std::{fs::File, io, time::Duration};
 
 /// Why C has none of it.
 const NONE: &str = "C has no attributes";
-
-const MAX_CONNECTIONS: u32 = 1;
-const PORTS: u32 = 2;
-const USERS: u32 = 3;
 
 const PORT: u32 = 4000;
 const UID: u32 = 4242;
@@ -67,41 +64,6 @@ pub const CASES: &[Case] = &[
     )
     .not_on_c(NONE),
 ];
-
-/// `struct vhost_vsock_attr`
-fn attr(number: u32, size: usize, data: u64) -> Vec<u8> {
-    abi::arg(&[
-        &number.to_ne_bytes(),
-        &(size as u32).to_ne_bytes(),
-        &data.to_ne_bytes(),
-    ])
-}
-
-fn set_bytes(file: &File, number: u32, value: &[u8]) -> io::Result<i32> {
-    let data = value.as_ptr() as u64;
-    sys::ioctl(file, abi::SET_ATTR, &mut attr(number, value.len(), data))
-}
-
-/// What is read, and the size that it is said to have.
-fn get_bytes(file: &File, number: u32, room: usize) -> (io::Result<i32>, Vec<u8>, u32) {
-    let mut value = vec![0u8; room];
-    let mut arg = attr(number, room, value.as_mut_ptr() as u64);
-    let ret = sys::ioctl(file, abi::GET_ATTR, &mut arg);
-    let size = u32::from_ne_bytes([arg[4], arg[5], arg[6], arg[7]]);
-    (ret, value, size)
-}
-
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
-
-/// A list of `count` entries.
-fn list(count: u32, entries: &[u32]) -> Vec<u8> {
-    words(&[&[1, count], entries].concat())
-}
-
-/// The list that says that there is none.
-const ALL: [u32; 2] = [0, 0];
 
 fn most(file: &File, connections: u32) -> String {
     verdict(set_bytes(file, MAX_CONNECTIONS, &words(&[connections])))
