@@ -28,14 +28,14 @@ const UID: u32 = 4242;
 pub const CASES: &[Case] = &[
     case(
         "POL-07/rate-from-guest",
-        "1000 packets: held, 1000000 bytes: held; held back: yes; a neighbour: 100 of 100",
+        "100 packets: held, 100000 bytes: held; held back: yes; a neighbour: 100 of 100",
         |_| from_guest(),
     )
     .seconds(60)
     .not_on_c(NONE),
     case(
         "POL-08/rate-to-guest",
-        "1000 packets: held, 1000000 bytes: held; held back: yes",
+        "100 packets: held, 100000 bytes: held; held back: yes",
         |_| to_guest(),
     )
     .seconds(60)
@@ -127,18 +127,18 @@ fn from_guest() -> Try<String> {
     let mut dev = Setup::default().open()?;
     for (name, rate, payload) in [
         (
-            "1000 packets",
+            "100 packets",
             Rate {
-                packets: 1000,
+                packets: 100,
                 burst: 100_000,
                 ..Rate::default()
             },
             0,
         ),
         (
-            "1000000 bytes",
+            "100000 bytes",
             Rate {
-                bytes: 1_000_000,
+                bytes: 100_000,
                 burst: 100_000,
                 ..Rate::default()
             },
@@ -148,7 +148,7 @@ fn from_guest() -> Try<String> {
         rate.set(dev.file(), RATE_FROM_GUEST)?;
         // What may come at once is over then.
         flood(&mut dev, payload, Duration::from_millis(300));
-        let (packets, time) = flood(&mut dev, payload, Duration::from_secs(2));
+        let (packets, time) = flood(&mut dev, payload, Duration::from_secs(3));
         let bytes = packets * (payload + HEADER_LEN) as u64;
         said.push(format!(
             "{name}: {}",
@@ -208,18 +208,18 @@ fn to_guest() -> Try<String> {
     let mut yes = Vec::new();
     for (name, rate, size) in [
         (
-            "1000 packets",
+            "100 packets",
             Rate {
-                packets: 1000,
+                packets: 100,
                 burst: 100_000,
                 ..Rate::default()
             },
             2000,
         ),
         (
-            "1000000 bytes",
+            "100000 bytes",
             Rate {
-                bytes: 1_000_000,
+                bytes: 100_000,
                 burst: 100_000,
                 ..Rate::default()
             },
@@ -236,7 +236,7 @@ fn to_guest() -> Try<String> {
             size,
             Duration::from_millis(300),
         )?;
-        let two = Duration::from_secs(2);
+        let two = Duration::from_secs(3);
         let (packets, bytes, time) = receive(&mut dev, (&peer, &mut payload), size, two)?;
         said.push(format!(
             "{name}: {}",
