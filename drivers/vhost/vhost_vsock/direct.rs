@@ -148,7 +148,10 @@ impl VhostVsock {
     }
 
     fn fill_now(&self, rx: &mut MappedActive<'_>, held: &mut Option<TxPacket>) -> Now {
-        if !self.queue.is_empty() || self.to_guest.is_spent() {
+        if !self.queue.is_empty() {
+            return Now::Stuck;
+        }
+        if self.to_guest.is_spent() {
             return Now::Stuck;
         }
         let now = match held {
@@ -266,7 +269,10 @@ impl VhostVsock {
         out: &mut Outgoing<'_, '_, '_>,
         pieces: usize,
     ) -> core::result::Result<bool, Broken> {
-        if !self.queue.is_empty() || out.is_cut() || self.to_guest.is_spent() {
+        if !self.queue.is_empty() || out.is_cut() {
+            return Ok(false);
+        }
+        if self.to_guest.is_spent() {
             return Ok(false);
         }
         // What there are no buffers for is sent by the worker, all of it: several packets at once.

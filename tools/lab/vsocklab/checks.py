@@ -12,8 +12,9 @@ from .say import LabError
 # Formats that have no comments.
 NO_COMMENTS = re.compile(r"\.(json|lock|png|jpg|svg|bin|txt|md5|gitkeep|proptest-regressions)$|"
                          r"(^|/)(LICENSE|COPYING)[^/]*$|(^|/)LICENSES/|proptest-regressions/")
-# The only home of `unsafe` in the modules, and in a test program: its system calls.
-LIBRARIES = ("rust/", "tools/testing/ring/src/sys/")
+# The only home of `unsafe` in the modules; and in programs, of system calls that no library has a safe
+# function for: those of the ring driver, and the ioctls of vsockctl.
+LIBRARIES = ("rust/", "tools/testing/ring/src/sys/", "tools/vsockctl/src/sys.rs")
 
 
 def read(name):

@@ -51,6 +51,7 @@ def t3_programs(payload):
         name, _, modules = name.partition("@")
         payload.add(f"t3/{source.name}", source)
         listed.append(" ".join([modules or "ours", name, source.name, *arguments]))
+    payload.add("t3/vsockctl", cargo.binary(config.REPO / "tools" / "vsockctl"))
     payload.text("t3/list", "".join(line + "\n" for line in listed))
     return bool(listed)
 

@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     fdinfo::Traffic,
     guests::{self, Guest},
-    modules, prometheus,
+    limit, modules, prometheus,
     sockets::{self, SocketInfo},
     switch::{self, Done},
     table, top,
@@ -218,6 +218,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
                 doctor::print(&findings);
             }
             return Ok(status(findings.is_empty()));
+        }
+        Command::Limit { cid, limits } => {
+            let found = limit::limit(*cid, limits)?;
+            if json {
+                print_json(&found)?;
+            } else {
+                limit::print(&found);
+            }
         }
         Command::Use { stack, next_boot } => match switch::change(*stack, *next_boot)? {
             Done::Nothing => println!("the {} modules are used already", stack.name()),

@@ -57,6 +57,21 @@ impl Throttle {
     }
 }
 
+/// No rate is set: a rate only has what waits done later, by the work that is queued for it.
+pub(crate) struct Pace;
+
+impl Pace {
+    pub(crate) fn holds(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn spend(&self, _payload: usize) {}
+}
+
 /// The queue from the guest: nobody works on it.
 pub(crate) struct Tx;
 
@@ -71,6 +86,7 @@ pub(crate) struct VhostVsock {
     pub(crate) tx: Tx,
     pub(crate) queue: SendQueue,
     pub(crate) throttle: Throttle,
+    pub(crate) to_guest: Pace,
     pub(crate) stats: Stats,
     pub(crate) bad_buffers: Atomic<u32>,
     pub(crate) room: Atomic<usize>,
@@ -129,6 +145,7 @@ fn once(plan: Plan) {
         tx: Tx,
         queue: SendQueue::default(),
         throttle: Throttle,
+        to_guest: Pace,
         stats: Stats {
             to_guest: counter(),
             to_guest_bytes: counter(),

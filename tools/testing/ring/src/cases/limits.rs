@@ -16,6 +16,7 @@ use crate::{
     talk, Try,
 };
 use std::{
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -68,6 +69,14 @@ pub const CASES: &[Case] = &[
          user: more bytes EPERM, any EPERM, more packets EPERM, more at once EPERM, less ok",
         nonsense,
     )
+    .not_on_c(NONE),
+    case(
+        "POL-13/vsockctl-limit",
+        "before: 0, null, null; after: 5, [[4000,4001],[4005,4005]], [[7,7],[8,8]], 100 packets: held, \
+         locked true; more: refused, less: ok, 4; a user: refused; nobody's CID: refused",
+        vsockctl,
+    )
+    .seconds(60)
     .not_on_c(NONE),
 ];
 
@@ -643,5 +652,75 @@ fn nonsense(ctx: &mut Ctx) -> Try<String> {
     owner.finish(Duration::from_secs(10) * ctx.scale)?;
     Ok(format!(
         "sizes {sizes}, reserved {reserved}, burst {burst}, locked {two}, no memory {wild}; user: {user}"
+    ))
+}
+
+/// What `vsockctl limit` prints, without blanks, or that it refuses.
+fn limit(cid: u64, arguments: &str) -> Try<String> {
+    let output = Command::new("/lab/t3/vsockctl")
+        .args(["--format", "json", "limit", &cid.to_string()])
+        .args(arguments.split_whitespace())
+        .output()?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Ok(if why.starts_with("vsockctl: ") {
+            "refused".to_owned()
+        } else {
+            format!("it fails: {why}")
+        });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.split_whitespace().collect())
+}
+
+/// The value of a field in what [`limit`] returned.
+fn field(text: &str, name: &str) -> String {
+    let name = format!("\"{name}\":");
+    let Some((_, rest)) = text.split_once(&name) else {
+        return text.to_owned();
+    };
+    let end = rest.find([',', '}']).unwrap_or(rest.len());
+    let end = match rest.starts_with('[') {
+        true => rest.find("]]").map_or(end, |at| at + 2),
+        false => end,
+    };
+    rest[..end].to_owned()
+}
+
+fn vsockctl(ctx: &mut Ctx) -> Try<String> {
+    let mut dev = Setup::default().open()?;
+    let fields = |text: &str| ["max_connections", "ports", "users"].map(|name| field(text, name));
+    let before = fields(&limit(dev.cid, "")?).join(", ");
+    let after = limit(
+        dev.cid,
+        "--connections 5 --ports 4000-4001,4005 --users 7-8 --packets-from-guest 100 --burst 50 --lock",
+    )?;
+    let rate = Rate {
+        packets: 100,
+        burst: 50_000,
+        ..Rate::default()
+    };
+    flood(&mut dev, 0, Duration::from_millis(300));
+    let (packets, time) = flood(&mut dev, 0, Duration::from_secs(3));
+    let held = verdict_of(packets, 0, time, &rate);
+    let more = limit(dev.cid, "--connections 6")?;
+    let less = limit(dev.cid, "--connections 4")?;
+    let less = match field(&less, "max_connections") {
+        most if most == "4" => "ok, 4".to_owned(),
+        other => other,
+    };
+    let cid = dev.cid;
+    let mut user = talk::fork(move |talk| {
+        process::become_user(UID)?;
+        talk.tell(&limit(cid, "--connections 3")?)
+    })?;
+    let by_user = user.talk.hear()?;
+    user.finish(Duration::from_secs(20) * ctx.scale)?;
+    let nobody = limit(device::fresh_cid(), "")?;
+    Ok(format!(
+        "before: {before}; after: {}, 100 packets: {held}, locked {}; more: {more}, less: {less}; \
+         a user: {by_user}; nobody's CID: {nobody}",
+        fields(&after).join(", "),
+        field(&after, "locked")
     ))
 }
