@@ -13,6 +13,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
+    mem::MaybeUninit,
     ops::{
         Deref,
         DerefMut, //
@@ -199,6 +200,26 @@ impl UserIov {
     pub fn read_at(&self, mm: &InOwnerMm, offset: usize, out: &mut [u8]) -> Result {
         // SAFETY: `out` is valid for writes of its length.
         unsafe { self.read_raw(mm, offset, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// As [`read_at`](Self::read_at), into memory that has no value yet, and has after that.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is not all there; nothing is known of the content of `out` then.
+    #[inline]
+    pub fn read_new_at<'o>(
+        &self,
+        mm: &InOwnerMm,
+        offset: usize,
+        out: &'o mut [MaybeUninit<u8>],
+    ) -> Result<&'o mut [u8]> {
+        let (to, len) = (out.as_mut_ptr().cast::<u8>(), out.len());
+        // SAFETY: `out` is valid for writes of its length.
+        unsafe { self.read_raw(mm, offset, to, len)? };
+        // SAFETY: `out` is borrowed for `'o`, and all of its bytes were written: the parts follow
+        // each other, and are `len` bytes together if none of them failed.
+        Ok(unsafe { core::slice::from_raw_parts_mut(to, len) })
     }
 
     /// # Safety

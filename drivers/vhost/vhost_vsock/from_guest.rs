@@ -9,6 +9,7 @@ use crate::{
     carrier::Host,
     device::VhostVsock, //
 };
+use core::mem::MaybeUninit;
 use kernel::{
     prelude::*,
     sync::rcu,
@@ -133,7 +134,7 @@ impl VhostVsock {
     fn drain(&self, tx: &mut Active<'_>, budget: &mut Budget) -> core::result::Result<Run, Broken> {
         tx.disable_notify()?;
 
-        let mut scratch = Scratch([0; HEADER_LEN + SMALL]);
+        let mut scratch = Scratch([const { MaybeUninit::uninit() }; HEADER_LEN + SMALL]);
         let gfp = if tx.is_inline() {
             Gfp::NoWait
         } else {
@@ -227,7 +228,7 @@ impl VhostVsock {
 const SMALL: usize = 512;
 
 /// Private memory for a small packet.
-struct Scratch([u8; HEADER_LEN + SMALL]);
+struct Scratch([MaybeUninit<u8>; HEADER_LEN + SMALL]);
 
 /// Copies a packet out of a chain.
 fn take<'s>(
@@ -245,7 +246,7 @@ fn take<'s>(
 
     if let Some(bytes) = scratch.0.get_mut(..len) {
         // If it fails, the header may be readable all the same.
-        if chain.read_at(0, bytes).is_ok() {
+        if let Ok(bytes) = chain.read_new_at(0, bytes) {
             let (header, rest) =
                 Header::read_from_prefix(&*bytes).map_err(|_| Refused::Malformed)?;
             let payload = rest
