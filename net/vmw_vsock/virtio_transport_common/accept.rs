@@ -65,7 +65,7 @@ pub(crate) fn accept<C: Carrier>(
     // Nobody waits for room yet: the user does not have the socket.
     let _ = conn.gate().peer_update(request).map_err(|_| EPROTO)?;
     // The peer knows that the one before is over: it needs no RST.
-    let _ = tables::join::<C>(&sock, conn.clone())?;
+    let _ = tables::join::<C>(&sock, &conn)?;
     sock.insert_connected();
     drop(sock);
     if let Ok(Some(mut listener)) = listener.lock_or_defer(&mut None, 0) {

@@ -12,7 +12,10 @@ use crate::{
         Carrier,
         Over, //
     },
-    conn::Conn,
+    conn::{
+        Conn,
+        Gate, //
+    },
     control,
     convert::{
         sock_shutdown,
@@ -29,6 +32,7 @@ use kernel::{
 };
 use kernel_ext::{
     deferred::Token,
+    lock::SpinLockBhGuard,
     net::Net,
     sock::{
         LockedSock,
@@ -58,18 +62,27 @@ const CLOSE_TIMEOUT: c_ulong = 8;
 /// owner lets go.
 ///
 /// Context: may sleep, but waits for no user and no peer. The gate is open.
+#[inline]
 pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
+    settle_behind::<C>(sock, conn, conn.gate());
+}
+
+/// As [`settle`], of who has shut the gate already.
+pub(crate) fn settle_behind<'a, C: Carrier>(
+    sock: &VsockSock,
+    conn: &'a Conn,
+    mut gate: SpinLockBhGuard<'a, Gate>,
+) {
     let mut token = None;
     loop {
-        let mut gate = conn.gate();
         // If the socket is on its way to another transport, it has no use for this.
         if !gate.attached || !gate.link.has_news() || gate.deferred {
             return;
         }
         match sock.lock_or_defer(&mut token, usize::MAX) {
             Ok(Some(mut locked)) => {
-                drop(gate);
-                tell::<C>(&mut locked);
+                // It is still attached: this is the connection of the socket.
+                tell_behind::<C>(&mut locked, conn, gate);
                 return;
             }
             Ok(None) => {
@@ -86,6 +99,7 @@ pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
             }
             tell::<C>(sock);
         }));
+        gate = conn.gate();
     }
 }
 
@@ -93,10 +107,17 @@ pub(crate) fn settle<C: Carrier>(sock: &VsockSock, conn: &Conn) {
 ///
 /// Context: may sleep.
 pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
-    let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
-        return;
-    };
-    let mut gate = conn.gate();
+    if let Ok(conn) = conn_of::<C>(sock).map(Arc::<Conn>::from) {
+        tell_behind::<C>(sock, &conn, conn.gate());
+    }
+}
+
+/// As [`tell`], of who has shut the gate of the socket's connection already.
+fn tell_behind<C: Carrier>(
+    sock: &mut LockedSock,
+    conn: &Conn,
+    mut gate: SpinLockBhGuard<'_, Gate>,
+) {
     let news = gate.link.take_news();
     let (how, local_cid) = (gate.link.peer_shutdown(), gate.ends.local_cid);
     drop(gate);
@@ -118,9 +139,9 @@ pub(crate) fn tell<C: Carrier>(sock: &mut LockedSock) {
         sock.state_change();
     }
     match news.end {
-        Some(End::Closed) => do_close::<C>(sock, &conn),
+        Some(End::Closed) => do_close(sock, conn),
         Some(End::Failed(err)) => fail::<C>(sock, err),
-        Some(End::Lost(err)) => lose::<C>(sock, &conn, err),
+        Some(End::Lost(err)) => lose::<C>(sock, conn, err),
         None => (),
     }
     if news.readable == 0 {
@@ -164,7 +185,7 @@ fn offer_taken_over<C: Carrier>(sock: &mut LockedSock) {
 }
 
 /// The peer is gone: what was received may still be read, and nothing more is sent.
-fn do_close<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
+fn do_close(sock: &mut LockedSock, conn: &Conn) {
     sock.set_done();
     sock.set_peer_shutdown(Shutdown::BOTH);
     if conn.unread() == 0 {
@@ -174,7 +195,7 @@ fn do_close<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
 
     // The user closed the socket already, and this is what the timer was for.
     if let Some(timer) = sock.cancel_close() {
-        remove::<C>(sock, conn);
+        remove(sock, conn);
         // Not the last reference: the caller has one, since the socket is locked.
         drop(timer);
     }
@@ -204,7 +225,7 @@ fn lose<C: Carrier>(sock: &mut LockedSock, conn: &Conn, err: Error) {
         sock.set_done();
         sock.set_peer_shutdown(Shutdown::BOTH);
     } else {
-        do_close::<C>(sock, conn);
+        do_close(sock, conn);
     }
     sock.report_error(err);
 }
@@ -296,10 +317,9 @@ pub fn abort_connection<C: Carrier>(packet: TxPacket) {
 }
 
 /// Forgets what nobody will read, and leaves the tables.
-fn remove<C: Carrier>(sock: &mut LockedSock, conn: &Conn) {
-    conn.discard();
-    conn.gate().link.release();
-    tables::leave::<C>(sock);
+fn remove(sock: &mut LockedSock, conn: &Conn) {
+    conn.remove();
+    sock.remove_from_tables();
 }
 
 /// A connection that no user has is over, and its peer is told elsewhere.
@@ -308,7 +328,7 @@ pub(crate) fn abandon<C: Carrier>(sock: &mut LockedSock) {
         return;
     };
     sock.set_done();
-    remove::<C>(sock, &conn);
+    remove(sock, &conn);
 }
 
 /// The core gives up to connect, or what was to be sent.
@@ -338,11 +358,14 @@ fn give_up<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>, state: State) {
 ///
 /// Context: may sleep for `SO_LINGER`.
 pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
-    tell::<C>(sock);
-    let Ok(conn) = conn_of::<C>(sock).map(Arc::from) else {
+    let Ok(conn) = conn_of::<C>(sock).map(Arc::<Conn>::from) else {
         return;
     };
-    let gate = conn.gate();
+    let mut gate = conn.gate();
+    if gate.link.has_news() {
+        tell_behind::<C>(sock, &conn, gate);
+        gate = conn.gate();
+    }
     let (state, ctx) = (gate.link.state(), gate.local());
     drop(gate);
     match vsock_proto::conn::close(state, &ctx, wire_shutdown(sock.shutdown())) {
@@ -375,7 +398,7 @@ pub(crate) fn release<C: Carrier>(sock: &mut LockedSock) {
         leave_behind::<C>(sock, &conn);
     }
     sock.set_done();
-    remove::<C>(sock, &conn);
+    remove(sock, &conn);
 }
 
 /// Tells the peer that the user closed the socket. If the peer answers at once, the socket is told
@@ -455,6 +478,6 @@ impl<C: Carrier> OnCloseTimeout for CloseTimer<C> {
             let _ = control::send::<C>(sock, &conn, Control::Rst, false);
         }
         tell::<C>(sock);
-        remove::<C>(sock, &conn);
+        remove(sock, &conn);
     }
 }

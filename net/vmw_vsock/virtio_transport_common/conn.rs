@@ -29,7 +29,10 @@ use crate::{
         Urgency, //
     },
     orphans::Orphan,
-    rx_queue::RxQueue, //
+    rx_queue::{
+        RxQueue,
+        Segments, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -157,6 +160,13 @@ impl Gate {
             membership.retire();
         }
         None
+    }
+
+    /// See [`Conn::discard`]. What is returned is to be dropped with the gate open.
+    #[must_use]
+    fn forget(&mut self) -> Segments {
+        self.discard = true;
+        self.queue.purge()
     }
 
     /// Whether packets of the peer find the connection.
@@ -357,22 +367,36 @@ impl Conn {
     /// there is nobody to send to.
     pub(crate) fn discard(&self) {
         let mut gate = self.gate();
-        gate.discard = true;
-        let old = gate.queue.purge();
+        let old = gate.forget();
         drop(gate);
         drop(old);
     }
 
-    /// Notes that the user closed the socket, unless that is known, and says whether there is room
-    /// for what it leaves behind.
+    /// As [`discard`](Self::discard), of a connection that is over for its user, who is told nothing
+    /// any more: packets of the peer do not find it.
+    pub(crate) fn remove(&self) {
+        let mut gate = self.gate();
+        let old = gate.forget();
+        gate.link.release();
+        let left = gate.leave();
+        drop(gate);
+        drop((old, left));
+    }
+
+    /// Notes that the user closed the socket, and says whether there is room for what it leaves
+    /// behind, which it had before.
     pub(crate) fn set_orphan(&self, adopt: impl FnOnce() -> Option<Orphan>) -> bool {
-        if self.gate().orphan.is_some() {
+        // With the gate open, as it may sleep.
+        let new = adopt();
+        let mut gate = self.gate();
+        if gate.orphan.is_some() {
+            // Only the owner of the socket does this: it is known.
+            drop(gate);
+            drop(new);
             return true;
         }
-        // With the gate open, as it may sleep. Only the owner of the socket does this.
-        let new = adopt();
         let has_room = new.is_some();
-        self.gate().orphan = new;
+        gate.orphan = new;
         has_room
     }
 

@@ -125,7 +125,7 @@ impl<C: Carrier> Transport for Over<C> {
         }
         conn.begin(sock, State::Connecting);
         // Before the peer can answer.
-        let ret = tables::join::<C>(sock, conn.clone())
+        let ret = tables::join::<C>(sock, &conn)
             .and_then(|had_rst| control::send_request::<C>(sock, &conn, had_rst));
         if ret.is_err() {
             conn.gate().link.give_up(State::Closed);

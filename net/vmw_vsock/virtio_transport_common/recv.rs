@@ -141,6 +141,14 @@ enum Why {
     Wake(Wake),
 }
 
+impl Wake {
+    /// Whether nothing is due.
+    #[inline]
+    fn is_none(self) -> bool {
+        !(self.readers || self.writers || self.resized)
+    }
+}
+
 impl Why {
     /// What is due for what was taken.
     fn wake(self) -> Wake {
@@ -558,6 +566,10 @@ fn take<C: Carrier>(
                 if rest.leave {
                     conn.cut();
                     left = gate.leave();
+                } else if matches!(step, Step::Done) && wake.is_none() {
+                    // The socket is all that is to be told.
+                    close::settle_behind::<C>(sock, conn, gate);
+                    return true;
                 }
                 break step;
             }

@@ -77,7 +77,7 @@ pub(crate) fn with_connection<C: Carrier, R>(
 ///
 /// `ENOMEM`; `EACCES` if there are [too many](Carrier::most_connections); `EADDRINUSE` if another user has a connection between the same ports, whose packets
 /// this one would get.
-pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result<bool> {
+pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>) -> Result<bool> {
     let gate = conn.gate();
     let (key, peer) = (key_of::<C>(&gate.ends), gate.ends.peer.cid);
     drop(gate);
@@ -85,7 +85,7 @@ pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: Arc<Conn>) -> Result<bool
     let mut had_rst = false;
     let membership = vsock::join::<Over<C>>(sock, conn.clone(), key, most, |other| {
         // A socket that tries again: its packets have one order.
-        if core::ptr::eq(other, &*conn) {
+        if core::ptr::eq(other, &**conn) {
             return false;
         }
         let is_live = other.is_live();

@@ -17,20 +17,14 @@ const MISTAKES: &[Mistake] = &[
     (
         "gate_is_open",
         "close",
-        "        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n                drop(gate);\n",
-        "        drop(gate);\n        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n",
+        "        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n                // It is still attached: this is the connection of the socket.\n                tell_behind::<C>(&mut locked, conn, gate);\n",
+        "        drop(gate);\n        match sock.lock_or_defer(&mut token, usize::MAX) {\n            Ok(Some(mut locked)) => {\n                tell::<C>(&mut locked);\n",
     ),
     (
         "gate_is_open",
         "close",
         "                gate.deferred = true;\n                return;\n            }\n            Err(_) => drop(gate),\n",
         "                conn.gate().deferred = true;\n                return;\n            }\n            Err(_) => (),\n",
-    ),
-    (
-        "gate_is_open",
-        "close",
-        "        let mut gate = conn.gate();\n        // If the socket",
-        "        let gate = conn.gate();\n        // If the socket",
     ),
     (
         "token_ends_late",
@@ -107,13 +101,13 @@ const MISTAKES: &[Mistake] = &[
     (
         "joins_late",
         "ops",
-        "        let ret = tables::join::<C>(sock, conn.clone())\n            .and_then(|had_rst| control::send_request::<C>(sock, &conn, had_rst));\n",
-        "        let ret = control::send_request::<C>(sock, &conn, false)\n            .and_then(|()| tables::join::<C>(sock, conn.clone()).map(drop));\n",
+        "        let ret = tables::join::<C>(sock, &conn)\n            .and_then(|had_rst| control::send_request::<C>(sock, &conn, had_rst));\n",
+        "        let ret = control::send_request::<C>(sock, &conn, false)\n            .and_then(|()| tables::join::<C>(sock, &conn).map(drop));\n",
     ),
     (
         "closed_keeps_bytes",
         "conn",
-        "        gate.discard = true;\n",
+        "        self.discard = true;\n",
         "",
     ),
     (

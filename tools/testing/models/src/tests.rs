@@ -129,7 +129,7 @@ fn both_ways() {
 
 finds! {
     token_is_left: moves(SOME), "on our transport no more";
-    stays_attached: moves(SOME), "the socket was told of everything";
+    stays_attached: moves(SOME), "nothing is told to a socket that left";
     gate_is_open: end_while_owned(ALL, &[Op::Shutdown, Op::Rst]), "the socket was told of everything";
     token_ends_late: news_of_two(SOME), "the socket was told of everything";
     token_ends_early: moves(SOME), "one token in a backlog";

@@ -104,7 +104,7 @@ fn inside(me: usize, state: State) -> (VsockSock, Arc<Conn>) {
     let conn: Arc<Conn> = carrier::conn_of::<Loop>(&locked).unwrap().into();
     conn.begin(&locked, state);
     let _ = conn.gate().tx.peer_update(4096, 0).unwrap();
-    tables::join::<Loop>(&locked, conn.clone()).unwrap();
+    tables::join::<Loop>(&locked, &conn).unwrap();
     drop(locked);
     (sock, conn)
 }

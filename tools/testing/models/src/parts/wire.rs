@@ -249,7 +249,7 @@ pub(crate) fn connected(room: u32) -> (VsockSock, Arc<Conn>) {
     let conn = conn_of(&locked);
     conn.begin(&locked, State::Established);
     let _ = conn.gate().tx.peer_update(room, 0).unwrap();
-    tables::join::<Wire>(&locked, conn.clone()).unwrap();
+    tables::join::<Wire>(&locked, &conn).unwrap();
     locked.insert_connected();
     drop(locked);
     (sock, conn)
