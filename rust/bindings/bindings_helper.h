@@ -74,6 +74,9 @@ const unsigned int RUST_CONST_HELPER_VIRTIO_VSOCK_DEFAULT_RX_BUF_SIZE =
 /* Largest linear allocation that does not press the page allocator. */
 const unsigned int RUST_CONST_HELPER_SKB_MAX_LINEAR =
 	SKB_WITH_OVERHEAD(PAGE_SIZE << PAGE_ALLOC_COSTLY_ORDER);
+/* What a linear buffer takes in its memory behind its bytes. */
+const unsigned int RUST_CONST_HELPER_SKB_OVERHEAD =
+	SKB_DATA_ALIGN(sizeof(struct skb_shared_info));
 const unsigned int RUST_CONST_HELPER_SKB_TRUESIZE_0 = SKB_TRUESIZE(0);
 const unsigned int RUST_CONST_HELPER_MAX_SKB_FRAGS = MAX_SKB_FRAGS;
 const unsigned int RUST_CONST_HELPER_HZ = HZ;

@@ -23,3 +23,8 @@ __rust_helper unsigned int rust_vsock_helper_net_inum(const struct net *net)
 {
 	return net->ns.inum;
 }
+
+__rust_helper u64 rust_vsock_helper_net_cookie(const struct net *net)
+{
+	return net->net_cookie;
+}

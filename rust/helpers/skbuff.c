@@ -2,6 +2,7 @@
 
 #include <linux/mm.h>
 #include <linux/skbuff.h>
+#include <linux/uio.h>
 #include <net/sock.h>
 
 /* A function of the kernel only where somebody may trace it. */
@@ -107,4 +108,19 @@ __rust_helper void rust_vsock_helper_skb_add_block(struct sk_buff *skb, void *bl
 	get_page(page);
 	skb_add_rx_frag(skb, 0, page, offset, len, size);
 	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
+}
+
+/* Where all bytes of the fragments are, if that is one piece. */
+__rust_helper void *rust_vsock_helper_skb_only_frag(const struct sk_buff *skb)
+{
+	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+
+	if (shinfo->nr_frags != 1 || shinfo->frag_list || skb_frag_size(&shinfo->frags[0]) != skb->data_len)
+		return NULL;
+	return skb_frag_address_safe(&shinfo->frags[0]);
+}
+
+__rust_helper bool rust_vsock_helper_copy_from_iter_full(void *to, size_t len, struct iov_iter *from)
+{
+	return copy_from_iter_full(to, len, from);
 }

@@ -5,6 +5,10 @@
 //! C header: [`include/linux/gfp_types.h`](srctree/include/linux/gfp_types.h).
 
 use crate::bindings;
+use kernel::alloc::{
+    flags,
+    Flags, //
+};
 
 /// What an allocation may do to get its memory.
 ///
@@ -32,6 +36,16 @@ impl Gfp {
             Gfp::KernelNoFail => bindings::GFP_KERNEL | bindings::__GFP_NOFAIL,
             Gfp::Atomic => bindings::GFP_ATOMIC,
             Gfp::NoWait => bindings::GFP_NOWAIT,
+        }
+    }
+
+    /// What allocations of Rust take. Who waits for as long as it takes has none of those.
+    #[inline]
+    pub fn as_flags(self) -> Flags {
+        match self {
+            Gfp::Kernel | Gfp::KernelNoFail => flags::GFP_KERNEL,
+            Gfp::Atomic => flags::GFP_ATOMIC,
+            Gfp::NoWait => flags::GFP_NOWAIT,
         }
     }
 }

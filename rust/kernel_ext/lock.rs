@@ -142,3 +142,12 @@ macro_rules! new_spinlock_bh {
         $crate::lock::SpinLockBh::new($inner, NAME, ::kernel::static_lock_class!())
     }};
 }
+
+/// As [`new_spinlock_bh!`](crate::new_spinlock_bh), of a [`SpinLockHot`].
+#[macro_export]
+macro_rules! new_spinlock_hot {
+    ($inner:expr, $name:literal) => {{
+        static NAME: &::kernel::str::CStr = ::kernel::optional_name!($name);
+        $crate::lock::SpinLockHot::new($inner, NAME, ::kernel::static_lock_class!())
+    }};
+}

@@ -73,6 +73,13 @@ impl Net {
         unsafe { bindings::net_inum(self.as_raw()) }
     }
 
+    /// A number that no other namespace has, nor has had since the machine started.
+    #[inline]
+    pub fn cookie(&self) -> u64 {
+        // SAFETY: By the type invariants, the namespace is alive.
+        unsafe { bindings::net_cookie(self.as_raw()) }
+    }
+
     /// Says whether two namespaces reach each other; `None` stands for a peer that knows of no
     /// namespaces and counts as global.
     #[doc(alias = "vsock_net_check_mode")]

@@ -6,9 +6,7 @@
 
 use crate::{
     bindings,
-    gfp::Gfp,
-    owner_mm::InOwnerMm,
-    user_iov::UserIov, //
+    gfp::Gfp, //
 };
 use core::{
     marker::PhantomData,
@@ -17,15 +15,14 @@ use core::{
 };
 use kernel::{
     error::to_result,
-    iov::{
-        IovIterDest,
-        IovIterSource, //
-    },
+    iov::IovIterDest,
     prelude::*, //
 };
 
 #[path = "skb/block.rs"]
 mod block;
+#[path = "skb/fill.rs"]
+mod fill;
 #[path = "skb/owner.rs"]
 mod owner;
 
@@ -103,19 +100,30 @@ impl<C> SkBuff<C> {
         gfp: bindings::gfp_t,
         cb: C,
     ) -> Result<Self> {
-        let () = Self::CB_FITS;
         // Before there is a buffer that a failure would leave behind. The C side takes the size of
         // the linear part modulo 2^32: a larger one would be a buffer that is too small.
         if linear > c_int::MAX as usize || frags > c_int::MAX as usize || headroom > linear {
             return Err(EINVAL);
         }
         let skb = Self::alloc_raw(linear, frags, gfp)?;
-        // CAST: Not more than `linear`, which was checked.
-        // SAFETY: `skb` was just allocated and is empty, with at least `headroom` linear bytes.
-        unsafe { bindings::skb_reserve(skb.as_ptr(), headroom as c_int) };
         // CAST: Checked above.
-        // SAFETY: As above: nobody else refers to it.
+        // SAFETY: `skb` was just allocated and is empty: nobody else refers to it.
         unsafe { (*skb.as_ptr()).data_len = frags as c_uint };
+        // SAFETY: As above, and it has at least `headroom` linear bytes, as was checked.
+        Ok(unsafe { Self::with_head(skb, headroom, cb) })
+    }
+
+    /// Makes a buffer of a C object, with a head.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else has `skb`. It has no payload, no owner, and at least `headroom` linear bytes, of
+    /// which none is in use.
+    unsafe fn with_head(skb: NonNull<bindings::sk_buff>, headroom: usize, cb: C) -> Self {
+        let () = Self::CB_FITS;
+        // CAST: Not more than the buffer has, whose size is a `c_int`.
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::skb_reserve(skb.as_ptr(), headroom as c_int) };
         // SAFETY: As above.
         let head = unsafe { (*skb.as_ptr()).head };
         // SAFETY: The linear part begins at `head` and has at least `headroom` bytes.
@@ -126,7 +134,7 @@ impl<C> SkBuff<C> {
 
         // INVARIANT: The reference is ours and the only one, the control block was written, the
         // head was zeroed and there is no payload and no owner yet.
-        Ok(Self(skb, PhantomData))
+        Self(skb, PhantomData)
     }
 
     fn alloc_raw(
@@ -426,114 +434,6 @@ impl<C> SkBuff<C> {
     #[inline]
     pub fn append_from<D>(&mut self, other: &SkBuff<D>, offset: usize, len: usize) -> Result {
         self.append_with(&[], other, offset, len)
-    }
-
-    /// Fills the payload, which must be empty, with exactly `len` bytes.
-    ///
-    /// Context: may sleep if the source is user memory.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if the source ends or faults before; its position is not moved then. `EMSGSIZE` if
-    /// the buffer has no room for `len` bytes.
-    pub fn fill_from_iter(&mut self, source: &mut IovIterSource<'_>, len: usize) -> Result {
-        if !self.is_empty() {
-            return Err(EINVAL);
-        }
-        if self.is_nonlinear() {
-            if len != self.skb().data_len as usize {
-                return Err(EMSGSIZE);
-            }
-        } else if len > self.tailroom() {
-            return Err(EMSGSIZE);
-        }
-        let count = c_int::try_from(len)?;
-        self.set_len(len);
-        // SAFETY: The buffer has `len` bytes of payload, linear or in fragments; the source is
-        // valid by its own invariants.
-        let ret = to_result(unsafe {
-            bindings::skb_copy_datagram_from_iter_full(self.as_raw(), 0, source.as_raw(), count)
-        });
-        if ret.is_err() {
-            // INVARIANT: What was not written is no payload.
-            self.clear_len();
-        }
-        ret
-    }
-
-    /// Fills the payload, which must be empty, with the `len` bytes of a list that begin at
-    /// `offset`.
-    ///
-    /// Context: sleeps.
-    ///
-    /// # Errors
-    ///
-    /// As for [`fill_from_iter`](Self::fill_from_iter).
-    pub fn fill_from_owner(
-        &mut self,
-        source: &UserIov,
-        mm: &InOwnerMm,
-        offset: usize,
-        len: usize,
-    ) -> Result {
-        if self.is_nonlinear() {
-            return self.fill_from_iter(&mut source.source_at(mm, offset), len);
-        }
-        let read = |to: *mut u8| {
-            // SAFETY: There is room for `len` bytes, says `fill_tail()`.
-            unsafe { source.read_raw(mm, offset, to, len) }
-        };
-        // SAFETY: If it does not fail, all of it was read.
-        unsafe { self.fill_tail(len, read) }
-    }
-
-    /// Fills the payload, which must be empty and linear, with `len` bytes that `fill` writes to
-    /// where it is told.
-    ///
-    /// # Errors
-    ///
-    /// Those of `fill`; `EINVAL` if the payload is not empty, `EMSGSIZE` if there is no room.
-    ///
-    /// # Safety
-    ///
-    /// If `fill` does not fail, it has initialized the `len` bytes, which it may write.
-    pub(crate) unsafe fn fill_tail(
-        &mut self,
-        len: usize,
-        fill: impl FnOnce(*mut u8) -> Result,
-    ) -> Result {
-        if !self.is_empty() {
-            return Err(EINVAL);
-        }
-        // A buffer that is not linear has no room at the tail.
-        if len > self.tailroom() {
-            return Err(EMSGSIZE);
-        }
-        fill(self.tail())?;
-        // INVARIANT: The new bytes of the payload were just initialized.
-        self.set_len(len);
-        Ok(())
-    }
-
-    fn set_len(&mut self, len: usize) {
-        if self.is_nonlinear() {
-            // SAFETY: By the type invariants the buffer is valid and ours; the fragments have
-            // `data_len` bytes, which is `len`.
-            unsafe { (*self.as_raw()).len = len as c_uint };
-        } else {
-            // SAFETY: The caller checked that there is room.
-            unsafe { bindings::skb_put(self.as_raw(), len as c_uint) };
-        }
-    }
-
-    fn clear_len(&mut self) {
-        if self.is_nonlinear() {
-            // SAFETY: By the type invariants, the buffer is valid and ours.
-            unsafe { (*self.as_raw()).len = 0 };
-        } else {
-            // SAFETY: As above; trimming a linear buffer to nothing.
-            unsafe { bindings::skb_trim(self.as_raw(), 0) };
-        }
     }
 
     /// Copies `len` bytes of the payload, from `offset` on.

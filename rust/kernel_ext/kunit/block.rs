@@ -17,6 +17,7 @@ mod tests {
         skb::{
             Block,
             Filled,
+            Room,
             SkBuff, //
         }, //
     };
@@ -130,39 +131,71 @@ mod tests {
         Ok(())
     }
 
-    /// A payload to send, in memory that is back when the packet was dropped.
-    #[test]
-    fn a_room_is_filled_and_comes_back() -> Result {
-        let (room, lent) = Block::new(0, Gfp::Kernel)?.split();
+    /// Fills a payload of `len` bytes in a room, and has the block back when it was dropped.
+    fn fill(block: Block, len: usize, linear: bool) -> Result<Block> {
+        let (room, lent) = block.split();
         assert_eq!(room.size(), lent.size());
         let Err(lent) = lent.take_back() else {
             return Err(EBUSY);
         };
-        let len = 3000;
         let bytes = pattern(len)?;
-        let mut skb = SkBuff::alloc_in(HEAD, room, len, Gfp::Kernel, ())?;
-        assert!(skb.is_empty() && skb.is_nonlinear());
-        assert_eq!(skb.head().len(), HEAD);
-        let short = sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len - 1))?;
-        assert_eq!(short, Err(EMSGSIZE));
+        let skb = SkBuff::alloc_in(HEAD, room, len, Gfp::Kernel, ());
+        let mut skb = skb.map_err(|()| ENOMEM)?;
+        assert!(skb.is_empty());
+        assert_eq!(skb.is_nonlinear(), !linear);
+        assert!(skb.truesize() >= lent.size());
+        assert_eq!(skb.head(), [0; HEAD]);
+        skb.head_mut().fill(0xff);
+        if !linear {
+            let short = sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len - 1))?;
+            assert_eq!(short, Err(EMSGSIZE));
+        }
+        // What there is not is not taken, and nothing is missing after that.
+        let ended = sending(&bytes[..len - 1], |msg| {
+            skb.fill_from_iter(msg.source(), len)
+        })?;
+        assert_eq!(ended, Err(EFAULT));
+        assert!(skb.is_empty());
         sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len))??;
+        let again = sending(&bytes, |msg| skb.fill_from_iter(msg.source(), len))?;
+        assert_eq!(again, Err(EINVAL));
         assert!(content(&skb)?[..] == bytes[..]);
         let Err(lent) = lent.take_back() else {
             return Err(EBUSY);
         };
         drop(skb);
-        let Ok(block) = lent.take_back() else {
-            return Err(EBUSY);
-        };
-        // A room that is not used gives its reference up as well.
-        let (room, lent) = block.split();
-        assert!(SkBuff::alloc_in(HEAD, room, Block::len_of(0) + 1, Gfp::Kernel, ()).is_err());
-        let Ok(block) = lent.take_back() else {
-            return Err(EBUSY);
-        };
-        let (room, lent) = block.split();
-        assert!(SkBuff::alloc_in(HEAD, room, 0, Gfp::Kernel, ()).is_err());
-        assert!(lent.take_back().is_ok());
+        lent.take_back().map_err(|_| EBUSY)
+    }
+
+    /// A payload to send, in memory that is back when the packet was dropped.
+    #[test]
+    fn a_room_is_filled_and_comes_back() -> Result {
+        for order in 0..=Block::MAX_ORDER {
+            let size = Block::len_of(order);
+            let most = (0..size)
+                .rev()
+                .find(|len| Room::has_linear(order, HEAD, *len));
+            let most = most.ok_or(EINVAL)?;
+            let mut block = Block::new(order, Gfp::Kernel)?;
+            for (len, linear) in [(most, true), (most + 1, false), (size, false), (1000, true)] {
+                block = fill(block, len, linear)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A room that is not used gives its reference up as well.
+    #[test]
+    fn a_room_that_is_too_small_is_given_back() -> Result {
+        let mut block = Block::new(0, Gfp::Kernel)?;
+        for len in [Block::len_of(0) + 1, usize::MAX, 0] {
+            let (room, lent) = block.split();
+            assert_eq!(
+                SkBuff::alloc_in(HEAD, room, len, Gfp::Kernel, 7_u32).err(),
+                Some(7)
+            );
+            block = lent.take_back().map_err(|_| EBUSY)?;
+        }
         Ok(())
     }
 

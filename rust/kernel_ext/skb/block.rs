@@ -213,6 +213,14 @@ impl Room {
     pub fn size(&self) -> usize {
         Block::len_of(self.order)
     }
+
+    /// Whether all of a buffer with such a payload fits into a block of that order: then it costs
+    /// less to make it than with the payload only in the block.
+    #[inline]
+    pub fn has_linear(order: u8, headroom: usize, payload: usize) -> bool {
+        let most = Block::len_of(order).saturating_sub(bindings::SKB_OVERHEAD as usize);
+        headroom.saturating_add(payload) <= most
+    }
 }
 
 impl Drop for Room {
@@ -323,6 +331,12 @@ unsafe impl Send for Lent {}
 unsafe impl Sync for Lent {}
 
 impl Lent {
+    /// Pages, as a power of two.
+    #[inline]
+    pub fn order(&self) -> u8 {
+        self.order
+    }
+
     /// Memory that the block takes, in bytes.
     #[inline]
     pub fn size(&self) -> usize {
@@ -359,16 +373,31 @@ impl Drop for Lent {
 
 impl<C> SkBuff<C> {
     /// As [`alloc`](Self::alloc), with a payload of exactly `payload` bytes in memory that there is
-    /// already. What is in there is initialized, but maybe not zero.
+    /// already. What is in there is initialized, but maybe not zero. The buffer is linear if the room
+    /// [is enough](Room::has_linear) for that.
+    ///
+    /// Context: does not sleep if `gfp` does not.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EINVAL` if the room is smaller than that, or there is no payload.
-    pub fn alloc_in(headroom: usize, room: Room, payload: usize, gfp: Gfp, cb: C) -> Result<Self> {
+    /// Gives `cb` back if there is no memory for it, the room is too small, or there is no payload.
+    pub fn alloc_in(
+        headroom: usize,
+        room: Room,
+        payload: usize,
+        gfp: Gfp,
+        cb: C,
+    ) -> Result<Self, C> {
         if payload == 0 || payload > room.size() {
-            return Err(EINVAL);
+            return Err(cb);
         }
-        let mut skb = Self::alloc_parts(headroom, headroom, 0, gfp.as_raw(), cb)?;
+        if Room::has_linear(room.order, headroom, payload) {
+            return Self::alloc_linear_in(headroom, room, cb);
+        }
+        let mut skb = match SkBuff::alloc_parts(headroom, headroom, 0, gfp.as_raw(), ()) {
+            Ok(skb) => skb.replace_cb(cb).0,
+            Err(_) => return Err(cb),
+        };
         // SAFETY: The buffer is ours and empty. By the type invariants, the bytes are in the block,
         // and initialized; it has so much memory, and the buffer gets a reference. Nobody else
         // writes to it: the room was the only right to do so.
@@ -386,6 +415,23 @@ impl<C> SkBuff<C> {
         };
         skb.clear_len();
         Ok(skb)
+    }
+
+    /// Makes a linear buffer of a room that is large enough for the head, a payload and what the
+    /// kernel writes behind them.
+    fn alloc_linear_in(headroom: usize, room: Room, cb: C) -> Result<Self, C> {
+        let start = room.start.as_ptr().cast();
+        // CAST: A block has less than 2^32 bytes.
+        // SAFETY: By the type invariants, that is a block of so many bytes, to which we refer, and
+        // which nobody else writes: the room was the only right to do so.
+        let skb = unsafe { bindings::build_skb(start, room.size() as c_uint) };
+        let Some(skb) = NonNull::new(skb) else {
+            return Err(cb);
+        };
+        // The buffer has its reference now.
+        core::mem::forget(room);
+        // SAFETY: The buffer was just made, is ours, and as the caller says, has room for the head.
+        Ok(unsafe { Self::with_head(skb, headroom, cb) })
     }
 
     /// Appends `head` and then `len` bytes of a payload that a device wrote, from `offset` on. The

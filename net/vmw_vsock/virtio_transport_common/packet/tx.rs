@@ -117,9 +117,15 @@ impl TxPacket {
                 completion,
             ),
             Payload::Room(pages, completion) => {
-                let skb = SkBuff::alloc_in(HEADER_LEN, pages, len, Gfp::Kernel, cb)?;
-                let mut this = Self(skb);
-                this.set_header(&header);
+                let this = match SkBuff::alloc_in(HEADER_LEN, pages, len, Gfp::Kernel, cb) {
+                    Ok(skb) => {
+                        let mut this = Self(skb);
+                        this.set_header(&header);
+                        this
+                    }
+                    // Not without sleeping.
+                    Err(cb) => Self::alloc(&header, len, cb, Gfp::Kernel)?,
+                };
                 (this, completion)
             }
             Payload::Pages(completion) => {
