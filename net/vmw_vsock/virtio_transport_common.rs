@@ -13,7 +13,7 @@
 //! second), `carrier`, `tables` (how packets find a connection), `control` (packets without payload),
 //! `close`, `keepalive` (peers that say nothing), then the ways in (`accept`, `recv`) and out (`send`),
 //! and `ops`, which the socket layer calls. Beside them, `slots` is where the transports are registered,
-//! and `seen` shows people their connections.
+//! `seen` shows people their connections, and `rooms` is memory for payloads that is used again.
 //!
 //! # Lock order
 //!
@@ -74,6 +74,8 @@ mod outgoing;
 pub mod packet;
 #[path = "virtio_transport_common/recv.rs"]
 pub mod recv;
+#[path = "virtio_transport_common/rooms.rs"]
+pub mod rooms;
 #[path = "virtio_transport_common/rx_queue.rs"]
 mod rx_queue;
 #[path = "virtio_transport_common/seen.rs"]
@@ -120,6 +122,12 @@ pub use recv::{
     receive_rest,
     wake_later,
     Rest, //
+};
+pub use rooms::{
+    Aging,
+    LentList,
+    Owner,
+    Rooms, //
 };
 pub use send_queue::{
     Purged,

@@ -101,8 +101,6 @@ mod pool;
 mod queues;
 #[path = "virtio_vsock/reap.rs"]
 mod reap;
-#[path = "virtio_vsock/rooms.rs"]
-mod rooms;
 #[path = "virtio_vsock/rx.rs"]
 mod rx;
 #[path = "virtio_vsock/tx.rs"]

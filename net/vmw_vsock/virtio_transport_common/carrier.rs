@@ -145,11 +145,12 @@ pub trait Carrier: Send + Sync + Sized + 'static {
         false
     }
 
-    /// Memory for `len` bytes of payload that a socket is about to send, if the carrier has any that
-    /// was used for such before. Without it, and if there is none, it is allocated.
+    /// Memory for `len` bytes of payload that a socket is about to send behind a head of `headroom`
+    /// bytes, if the carrier has any that was used for such before. Without it, and if there is none,
+    /// it is allocated.
     ///
-    /// Context: may sleep; the socket is locked.
-    fn room(_len: usize) -> Option<Room> {
+    /// Context: may sleep.
+    fn room(_sock: &LockedSock, _headroom: usize, _len: usize) -> Option<Room> {
         None
     }
 

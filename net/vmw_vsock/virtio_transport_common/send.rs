@@ -53,6 +53,7 @@ use vsock_proto::{
         Op,
         SeqFlags,
         SocketType,
+        HEADER_LEN,
         MAX_PKT_BUF_SIZE, //
     }, //
 };
@@ -130,7 +131,7 @@ impl<'c, 'm> Writer<'c, 'm> {
         let header = header_to(Op::Rw, self.ty, self.src, self.dst, len);
         let payload = match &self.completion {
             Some(completion) if self.pages => Payload::Pages(completion),
-            other => match C::room(len as usize) {
+            other => match C::room(sock, HEADER_LEN, len as usize) {
                 Some(room) => Payload::Room(room, other.as_ref()),
                 None => Payload::Copy(other.as_ref()),
             },

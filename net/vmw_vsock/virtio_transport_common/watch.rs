@@ -95,7 +95,7 @@ impl WorkItem for Watch {
 pub(crate) fn begin(slot: &WatchSlot, round: fn() -> bool) -> Result {
     let watch = Arc::pin_init(
         try_pin_init!(Watch {
-            queue: WorkQueue::new(c"vsock_keepalive")?,
+            queue: WorkQueue::new(c"vsock_watch")?,
             work <- new_work!("virtio_transport_common::Watch::work"),
             armed: Armed::new(),
             round,

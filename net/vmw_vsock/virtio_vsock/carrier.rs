@@ -8,7 +8,6 @@ use crate::device::{
     DEVICE, //
     SEND_WORK,
 };
-use crate::pool::Class;
 use kernel::{
     prelude::*,
     sync::{
@@ -17,6 +16,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    gfp::Gfp,
     net::Net,
     peek::Peek,
     skb::Room,
@@ -35,6 +35,7 @@ use virtio_transport_common::{
     Conn,
     Orphans,
     Over,
+    Owner,
     TxPacket,
     WatchSlot, //
 };
@@ -86,16 +87,15 @@ impl Carrier for Guest {
         dev.send(packet)
     }
 
-    fn room(len: usize) -> Option<Room> {
-        let class = Class::of_payload(len)?;
+    fn room(_sock: &LockedSock, headroom: usize, len: usize) -> Option<Room> {
         // Memory may be allocated, which takes long: not within RCU.
         let dev = DEVICE.get()?;
-        let (room, new) = dev.rooms.get(class)?;
-        if new {
+        let taken = dev.rooms.get(headroom, len, Owner::DEVICE, Gfp::Kernel)?;
+        if taken.is_new {
             // It is given up one day even if what it is for is not sent.
             dev.as_arc_borrow().watch();
         }
-        Some(room)
+        Some(taken.room)
     }
 
     /// A packet that the whole queue has no room for would never be sent.

@@ -10,8 +10,7 @@ use crate::{
         Hints,
         RxQueue,
         TxQueue, //
-    },
-    rooms::Rooms, //
+    }, //
 };
 use kernel::{
     device::Bound,
@@ -46,6 +45,7 @@ use virtio_transport_common::{
     Candidate,
     Orphans,
     Peers,
+    Rooms,
     SendQueue, //
 };
 use vsock_proto::{
@@ -121,7 +121,7 @@ pub(crate) struct Device {
     pub(crate) rx_hand: Mutex<()>,
     /// See [`tx`](crate::tx).
     pub(crate) tx: Arc<TxQueue>,
-    /// See [`rooms`](crate::rooms).
+    /// Memory for what is sent.
     #[pin]
     pub(crate) rooms: Rooms,
     /// See [`event`](crate::event).

@@ -33,17 +33,15 @@ use kernel_ext::{
         Lent, //
     }, //
 };
+use virtio_transport_common::LentList;
 use vsock_proto::header::HEADER_LEN;
 
 #[cfg(CONFIG_KUNIT = "y")]
 #[path = "pool/kunit.rs"]
 mod kunit;
-#[path = "pool/lent.rs"]
-mod lent;
 #[path = "pool/load.rs"]
 mod load;
 
-pub(crate) use lent::LentList;
 use load::Load;
 
 /// Limits of the bytes that a device may have, if the user gives none: a part of the
@@ -94,14 +92,6 @@ impl Class {
     /// The bytes of a block.
     pub(crate) const fn size(self) -> usize {
         Block::len_of(self.order())
-    }
-
-    /// The class of a block that a payload of `len` bytes fills by half at least, if it has more
-    /// than a page: one page is allocated as fast as it is found.
-    pub(crate) fn of_payload(len: usize) -> Option<Self> {
-        [Class::Medium, Class::Large]
-            .into_iter()
-            .find(|class| (class.size() / 2..=class.size()).contains(&len) && class.order() > 0)
     }
 
     fn of(block: &Block) -> Self {
@@ -205,7 +195,7 @@ impl RxPool {
                 *free = KVec::with_capacity(bytes / class.size(), GFP_KERNEL)?;
             }
         }
-        pool.lent = LentList::new(pool.most_lent() / Class::Small.size())?;
+        pool.lent = LentList::new(pool.most_lent() / Class::Small.size(), Gfp::Kernel)?;
         Ok(pool)
     }
 
@@ -268,10 +258,11 @@ impl RxPool {
             return Some(block);
         }
         for _ in 0..LOOKS {
-            match self.lent.pop()?.take_back() {
+            let (lent, ()) = self.lent.pop()?;
+            match lent.take_back() {
                 Ok(block) if block.order() == class.order() => return Some(block),
                 Ok(block) => self.keep(block),
-                Err(lent) => self.lent.push(lent),
+                Err(lent) => self.lent.push(lent, ()),
             }
         }
         None
@@ -329,7 +320,7 @@ impl RxPool {
                 break;
             }
         }
-        self.lent.push(lent);
+        self.lent.push(lent, ());
     }
 
     /// A packet came with so much payload, in a block of so many bytes.
