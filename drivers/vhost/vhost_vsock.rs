@@ -34,6 +34,7 @@ use kernel_ext::{
 };
 use virtio_transport_common::{
     seen,
+    Aging,
     Registration,
     Watching, //
 };
@@ -85,6 +86,7 @@ struct VhostVsockModule {
     #[pin]
     registration: Registration<carrier::Host>,
     watching: Watching<carrier::Host>,
+    aging: Aging,
     published: table::Published<device::VhostVsock>,
     home: Home,
 }
@@ -94,6 +96,7 @@ impl InPlaceModule for VhostVsockModule {
         try_pin_init!(Self {
             home: device::HOME.publish(module),
             published: device::publish()?,
+            aging: Aging::new(&device::AGING, device::age)?,
             watching: Watching::new()?,
             registration <- Registration::<carrier::Host>::new(),
             guests <- List::new(seen::dir()?, c"guests"),

@@ -61,8 +61,10 @@ use vhost_core::{
 };
 use virtio_transport_common::{
     Orphans,
+    Rooms,
     SendQueue,
-    TxPacket, //
+    TxPacket,
+    WatchSlot, //
 };
 use vsock_proto::{
     addr::{
@@ -92,6 +94,18 @@ pub(crate) static HOME: HomeSlot = HomeSlot::new();
 
 /// The devices that have a CID.
 static TABLE: CidTable<VhostVsock> = CidTable::new();
+
+/// Ages the memory of the devices.
+pub(crate) static AGING: WatchSlot = WatchSlot::new();
+
+/// Ages the memory of all devices that have a CID; says whether there is any left.
+pub(crate) fn age() -> bool {
+    let (mut index, mut any) = (0_usize, false);
+    while TABLE.for_list(index, |device| any |= device.rooms.age()) {
+        index = index.saturating_add(1);
+    }
+    any
+}
 
 /// Puts the table of devices in its place; dropping what is returned takes it away.
 ///
@@ -147,6 +161,9 @@ pub(crate) struct VhostVsock {
     pub(crate) throttle: Throttle,
     /// What closed sockets leave behind for the guest.
     pub(crate) orphans: Arc<Orphans>,
+    /// Memory for what the guest sent, until it is read.
+    #[pin]
+    pub(crate) rooms: Rooms,
     pub(crate) stats: Stats,
     /// What the guest may do.
     #[pin]
@@ -277,6 +294,7 @@ impl VhostVsock {
                 queue <- SendQueue::new(),
                 throttle: Throttle::new(),
                 orphans,
+                rooms <- Rooms::new(),
                 stats: Stats::new(),
                 policies <- Policies::new(),
                 answers_seen: Atomic::new(0),

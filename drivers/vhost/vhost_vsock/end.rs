@@ -57,6 +57,8 @@ impl VhostVsock {
             self.reset_gone(&member);
         }
         self.queue.purge_all();
+        // Nobody receives any more.
+        self.rooms.clear();
     }
 
     /// Resets connections with the CIDs that the guest had, unless somebody else has them now.

@@ -61,7 +61,10 @@ impl MiscDevice for VhostVsock {
             attr::GET_ATTR => me.get_attr(arg)?,
             SET_GUEST_CID => Arc::from(me).set_cid(arg.read()?)?,
             SET_RUNNING => match arg.read::<i32>()? {
-                0 => me.core.stop()?,
+                0 => {
+                    me.core.stop()?;
+                    me.rooms.clear();
+                }
                 _ => {
                     me.core.start()?;
                     me.bad_buffers.store(0, Relaxed);

@@ -7,7 +7,10 @@
 
 use crate::{
     carrier::Host,
-    device::VhostVsock, //
+    device::{
+        VhostVsock,
+        AGING, //
+    }, //
 };
 use core::mem::MaybeUninit;
 use kernel::{
@@ -22,7 +25,10 @@ use kernel_ext::{
     gfp::Gfp,
     owner_mm::InOwnerMm,
     peek::Peek,
-    skb::SkBuff, //
+    skb::{
+        Room,
+        SkBuff, //
+    }, //
 };
 use vhost_core::{
     chain::{
@@ -40,6 +46,8 @@ use vhost_core::{
 use virtio_transport_common::{
     payload_lost,
     receive,
+    Aging,
+    Owner,
     RxPacket, //
 };
 use vsock_proto::{
@@ -161,7 +169,7 @@ impl VhostVsock {
                 return Ok(Run::Done);
             };
             // It stays where it is made: to move it costs as much as to find its connection.
-            let mut taken = take(&chain, &mut scratch, gfp);
+            let mut taken = take(self, &chain, &mut scratch, gfp);
             let packet = match &mut taken {
                 Ok(packet) => packet,
                 Err(Refused::Malformed | Refused::Unreadable(_)) if gfp == Gfp::NoWait => {
@@ -232,6 +240,7 @@ struct Scratch([MaybeUninit<u8>; HEADER_LEN + SMALL]);
 
 /// Copies a packet out of a chain.
 fn take<'s>(
+    device: &VhostVsock,
     chain: &Chain<'_, '_>,
     scratch: &'s mut Scratch,
     gfp: Gfp,
@@ -266,11 +275,35 @@ fn take<'s>(
     let skb = if payload == 0 {
         None
     } else {
-        let mut skb = SkBuff::alloc(0, payload, gfp, ()).map_err(|_| Refused::NoMemory)?;
+        let mut skb = device.alloc(payload, gfp).map_err(|_| Refused::NoMemory)?;
         chain
             .fill(&mut skb, HEADER_LEN, payload)
             .map_err(|_| Refused::Unreadable(header))?;
         Some(skb)
     };
     RxPacket::new(header, skb).map_err(|_| Refused::Malformed)
+}
+
+impl VhostVsock {
+    /// A buffer for a payload, in memory that was used for one of this guest before if there is any.
+    fn alloc(&self, payload: usize, gfp: Gfp) -> Result<SkBuff<()>> {
+        if let Some(room) = self.room(payload, gfp) {
+            if let Ok(skb) = SkBuff::alloc_in(0, room, payload, gfp, ()) {
+                return Ok(skb);
+            }
+        }
+        SkBuff::alloc(0, payload, gfp, ())
+    }
+
+    fn room(&self, payload: usize, gfp: Gfp) -> Option<Room> {
+        // Nobody would age it.
+        if self.cid() == 0 {
+            return None;
+        }
+        let taken = self.rooms.get(0, payload, Owner::DEVICE, gfp)?;
+        if taken.is_new {
+            Aging::wake(&AGING);
+        }
+        Some(taken.room)
+    }
 }
