@@ -28,11 +28,13 @@ use kernel::{
     InPlaceModule, //
 };
 use kernel_ext::{
+    gfp::Gfp,
     lock::SpinLockBh,
     net::Net,
     new_spinlock_bh,
     peek::Peek,
     rcu::RcuSlot,
+    skb::Room,
     sock::{
         LockedSock,
         VsockSock, //
@@ -48,14 +50,18 @@ use virtio_transport_common::{
     receive,
     slots,
     wake_later,
+    Aging,
     Carrier,
     Conn,
     Over,
+    Owner,
     Registration,
+    Rooms,
     RxPacket,
     SendQueue,
     TxPacket,
-    TxPackets, //
+    TxPackets,
+    WatchSlot, //
 };
 use vsock_proto::addr::{
     Addr,
@@ -63,6 +69,12 @@ use vsock_proto::addr::{
 };
 
 static LOOPBACK: RcuSlot<Loopback> = RcuSlot::new();
+
+/// Ages the memory for payloads.
+static AGING: WatchSlot = WatchSlot::new();
+
+/// How many parts the memory for payloads has: senders on different CPUs mostly use different ones.
+const PARTS: usize = 4;
 
 /// The queue and what empties it.
 ///
@@ -76,6 +88,9 @@ struct Loopback {
     #[pin]
     work: Work<Loopback>,
     workqueue: WorkQueue,
+    /// Memory for payloads, of which each user gets its own back.
+    #[pin]
+    rooms: [Rooms; PARTS],
     /// Connections whose readers the work wakes.
     #[pin]
     sleepers: SpinLockBh<Sleepers>,
@@ -100,6 +115,7 @@ impl Loopback {
                 queue <- SendQueue::new(),
                 work <- new_work!("vsock_loopback::Loopback::work"),
                 workqueue: WorkQueue::new(c"vsock-loopback")?,
+                rooms <- pin_init::pin_init_array_from_fn(|_| Rooms::new()),
                 sleepers <- new_spinlock_bh!(
                     [const { None }; 8],
                     "vsock_loopback::Loopback::sleepers"
@@ -123,6 +139,17 @@ impl Loopback {
             wake_later::<Local>(&sock, &conn);
         }
     }
+}
+
+/// Ages the memory for payloads; says whether there is any left.
+fn age() -> bool {
+    LOOPBACK.get().is_some_and(|loopback| {
+        let mut any = false;
+        for rooms in &loopback.rooms {
+            any |= rooms.age();
+        }
+        any
+    })
 }
 
 impl WorkItem for Loopback {
@@ -259,6 +286,18 @@ impl Carrier for Local {
         true
     }
 
+    fn room(sock: &LockedSock, headroom: usize, len: usize) -> Option<Room> {
+        let loopback = LOOPBACK.get()?;
+        // Sockets are far apart in memory.
+        let part = (core::ptr::from_ref(sock).addr() / 1024) % PARTS;
+        let rooms = loopback.rooms.get(part)?;
+        let taken = rooms.get(headroom, len, Owner::of(sock), Gfp::Kernel)?;
+        if taken.is_new {
+            Aging::wake(&AGING);
+        }
+        Some(taken.room)
+    }
+
     fn cancel(sock: &mut LockedSock) -> Result {
         let loopback = LOOPBACK.get().ok_or(ENODEV)?;
         if let Some(conn) = sock.conn::<Over<Self>>() {
@@ -275,6 +314,7 @@ impl Carrier for Local {
 struct LoopbackModule {
     #[pin]
     registration: Registration<Local>,
+    aging: Aging,
     published: Published,
 }
 
@@ -306,6 +346,7 @@ impl InPlaceModule for LoopbackModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             published: Published::new()?,
+            aging: Aging::new(&AGING, age)?,
             registration <- Registration::<Local>::new(),
         })
     }
