@@ -26,9 +26,10 @@ use kernel::{
 /// written what it did not write shows the receiver something that it has sent before, or zeroes.
 /// That holds for as long as the same device gets it: whoever keeps blocks keeps them for one.
 ///
-/// Blocks for what is sent ([`Block::split`]) are the other way round: senders write, the device
-/// reads. They hold nothing but what senders wrote for that device, and it sees no more. Whoever
-/// keeps blocks keeps them for one of the two.
+/// Blocks that are split ([`Block::split`]) are the other way round: only the kernel writes to them,
+/// the payload of a packet and, as in any linear buffer, what it has to know of it behind that. All of
+/// a payload is overwritten before anybody else, a device or a user, is given it. Whoever keeps blocks
+/// keeps them for one of the two.
 ///
 /// # Who has it
 ///
