@@ -28,6 +28,7 @@
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>
+#include <trace/events/vsock_rust.h>
 #include <trace/events/vsock_virtio_transport_common.h>
 #include <uapi/linux/vhost.h>
 #include <uapi/linux/vm_sockets.h>

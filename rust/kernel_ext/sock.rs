@@ -25,7 +25,8 @@ pub use self::{
 
 use crate::{
     bindings,
-    net::Net, //
+    net::Net,
+    trace, //
 };
 use core::{
     marker::PhantomData,
@@ -363,6 +364,15 @@ impl LockedSock {
     /// Changes the state, without telling anybody.
     #[inline]
     pub fn set_state(&mut self, state: SockState) {
+        let (local, peer) = (self.local_addr(), self.remote_addr());
+        trace::vsock_conn(
+            local.cid,
+            local.port,
+            peer.cid,
+            peer.port,
+            self.state().as_raw() as u32, // CAST: Small numbers.
+            state.as_raw() as u32,
+        );
         // SAFETY: By the type invariants, the socket is valid and locked.
         unsafe { bindings::sk_set_state(self.as_sock(), state.as_raw()) };
     }

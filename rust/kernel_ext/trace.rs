@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tracepoints of vsock transports: those of C, so that tools go on working.
+//! The tracepoints of vsock transports: those of C, so that tools go on working, and ours.
 //!
 //! `kernel::tracepoint::declare_trace!` only finds tracepoints in `kernel::bindings`; this is the
 //! same for tracepoints that a module of this tree defines.
 //!
-//! C header: `include/trace/events/vsock_virtio_transport_common.h`.
+//! C headers: `include/trace/events/vsock_virtio_transport_common.h`, and `vsock_rust.h` of this
+//! tree.
 
 #[cfg(CONFIG_TRACEPOINTS)]
 use crate::bindings;
@@ -69,5 +70,69 @@ declare_trace! {
         flags: u32,
         buf_alloc: u32,
         fwd_cnt: u32,
+    );
+}
+
+/// Why a packet, or a connection, was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Dropped {
+    /// It is for nobody: there is no such connection, or not any more, and no listener.
+    Nobody = 1,
+    /// It is no packet.
+    Malformed = 2,
+    /// It is not from where it says, or not for this side.
+    Misaddressed = 3,
+    /// The peer may not connect to that port.
+    PortDenied = 4,
+    /// There are as many connections as there may be.
+    TooMany = 5,
+    /// The user may not connect to that peer.
+    UserDenied = 6,
+}
+
+declare_trace! {
+    /// A packet, or a connection, was not taken; `reason` is a [`Dropped`].
+    pub fn vsock_drop(
+        reason: u32,
+        src_cid: u32,
+        src_port: u32,
+        dst_cid: u32,
+        dst_port: u32,
+    );
+}
+
+declare_trace! {
+    /// A writer that waited for credit may go on, after so many milliseconds.
+    pub fn vsock_credit_wait(
+        src_cid: u32,
+        src_port: u32,
+        dst_cid: u32,
+        dst_port: u32,
+        window: u32,
+        ms: u64,
+    );
+}
+
+declare_trace! {
+    /// A socket has another state, a number of C (`TCP_ESTABLISHED`).
+    pub fn vsock_conn(
+        local_cid: u32,
+        local_port: u32,
+        peer_cid: u32,
+        peer_port: u32,
+        old: u32,
+        new: u32,
+    );
+}
+
+declare_trace! {
+    /// A ring of a guest was worked on.
+    pub fn vhost_vsock_run(
+        cid: u32,
+        to_guest: bool,
+        inlined: bool,
+        packets: u64,
+        bytes: u64,
     );
 }

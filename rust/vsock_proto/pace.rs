@@ -2,13 +2,14 @@
 
 //! How fast packets may go, and when the next one may.
 //!
-//! What goes is written down as the time that it takes at the rate that is set: [`Pacer::spend`]. The
-//! next packet may go when that time has come, or earlier by what may come at once:
-//! [`Pacer::wait`]. Thus nothing is lost that is late, as long as it is not later than that; and what
-//! goes in the long run is exact, as the time of a packet is written down after it, whatever its size.
+//! What goes is written down as the time that it takes at the rate that is set: [`Pacer::spend`].
+//! The next packet may go when that time has come, or earlier by what may come at once:
+//! [`Pacer::wait`]. Thus nothing is lost that is late, as long as it is not later than that; and
+//! what goes in the long run is exact, as the time of a packet is written down after it, whatever
+//! its size.
 //!
-//! Setting a rate, again or another one, gives nothing back of what was spent; only that nobody waits
-//! longer than the new rate can make somebody wait.
+//! Setting a rate, again or another one, gives nothing back of what was spent; only that nobody
+//! waits longer than the new rate can make somebody wait.
 //!
 //! This is the virtual scheduling of ITU-T I.371, with a packet in place of a cell.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attributes of the descriptor, by which its [`policy`](crate::policy) is set, and where that is
-//! asked.
+//! The attributes of the descriptor, by which its [`policy`](crate::policy) is set, and where that
+//! is asked.
 
 use crate::{
     device::VhostVsock,
@@ -19,14 +19,23 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::user::User;
+use kernel_ext::{
+    trace::{
+        self,
+        Dropped, //
+    },
+    user::User,
+};
 use vhost_core::uapi::{
     self,
     Arg, //
 };
-use vsock_proto::pace::{
-    Rate,
-    MOST_BURST, //
+use vsock_proto::{
+    addr::Cid,
+    pace::{
+        Rate,
+        MOST_BURST, //
+    },
 };
 use zerocopy_derive::{
     Immutable,
@@ -222,8 +231,8 @@ impl VhostVsock {
     /// # Errors
     ///
     /// `EOPNOTSUPP` if there is none of that number, `EINVAL` if the size is not that of the value,
-    /// or a range ends before it begins, or a value is none, `E2BIG` for more than 64 entries, `EPERM` as for
-    /// [`Policies::change`](crate::policy::Policies::change), `EFAULT`, `ENOMEM`.
+    /// or a range ends before it begins, or a value is none, `E2BIG` for more than 64 entries,
+    /// `EPERM` as for [`Policies::change`](crate::policy::Policies::change), `EFAULT`, `ENOMEM`.
     pub(crate) fn set_attr(&self, arg: Arg) -> Result {
         let attr: Attr = arg.read()?;
         match attr.attr {
@@ -310,6 +319,8 @@ impl VhostVsock {
         let admits = admits.unwrap_or(true);
         if !admits {
             self.stats.denied_ports.add_shared(1);
+            let (cid, host) = (self.cid(), Cid::HOST.get());
+            trace::vsock_drop(Dropped::PortDenied as u32, cid, 0, host, port);
         }
         admits
     }
@@ -322,6 +333,8 @@ impl VhostVsock {
         let may = may.unwrap_or(true);
         if !may {
             self.stats.denied_users.add_shared(1);
+            let (cid, host) = (self.cid(), Cid::HOST.get());
+            trace::vsock_drop(Dropped::UserDenied as u32, host, 0, cid, 0);
         }
         may
     }

@@ -23,6 +23,10 @@ use kernel_ext::{
         LockedSock,
         VsockSock, //
     },
+    trace::{
+        self,
+        Dropped, //
+    },
     user::User,
     vsock::{
         Kind,
@@ -106,6 +110,8 @@ impl Carrier for Host {
     fn has_too_many(peer: Cid, net: &Net) {
         let _ = with_device(peer, Some(net), |device| {
             device.stats.denied_connections.add_shared(1);
+            let (guest, host) = (peer.get(), Cid::HOST.get());
+            trace::vsock_drop(Dropped::TooMany as u32, guest, 0, host, 0);
         });
     }
 

@@ -40,6 +40,7 @@ use kernel_ext::{
     ratelimit::RateLimit,
     rcu::wait_for_readers,
     return_work::HomeSlot,
+    trace,
     vsock::cid_in_use, //
 };
 use vhost_core::{
@@ -405,6 +406,27 @@ impl VhostVsock {
         Ok(())
     }
 
+    /// Works on a ring, and shows what was moved to who traces that.
+    #[inline]
+    fn traced<R>(&self, to_guest: bool, inlined: bool, work: impl FnOnce() -> R) -> R {
+        let stats = &self.stats;
+        let (packets, bytes) = if to_guest {
+            (&stats.to_guest, &stats.to_guest_bytes)
+        } else {
+            (&stats.from_guest, &stats.from_guest_bytes)
+        };
+        let before = (packets.get(), bytes.get());
+        let done = work();
+        trace::vhost_vsock_run(
+            self.cid(),
+            to_guest,
+            inlined,
+            packets.get().wrapping_sub(before.0),
+            bytes.get().wrapping_sub(before.1),
+        );
+        done
+    }
+
     /// The current process just became the owner.
     pub(crate) fn note_owner(&self) {
         *self.holder.lock() = Holder::owned_by_current();
@@ -414,16 +436,16 @@ impl VhostVsock {
 impl Works for VhostVsock {
     fn run(&self, work: WorkId, mm: &InOwnerMm) {
         match work {
-            WORK_RX => self.send_packets(mm),
-            WORK_TX => self.receive_packets(mm),
+            WORK_RX => self.traced(true, false, || self.send_packets(mm)),
+            WORK_TX => self.traced(false, false, || self.receive_packets(mm)),
             _ => (),
         }
     }
 
     fn run_inline(&self, work: WorkId, mm: &InOwnerMm, begin: u64) -> Inlined {
         match work {
-            WORK_RX => self.send_inline(mm, begin),
-            WORK_TX => self.receive_inline(mm, begin),
+            WORK_RX => self.traced(true, true, || self.send_inline(mm, begin)),
+            WORK_TX => self.traced(false, true, || self.receive_inline(mm, begin)),
             _ => Inlined::Left(Left::Unready),
         }
     }

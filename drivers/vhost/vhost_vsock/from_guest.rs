@@ -28,7 +28,11 @@ use kernel_ext::{
     skb::{
         Room,
         SkBuff, //
-    }, //
+    },
+    trace::{
+        self,
+        Dropped, //
+    },
 };
 use vhost_core::{
     chain::{
@@ -180,6 +184,8 @@ impl VhostVsock {
                 Err(refused @ (Refused::Malformed | Refused::Unreadable(_))) => {
                     self.stats.malformed.add(1);
                     self.from_guest.spend(0);
+                    let cid = self.cid();
+                    trace::vsock_drop(Dropped::Malformed as u32, cid, 0, Cid::HOST.get(), 0);
                     chain.complete(0)?;
                     if let Refused::Unreadable(header) = refused {
                         if self.is_addressed(header) {
@@ -221,7 +227,20 @@ impl VhostVsock {
             receive::<Host>(packet, Some(self.net()));
         } else {
             self.stats.misaddressed.add(1);
+            self.trace_drop(Dropped::Misaddressed, packet.header());
         }
+    }
+
+    /// Shows a packet that was not taken to who traces that.
+    fn trace_drop(&self, why: Dropped, header: &Header) {
+        trace::vsock_drop(
+            why as u32,
+            // CAST: The tracepoint has room for 32 bits.
+            header.src_cid_raw() as u32,
+            header.src_port().get(),
+            header.dst_cid_raw() as u32,
+            header.dst_port().get(),
+        );
     }
 
     /// Says whether a packet comes from the guest, and is for the host.

@@ -2,18 +2,19 @@
 
 //! Holding one direction of a guest's packets to a rate.
 //!
-//! Whoever works on a ring asks before each packet, and leaves the ring alone if that has to wait: what
-//! the guest offered stays in the ring, what it is to get stays in the queue, and senders wait for
-//! credit as they do for any slow peer. Nobody sleeps, and no other guest notices. When the time has
-//! come, a timer queues the work of the ring.
+//! Whoever works on a ring asks before each packet, and leaves the ring alone if that has to wait:
+//! what the guest offered stays in the ring, what it is to get stays in the queue, and senders wait
+//! for credit as they do for any slow peer. Nobody sleeps, and no other guest notices. When the
+//! time has come, a timer queues the work of the ring.
 //!
-//! A rate belongs to the device: to stop it, another CID, or another descriptor of it change nothing.
+//! A rate belongs to the device: to stop it, another CID, or another descriptor of it change
+//! nothing.
 //!
 //! # Ownership
 //!
 //! The device has the pace and, while somebody waits, the [`Waiting`] has another reference to the
-//! timer. It is dropped in [`Pace::end`] at the latest, which waits for a timer that is just running:
-//! no code of this module runs after that.
+//! timer. It is dropped in [`Pace::end`] at the latest, which waits for a timer that is just
+//! running: no code of this module runs after that.
 //!
 //! # Locks
 //!
@@ -151,8 +152,8 @@ impl Pace {
         self.on.peek() && self.wait()
     }
 
-    /// As [`holds`](Self::holds), for those who leave the packet to the work of the queue, which they
-    /// queue.
+    /// As [`holds`](Self::holds), for those who leave the packet to the work of the queue, which
+    /// they queue.
     #[inline]
     pub(crate) fn is_spent(&self) -> bool {
         self.on.peek() && self.pacer.lock().wait(now()).is_some()

@@ -2,13 +2,13 @@
 
 //! What a guest may do, and who may do something with it.
 //!
-//! Who may connect is looked at when a connection begins, and never after that: it costs those that are
-//! there nothing, and they stay when it changes. A rate is what [`pace`](crate::pace) keeps. A policy
-//! belongs to the device, whatever CID, owner or network
-//! that has, and whoever has the descriptor.
+//! Who may connect is looked at when a connection begins, and never after that: it costs those that
+//! are there nothing, and they stay when it changes. A rate is what [`pace`](crate::pace) keeps. A
+//! policy belongs to the device, whatever CID, owner or network that has, and whoever has the
+//! descriptor.
 //!
-//! Who has the descriptor may only tighten it: what an administrator set, and what the owner gave up
-//! itself, is not undone by a VMM that is taken over. What was locked is not undone by anybody.
+//! Who has the descriptor may only tighten it: what an administrator set, and what the owner gave
+//! up itself, is not undone by a VMM that is taken over. What was locked is not undone by anybody.
 //!
 //! # Locks
 //!
@@ -123,8 +123,8 @@ impl Policies {
         drop(self.now.swap(None));
     }
 
-    /// Changes the policy, and has done what follows from it: `apply` must not lock what is locked when
-    /// this is called.
+    /// Changes the policy, and has done what follows from it: `apply` must not lock what is locked
+    /// when this is called.
     ///
     /// Context: sleeps.
     ///

@@ -45,7 +45,10 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    clock::ticks,
+    clock::{
+        ticks,
+        ticks_since, //
+    },
     lock::{
         SpinLockBh,
         SpinLockBhGuard, //
@@ -56,7 +59,8 @@ use kernel_ext::{
         LockedSock,
         VsockSock, //
     },
-    sock_table::Membership, //
+    sock_table::Membership,
+    trace, //
 };
 use vsock_proto::{
     addr::{
@@ -183,7 +187,29 @@ impl Gate {
     #[inline]
     pub(crate) fn peer_update(&mut self, hdr: &Header) -> Result<CreditChange, CreditError> {
         self.last = ticks();
-        self.tx.peer_update(hdr.buf_alloc(), hdr.fwd_cnt())
+        let change = self.tx.peer_update(hdr.buf_alloc(), hdr.fwd_cnt())?;
+        if change.wake {
+            self.trace_wait();
+        }
+        Ok(change)
+    }
+
+    /// Shows that a writer waited for credit to who traces that.
+    #[cold]
+    fn trace_wait(&self) {
+        let Ends {
+            local_cid,
+            local_port,
+            peer,
+        } = self.ends;
+        trace::vsock_credit_wait(
+            local_cid.get(),
+            local_port.get(),
+            peer.cid.get(),
+            peer.port.get(),
+            self.tx.peer_buf_alloc(),
+            ticks_since(self.stalled_at),
+        );
     }
 
     #[inline]

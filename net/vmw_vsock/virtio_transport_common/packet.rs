@@ -24,6 +24,7 @@ pub(crate) use self::{
     control::MOST_JOINED,
     header::{
         header_to,
+        trace_dropped,
         trace_made,
         trace_received, //
     },

@@ -27,6 +27,7 @@ use crate::{
         Urgency, //
     },
     packet::{
+        trace_dropped,
         trace_received,
         RxPacket,
         TxPacket, //
@@ -54,6 +55,7 @@ use kernel_ext::{
         VsockSock, //
     },
     sock_table::Found,
+    trace::Dropped,
     vsock, //
 };
 use vsock_proto::{
@@ -217,6 +219,7 @@ pub fn receive_rest<C: Carrier>(packet: &mut RxPacket<'_>, Rest(rest): Rest, net
         (RestOf::Nonsense, _) | (_, Err(_)) => false,
     };
     if !taken {
+        trace_dropped(packet.header(), Dropped::Nobody);
         control::refuse::<C>(packet, net);
     }
 }

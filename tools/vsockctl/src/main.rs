@@ -2,10 +2,11 @@
 
 //! `vsockctl`: what the vsock stack of this machine does, and which one it is.
 //!
-//! The parts: [`cli`] has the commands and their options; [`guests`], [`sockets`] and [`connections`] read
-//! what the kernel tells, [`top`] compares two looks, [`modules`] which modules there are; [`doctor`] finds usual mistakes, [`switch`]
-//! changes between ours and C; [`limit`] shows and sets what a guest may do, with the [`attributes`] of its
-//! device and the ioctls of [`sys`]; [`prometheus`] and [`table`] print.
+//! The parts: [`cli`] has the commands and their options; [`guests`], [`sockets`] and
+//! [`connections`] read what the kernel tells, [`top`] compares two looks, [`modules`] which
+//! modules there are; [`doctor`] finds usual mistakes, [`switch`] changes between ours and C;
+//! [`limit`] shows and sets what a guest may do, with the [`attributes`] of its device and the
+//! ioctls of [`sys`]; [`prometheus`] and [`table`] print.
 
 mod attributes;
 mod cli;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ioctls for attributes of a device, for which no library has a safe function: the only place of
-//! this program with `unsafe`.
+//! The ioctls for attributes of a device, for which no library has a safe function: the only place
+//! of this program with `unsafe`.
 
 #![allow(unsafe_code)]
 

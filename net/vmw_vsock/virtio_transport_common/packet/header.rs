@@ -46,6 +46,18 @@ pub(crate) fn trace_received(header: &Header) {
     );
 }
 
+/// Shows a packet that nobody took to who traces that.
+#[inline]
+pub(crate) fn trace_dropped(header: &Header, why: trace::Dropped) {
+    trace::vsock_drop(
+        why as u32,
+        header.src_cid_raw() as u32, // The tracepoint has room for 32 bits.
+        header.src_port().get(),
+        header.dst_cid_raw() as u32,
+        header.dst_port().get(),
+    );
+}
+
 /// The header of a packet of `sock` to its peer.
 pub(crate) fn header_to(op: Op, ty: SocketType, src: Addr, dst: Addr, len: u32) -> Header {
     Header::new(op, ty, src, dst, len, 0)

@@ -29,10 +29,26 @@ pub mod clock {
         0
     }
 
+    /// Milliseconds since then.
+    pub fn ticks_since(_then: u32) -> u64 {
+        0
+    }
+
     /// Nanoseconds.
     pub fn local_nanos() -> u64 {
         1_000_000_000
     }
+}
+
+pub mod trace {
+    //! Nobody traces.
+
+    /// Why a packet was not taken.
+    pub enum Dropped {
+        Nobody,
+    }
+
+    pub fn vsock_credit_wait(_: u32, _: u32, _: u32, _: u32, _window: u32, _ms: u64) {}
 }
 
 pub mod deferred {

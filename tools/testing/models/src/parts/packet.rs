@@ -217,6 +217,8 @@ impl<'a> RxPacket<'a> {
     pub(crate) fn deliver_tap(&mut self) {}
 }
 
+pub(crate) fn trace_dropped(_header: &Header, _why: kernel_ext::trace::Dropped) {}
+
 pub(crate) fn trace_made(_header: &Header, _zerocopy: bool) {}
 
 pub(crate) fn trace_received(_header: &Header) {}

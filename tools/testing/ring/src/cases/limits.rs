@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How fast a guest may be, and ways around that. What went is counted in packets and bytes, over time
-//! that is measured around them: a machine that is busy makes it less, and never more.
+//! How fast a guest may be, and ways around that. What went is counted in packets and bytes, over
+//! time that is measured around them: a machine that is busy makes it less, and never more.
 
 use super::{case, Case, Ctx};
 use crate::{
@@ -104,8 +104,8 @@ fn verdict_of(packets: u64, bytes: u64, time: Duration, rate: &Rate) -> String {
     }
 }
 
-/// Sends as many packets as go for some time; they need no answer. Returns how many went, and how long
-/// that took.
+/// Sends as many packets as go for some time; they need no answer. Returns how many went, and how
+/// long that took.
 fn flood(dev: &mut Device, payload: usize, time: Duration) -> (u64, Duration) {
     let header = dev.header(packet::RST, 5000, NOBODY);
     let header = header.with(|h| h.len = payload as u32);
@@ -181,7 +181,8 @@ fn from_guest() -> Try<String> {
     ))
 }
 
-/// Lets the host send as much as goes for some time. Returns packets and bytes, and how long that took.
+/// Lets the host send as much as goes for some time. Returns packets and bytes, and how long that
+/// took.
 fn receive(
     dev: &mut Device,
     (peer, payload): (&Peer, &mut u32),

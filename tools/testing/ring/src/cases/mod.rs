@@ -4,12 +4,13 @@
 //!
 //! A case has a name that begins with a letter for its family and a number: T and R for chains in
 //! the two rings, P for the protocol, B for budgets of memory, N for what is more than one of
-//! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls and
-//! messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, POL for policies, INF for what
-//! can be seen of a device and of connections. Of those about what waits for what, ST is for users who are
-//! stuck, SQ for what is queued for a guest, CL for closed sockets, CR for credit, KA for silent guests, DV
-//! for many devices. DT is for what is sent without the worker. Its outcome is a line of text, which is the
-//! same each time, whatever the seed.
+//! these, S for signals in both directions, Q for packets that wait, ABI, IOT and LOG for ioctls
+//! and messages, CID for addresses, LC for the life of a device, W for workers, KI for kicks, POL
+//! for policies, INF for what can be seen of a device and of connections. Of those about what waits
+//! for what, ST is for users who are stuck, SQ for what is queued for a guest, CL for closed
+//! sockets, CR for credit, KA for silent guests, DV for many devices. TRC is for tracepoints, DT is
+//! for what is sent without the worker. Its outcome is a line of text, which is the same each time,
+//! whatever the seed.
 
 mod budget;
 mod cid;
@@ -42,6 +43,7 @@ mod rx;
 mod seen;
 mod signal;
 mod stuck;
+mod traced;
 mod turns;
 mod tx;
 mod window;
@@ -73,6 +75,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         cid::CASES,
         info::CASES,
         seen::CASES,
+        traced::CASES,
         direct::CASES,
         joined::CASES,
         life::CASES,
@@ -87,8 +90,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// What nobody has to wait for: a user who does not go on, a guest that does not read, the devices of
-/// others. A program of its own in `make test`.
+/// What nobody has to wait for: a user who does not go on, a guest that does not read, the devices
+/// of others. A program of its own in `make test`.
 pub fn waiting() -> impl Iterator<Item = &'static Case> {
     [
         stuck::CASES,
