@@ -8,13 +8,13 @@
 //! knows that nothing is in hand. (Modelled: `tools/testing/models/src/hand.rs`.)
 
 /// What the thread finds.
-pub(crate) enum Turn<T> {
+pub(crate) enum Turn {
     /// No packets are taken any more.
     Stopped,
     /// Nothing is held: packets may be taken.
     Free,
-    /// This comes first; [`Hand::done`] follows.
-    Held(T),
+    /// What was taken comes first; [`Hand::done`] follows.
+    Held,
 }
 
 /// Who takes packets, if anybody may.
@@ -75,18 +75,20 @@ impl<T> Hand<T> {
         self.held.is_some()
     }
 
-    /// The thread takes what is held.
-    pub(crate) fn take(&mut self) -> Turn<T> {
+    /// The thread takes what is held to `held`, which is nothing.
+    ///
+    /// A packet is large: it is moved once.
+    #[inline]
+    pub(crate) fn take(&mut self, held: &mut Option<T>) -> Turn {
         if !self.running {
             return Turn::Stopped;
         }
-        match self.held.take() {
-            Some(packet) => {
-                self.busy = true;
-                Turn::Held(packet)
-            }
-            None => Turn::Free,
+        if self.held.is_none() {
+            return Turn::Free;
         }
+        *held = self.held.take();
+        self.busy = true;
+        Turn::Held
     }
 
     /// The thread is done with what it took. Says whether packets are still taken.

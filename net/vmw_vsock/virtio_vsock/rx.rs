@@ -302,13 +302,14 @@ impl Device {
         let mut queue = self.rx.lock()?;
         queue.state().asked = false;
         loop {
-            match queue.state().hand.take() {
+            let mut held = None;
+            match queue.state().hand.take(&mut held) {
                 Turn::Stopped => return None,
                 Turn::Free => (),
-                Turn::Held(held) => {
+                Turn::Held => {
                     self.rx_by_thread.store(true, Relaxed);
                     drop(queue);
-                    let block = self.take_held(held);
+                    let block = held.and_then(|held| self.take_held(held));
                     queue = self.rx.lock()?;
                     if let Some(block) = block {
                         give_back(&mut queue, block);
@@ -409,35 +410,36 @@ impl Device {
             let Some((block, written)) = queue.pop() else {
                 return false;
             };
-            if let Some(held) = self.take_packet(queue, block, written) {
-                queue.state().hand.hold(held);
+            if !self.take_packet(queue, block, written) {
                 return false;
             }
         }
         true
     }
 
-    /// Takes a packet, and returns it if it needs a thread.
+    /// Takes a packet, or holds it if it needs a thread: says whether others may be taken.
     #[inline]
     fn take_packet(
         self: ArcBorrow<'_, Self>,
         queue: &mut LiveRx<'_>,
         block: Block,
         written: DeviceLen,
-    ) -> Option<Held> {
+    ) -> bool {
         let Ok(checked) = check(&block, written) else {
             pr_warn_once!("dropped a packet with a bad length\n");
             give_back(queue, block);
-            return None;
+            return true;
         };
         if let Some(why) = refusal(&checked.header, self.cid()) {
             // A device may send any number of such packets: the address is read again once in a run.
             if why.may_be_ours() && !core::mem::replace(&mut queue.state().asked, true) {
-                return Some(Held::Misaddressed(block, checked));
+                let state = queue.state();
+                state.hand.hold(Held::Misaddressed(block, checked));
+                return false;
             }
             say_refused(&checked.header, why);
             give_back(queue, block);
-            return None;
+            return true;
         }
         let Checked { header, payload } = checked;
         queue.state().pool.note(payload, block.size());
@@ -449,20 +451,23 @@ impl Device {
                 Ok(filled) => in_place(queue, header, filled),
                 Err(block) => {
                     give_back(queue, block);
-                    return None;
+                    return true;
                 }
             }
         };
-        let mut packet = packet.ok()?;
+        let Ok(mut packet) = packet else {
+            return true;
+        };
         packet.deliver_tap();
         // The device knows nothing of namespaces: it is that of the whole machine.
         if let Some(rest) = receive_now::<Guest>(&mut packet, None) {
-            return Some(Held::Packet(packet, rest));
+            queue.state().hand.hold(Held::Packet(packet, rest));
+            return false;
         }
         if let Some(block) = packet.into_block() {
             give_back(queue, block);
         }
-        None
+        true
     }
 
     /// The device may use no more of our packets until it sees us take some of its: this has the

@@ -107,12 +107,13 @@ impl Device {
         let _hand = self.in_hand.lock().unwrap();
         loop {
             let mut rx = self.rx.lock().unwrap();
-            match rx.hand.take() {
+            let mut held = None;
+            match rx.hand.take(&mut held) {
                 Turn::Stopped => return,
                 Turn::Free => (),
-                Turn::Held(packet) => {
+                Turn::Held => {
                     drop(rx);
-                    self.receive(packet);
+                    self.receive(held.unwrap());
                     rx = self.rx.lock().unwrap();
                     if !rx.hand.done() {
                         return;
