@@ -16,6 +16,9 @@ pub struct Reading {
     pub kernel: i64,
 }
 
+/// kB of a page.
+const PAGE_KB: i64 = 4;
+
 fn meminfo(text: &str, key: &str) -> i64 {
     text.lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
@@ -73,6 +76,9 @@ fn read_now() -> Try<Reading> {
         sys::rcu_barrier();
         thread::sleep(Duration::from_millis(30));
     }
+    // Each CPU has counts of its own, which it adds to those of all now and then. A debug kernel
+    // may say that one of them was negative for a moment.
+    let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
     let info = fs::read_to_string("/proc/meminfo")?;
     let of = |key| meminfo(&info, key);
     let users = ["MemFree", "Buffers", "Cached", "SwapCached", "AnonPages"]
@@ -83,8 +89,27 @@ fn read_now() -> Try<Reading> {
     Ok(Reading {
         slab: of("SUnreclaim"),
         objects,
-        kernel: of("MemTotal") - users - of("SReclaimable"),
+        kernel: of("MemTotal") - users - of("SReclaimable") - free_on_cpus()?,
     })
+}
+
+/// kB that each CPU keeps at hand, to be allocated next: `MemFree` is without them.
+fn free_on_cpus() -> Try<i64> {
+    let zones = fs::read_to_string("/proc/zoneinfo")?;
+    let pages = on_cpus(&zones).ok_or("no page sets in /proc/zoneinfo")?;
+    Ok(pages * PAGE_KB)
+}
+
+/// The pages that the CPUs have in all zones; `None` if the text tells of none.
+fn on_cpus(zones: &str) -> Option<i64> {
+    let counts = zones.lines().filter_map(|line| {
+        line.trim_start()
+            .strip_prefix("count:")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    counts.reduce(|all: i64, count| all + count)
 }
 
 /// Objects in use of each slab cache.
@@ -275,6 +300,20 @@ mod tests {
         assert!(in_use(49, 20).grown(&in_use(10, 0), 40).is_empty());
         let grown = in_use(50, 40).grown(&in_use(10, 0), 40);
         assert_eq!(grown, ["40 objects of a", "40 files"]);
+    }
+
+    #[test]
+    fn pages_of_cpus_are_read() {
+        let zone =
+            "Node 0, zone    DMA\n  pages free     3840\n      nr_free_pages 3840\n  pagesets\n";
+        assert_eq!(on_cpus(zone), None);
+        let cpu = |n: i64| {
+            format!("    cpu: 0\n              count:    {n}\n              high:     9\n")
+        };
+        assert_eq!(
+            on_cpus(&[zone, &cpu(0), &cpu(17), zone, &cpu(346)].concat()),
+            Some(363)
+        );
     }
 
     #[test]
