@@ -162,6 +162,8 @@ fn budgets() -> Try<String> {
         for port in FIRST..FIRST + SOCKETS {
             let socket = Socket::stream()?;
             socket.bind(port)?;
+            // The guest answers one after the other.
+            socket.set_connect_timeout(Duration::from_secs(60))?;
             socket.connect(cid, 7000)?;
             sockets.push(socket);
         }
