@@ -163,6 +163,17 @@ impl Socket {
         socket::set_vsock_option(self.0.as_fd(), CONNECT_TIMEOUT, &time)
     }
 
+    /// Allows [`send_pages`](Self::send_pages): `SO_ZEROCOPY`.
+    pub fn allow_zerocopy(&self) -> io::Result<()> {
+        socket::allow_zerocopy(self.0.as_fd())
+    }
+
+    /// As [`send`](Self::send), with `MSG_ZEROCOPY`.
+    pub fn send_pages(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_ZEROCOPY;
+        socket::send(self.0.as_fd(), bytes, flags)
+    }
+
     /// Has the peer watched: `SO_KEEPALIVE`.
     pub fn keep_alive(&self) -> io::Result<()> {
         socket::keep_alive(self.0.as_fd())

@@ -25,6 +25,12 @@ pub const CASES: &[Case] = &[
         "4000, then EAGAIN; 0 unsent; 4000, then EAGAIN; 0 unsent; all bytes",
         |_| credit(),
     ),
+    case(
+        "DT-14/writes-do-not-join-pages-of-a-user",
+        "768 bytes, then packets of [600, 640, 64, 640]: all bytes",
+        |_| beside_pages(),
+    )
+    .not_on_c(NEVER),
 ];
 
 /// Whether a packet came for a peer.
@@ -122,6 +128,38 @@ fn credit() -> Try<String> {
         "other bytes"
     };
     Ok(format!("{}; {all}", said.join("; ")))
+}
+
+/// Small writes to a guest with two buffers, and pages of the user in between.
+fn beside_pages() -> Try<String> {
+    let mut dev = Setup::buffers(2).open()?;
+    let peer = host::connect(&mut dev, libc::SOCK_STREAM, 7000)?;
+    peer.socket.allow_zerocopy()?;
+    let bytes = rx::pattern(12 * 64 + 600 + 10 * 64 + 64 + 10 * 64);
+    let mut rest = &bytes[..];
+    for (writes, pages) in [(12, 600), (10, 64), (10, 0)] {
+        for _ in 0..writes {
+            let (piece, behind) = rest.split_at(64);
+            peer.socket.send(piece)?;
+            rest = behind;
+        }
+        let (piece, behind) = rest.split_at(pages);
+        rest = behind;
+        if pages > 0 && peer.socket.send_pages(piece)? < pages {
+            return Err("not all pages were taken".into());
+        }
+    }
+    let packets = dev.recv_all()?;
+    let data = || packets.iter().filter(|p| p.header.op == packet::RW);
+    let lens: Vec<_> = data().map(|packet| packet.payload.len()).collect();
+    let all = match payload(data())? == bytes {
+        true => "all bytes",
+        false => "other bytes",
+    };
+    // How the first ones join depends on when the guest's buffers are filled.
+    let (before, behind) = lens.split_at(lens.len().saturating_sub(4));
+    let before: usize = before.iter().sum();
+    Ok(format!("{before} bytes, then packets of {behind:?}: {all}"))
 }
 
 /// The guest read so many bytes, and has room for 4000.

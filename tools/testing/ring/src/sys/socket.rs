@@ -126,9 +126,19 @@ pub fn error(fd: BorrowedFd<'_>) -> io::Result<i32> {
 
 /// Sets `SO_KEEPALIVE`.
 pub fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    switch_on(fd, libc::SO_KEEPALIVE)
+}
+
+/// Sets `SO_ZEROCOPY`.
+pub fn allow_zerocopy(fd: BorrowedFd<'_>) -> io::Result<()> {
+    switch_on(fd, libc::SO_ZEROCOPY)
+}
+
+/// Switches an option of all sockets on.
+fn switch_on(fd: BorrowedFd<'_>, name: i32) -> io::Result<()> {
     let value: libc::c_int = 1;
     let len = size_of::<libc::c_int>() as libc::socklen_t;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+    let level = libc::SOL_SOCKET;
     let from = (&raw const value).cast();
     // SAFETY: An integer of the given length.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, from, len) })?;
