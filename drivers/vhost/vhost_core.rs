@@ -16,7 +16,8 @@
 //! - [`worker`]: a thread, and the set of works that it has to do;
 //! - [`workers`], [`worker_ioctl`]: the workers of a device, and the ioctls for them;
 //! - [`memory`]: the guest's memory, and how addresses are translated;
-//! - [`reach`], [`ring_memory`], [`mapped`]: how the memory of a ring and of its buffers is reached;
+//! - [`reach`], [`ring_memory`], [`mapped`]: how the memory of a ring and of its buffers is
+//!   reached;
 //! - [`log`]: the dirty log;
 //! - [`message`], [`answer`]: what queues with an IOTLB ask user space, and what it says;
 //! - [`params`]: parameters of the module;

@@ -75,8 +75,8 @@ mod throttle;
 mod to_guest;
 
 /// The module; fields are dropped in the order in which they are declared: first nobody opens the
-/// device any more, then nobody looks, then no socket comes, so no peer is watched, then the table is
-/// empty and goes away, then no thread is left that did something for a device.
+/// device any more, then nobody looks, then no socket comes, so no peer is watched, then the table
+/// is empty and goes away, then no thread is left that did something for a device.
 #[pin_data]
 struct VhostVsockModule {
     #[pin]

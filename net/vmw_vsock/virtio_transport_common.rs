@@ -10,10 +10,11 @@
 //!
 //! Each file uses those before it only: `convert`, `kinds`, `rx_queue`, `conn` (the state of a
 //! connection behind its gate), `packet`, `outgoing`, `armed` and `watch` (what is done once in a
-//! second), `carrier`, `tables` (how packets find a connection), `control` (packets without payload),
-//! `close`, `keepalive` (peers that say nothing), then the ways in (`accept`, `recv`) and out (`send`),
-//! and `ops`, which the socket layer calls. Beside them, `slots` is where the transports are registered,
-//! `seen` shows people their connections, and `rooms` is memory for payloads that is used again.
+//! second), `carrier`, `tables` (how packets find a connection), `control` (packets without
+//! payload), `close`, `keepalive` (peers that say nothing), then the ways in (`accept`, `recv`) and
+//! out (`send`), and `ops`, which the socket layer calls. Beside them, `slots` is where the
+//! transports are registered, `seen` shows people their connections, and `rooms` is memory for
+//! payloads that is used again.
 //!
 //! # Lock order
 //!

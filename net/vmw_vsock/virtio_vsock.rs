@@ -26,8 +26,8 @@
 //!
 //! # Contexts and locks
 //!
-//! Callbacks of queues run in hard interrupt context, and only queue works. Works may sleep, but for
-//! the one that takes packets in a softirq.
+//! Callbacks of queues run in hard interrupt context, and only queue works. Works may sleep, but
+//! for the one that takes packets in a softirq.
 //! [`Carrier::send`] is called with a socket locked, in process context, and must not sleep.
 //!
 //! Lock order, outer to inner:
@@ -42,15 +42,15 @@
 //!
 //! With one of these held, a socket lock is only tried, never waited for.
 //!
-//! The lock of the event queue ([`Device::event`]) comes after the second, and is held together with
-//! no other.
+//! The lock of the event queue ([`Device::event`]) comes after the second, and is held together
+//! with no other.
 //!
 //! # Ownership
 //!
 //! [`DEVICE`] and each queued work have a reference to the [`Device`]; the bus abstraction has one
 //! for as long as it is bound. The workqueues belong to [`WORKS`] and [`BH_WORKS`], and are emptied
-//! when the module goes, which is what makes the module outlive its works. A work in a softirq never
-//! has the last reference: see [`wait_for_bh`].
+//! when the module goes, which is what makes the module outlive its works. A work in a softirq
+//! never has the last reference: see [`wait_for_bh`].
 //!
 //! [`Carrier::send`]: virtio_transport_common::Carrier::send
 //! [`SendQueue`]: virtio_transport_common::SendQueue

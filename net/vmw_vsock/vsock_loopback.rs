@@ -94,7 +94,8 @@ struct Loopback {
     /// Connections whose readers the work wakes.
     #[pin]
     sleepers: SpinLockBh<Sleepers>,
-    /// There may be some: written with the lock held, read without. The work is queued after it is set.
+    /// There may be some: written with the lock held, read without. The work is queued after it is
+    /// set.
     has_sleepers: Atomic<bool>,
 }
 

@@ -17,8 +17,8 @@ pub fn ticks() -> u32 {
     unsafe { (&raw const bindings::jiffies).read_volatile() as u32 }
 }
 
-/// Milliseconds since [`ticks`] was `then`, unless that is longer ago than the counter goes: 49 days
-/// with 1000 ticks in a second.
+/// Milliseconds since [`ticks`] was `then`, unless that is longer ago than the counter goes: 49
+/// days with 1000 ticks in a second.
 pub fn ticks_since(then: u32) -> u64 {
     u64::from(ticks().wrapping_sub(then)).saturating_mul(1000) / u64::from(bindings::HZ)
 }

@@ -8,8 +8,8 @@
 //!
 //! # Ownership
 //!
-//! A [`List`] has a reference to its [`Dir`], which is removed after all that is in it. An open file
-//! has a reference to the module of its lines.
+//! A [`List`] has a reference to its [`Dir`], which is removed after all that is in it. An open
+//! file has a reference to the module of its lines.
 //!
 //! C headers: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h),
 //! [`include/linux/seq_file.h`](srctree/include/linux/seq_file.h).

@@ -95,8 +95,8 @@ pub struct ReturnWork<T: OnReturn> {
 
 // SAFETY: The work may be dropped by any thread: it is in no list then. `T` is `Send`.
 unsafe impl<T: OnReturn> Send for ReturnWork<T> {}
-// SAFETY: What is shared is atomic, or `T`, which is `Sync`; `head` belongs to whoever made `holder`
-// other than null.
+// SAFETY: What is shared is atomic, or `T`, which is `Sync`; `head` belongs to whoever made
+// `holder` other than null.
 unsafe impl<T: OnReturn> Sync for ReturnWork<T> {}
 
 impl<T: OnReturn> ReturnWork<T> {

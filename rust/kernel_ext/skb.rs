@@ -364,12 +364,13 @@ impl<C> SkBuff<C> {
         unsafe { bindings::skb_trim(self.as_raw(), len as c_uint) };
     }
 
-    /// Appends `head` and then `len` bytes that `copy` takes from `offset` on of what has `all` bytes.
+    /// Appends `head` and then `len` bytes that `copy` takes from `offset` on of what has `all`
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if there is no room for all of it or this payload is not linear, `EFAULT` if there
-    /// are not so many bytes, and that of `copy`. Nothing was appended then.
+    /// `EMSGSIZE` if there is no room for all of it or this payload is not linear, `EFAULT` if
+    /// there are not so many bytes, and that of `copy`. Nothing was appended then.
     ///
     /// # Safety
     ///

@@ -31,8 +31,8 @@ pub(crate) fn link(
 ///
 /// # Invariants
 ///
-/// `first` and the `next` pointers from there on are a chain of buffers that ends at `last`; the list
-/// owns each of them as a [`SkBuff<C>`].
+/// `first` and the `next` pointers from there on are a chain of buffers that ends at `last`; the
+/// list owns each of them as a [`SkBuff<C>`].
 pub struct SkbList<C> {
     first: Link,
     last: Link,

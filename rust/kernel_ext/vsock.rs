@@ -260,9 +260,9 @@ pub fn connections<T: Transport>(
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `ENODEV` if the transport is not registered, `EADDRINUSE` if there is a connection with
-/// the same key for which `is_live` is true, `EDQUOT` if there are `most` connections with the peer:
-/// see [`SockTable::insert`].
+/// `ENOMEM`, `ENODEV` if the transport is not registered, `EADDRINUSE` if there is a connection
+/// with the same key for which `is_live` is true, `EDQUOT` if there are `most` connections with the
+/// peer: see [`SockTable::insert`].
 pub fn join<T: Transport>(
     sock: &VsockSock,
     conn: Arc<T::Conn>,

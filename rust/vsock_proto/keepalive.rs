@@ -3,15 +3,15 @@
 //! When a peer that says nothing is asked whether it is there, and when it counts as gone.
 //!
 //! The question is a `CREDIT_REQUEST`, which the kernel of the peer answers whatever its programs
-//! do. Times are in seconds that were counted one by one ([`TxCredit::second`]), and are seen one by
-//! one here.
+//! do. Times are in seconds that were counted one by one ([`TxCredit::second`]), and are seen one
+//! by one here.
 //!
 //! There are two reasons to ask:
 //!
 //! - The user said that the peer is to be watched ([`Keepalive::due`], `SO_KEEPALIVE`). Any packet
 //!   counts as an answer; a peer that sends none is given up.
-//! - A writer waits for credit ([`stalled`]), which the peer may have forgotten to give. It is asked
-//!   again and again, with growing pauses, and never given up for that.
+//! - A writer waits for credit ([`stalled`]), which the peer may have forgotten to give. It is
+//!   asked again and again, with growing pauses, and never given up for that.
 //!
 //! [`TxCredit::second`]: crate::credit::TxCredit::second
 
@@ -81,8 +81,8 @@ impl Keepalive {
 /// Pauses between questions for a writer do not grow beyond this, in seconds.
 const LONGEST_PAUSE: u16 = 64;
 
-/// Whether a peer is to be asked for whose credit a writer waits since exactly `seconds`: after 1, 2,
-/// 4... 64 seconds, then every 64; not after 0.
+/// Whether a peer is to be asked for whose credit a writer waits since exactly `seconds`: after 1,
+/// 2, 4... 64 seconds, then every 64; not after 0.
 pub fn stalled(seconds: u16) -> bool {
     if seconds < LONGEST_PAUSE {
         seconds.is_power_of_two()

@@ -60,13 +60,14 @@ pub const FULL_SEGMENT: usize = 3584;
 /// The most memory of a buffer that stays whole: what may be lost of it when nearly all was read.
 const WHOLE_MAX: usize = 112 * 1024;
 
-/// The memory of a buffer that is kept as it is if the queue is empty, whatever it holds: a reader that keeps
-/// up gets what came, without a copy. Room for a small packet in a receive buffer of the guest driver.
+/// The memory of a buffer that is kept as it is if the queue is empty, whatever it holds: a reader
+/// that keeps up gets what came, without a copy. Room for a small packet in a receive buffer of the
+/// guest driver.
 const ALONE_MAX: usize = 8 * 1024;
 
-/// How much of what full buffers save may be used by those that follow them, as a [`debt`]: a packet that
-/// comes in a full buffer and a rest stays in both. It is part of the constant by which a queue may exceed its bound:
-/// its reader may take the full ones first.
+/// How much of what full buffers save may be used by those that follow them, as a [`debt`]: a
+/// packet that comes in a full buffer and a rest stays in both. It is part of the constant by which
+/// a queue may exceed its bound: its reader may take the full ones first.
 const SAVED_MAX: i64 = 2 * 16 * 1024;
 
 /// Less room than this is not used for a part of a message.
@@ -414,14 +415,15 @@ pub struct Queue<L: Buffers> {
     list: L,
     /// The segment behind the list, to which payload is appended.
     tail: Option<L::Buffer>,
-    /// Unread bytes, those in the hand of the reader included: as many as a peer may have credit for.
+    /// Unread bytes, those in the hand of the reader included: as many as a peer may have credit
+    /// for.
     bytes: u32,
     /// Complete messages, as above.
     messages: u32,
     /// Memory of the buffers, as above.
     memory: usize,
-    /// [`debt`] of the buffers in the list that nothing behind them has paid for. If it is negative, so much
-    /// was saved by the last ones, up to [`SAVED_MAX`].
+    /// [`debt`] of the buffers in the list that nothing behind them has paid for. If it is
+    /// negative, so much was saved by the last ones, up to [`SAVED_MAX`].
     unpaid: i64,
     /// Counts what makes the reader's hand void.
     epoch: u32,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes the man pages and the completions of the command line, below `$VSOCKCTL_OUT` if that is set.
+//! Makes the man pages and the completions of the command line, below `$VSOCKCTL_OUT` if that is
+//! set.
 
 use clap::CommandFactory as _;
 use std::{env, error::Error, fs, path::PathBuf};

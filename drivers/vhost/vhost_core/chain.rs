@@ -278,8 +278,8 @@ impl<'a, M: Reach> Active<'a, M> {
         }
     }
 
-    /// Ends the run. Says whether the driver is to be signalled and, if there may be something left,
-    /// why.
+    /// Ends the run. Says whether the driver is to be signalled and, if there may be something
+    /// left, why.
     ///
     /// Not by value: to move it costs as much as to take a chain.
     #[inline]

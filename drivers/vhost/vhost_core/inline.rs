@@ -32,8 +32,8 @@ pub enum Inlined {
     /// As [`Drained`](Self::Drained), and the guest has got nothing since the run before: it kicks
     /// for what it has to say, and does not wait for an answer.
     Unanswered,
-    /// As [`Drained`](Self::Drained), and what took the time was to copy: next to that, nothing is saved
-    /// if no worker has to be woken up.
+    /// As [`Drained`](Self::Drained), and what took the time was to copy: next to that, nothing is
+    /// saved if no worker has to be woken up.
     Bulk,
     /// The budget is spent.
     Budget,

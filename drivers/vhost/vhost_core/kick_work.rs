@@ -10,11 +10,11 @@
 //!
 //! # The law of an inline run
 //!
-//! It waits for nothing that user space can hold up, and ends after a [budget](crate::chain::Budget::inline)
-//! which is small. The lock of the queue is tried; memory that is not there fails
-//! ([`MmId::without_faults`]), a socket is not locked, memory is not made. Whatever does not work
-//! is left as it was, and to the worker, which finds it again: the chain that could not be taken is
-//! the next one there, so that the order stays.
+//! It waits for nothing that user space can hold up, and ends after a
+//! [budget](crate::chain::Budget::inline) which is small. The lock of the queue is tried; memory
+//! that is not there fails ([`MmId::without_faults`]), a socket is not locked, memory is not made.
+//! Whatever does not work is left as it was, and to the worker, which finds it again: the chain
+//! that could not be taken is the next one there, so that the order stays.
 //!
 //! # No kick is lost
 //!

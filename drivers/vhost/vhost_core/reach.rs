@@ -3,8 +3,8 @@
 //! How the memory of a ring, and of the buffers in it, is reached.
 //!
 //! There is more than one way: a thread in the address space of the owner uses user accesses, which
-//! may fault and hence sleep; any other thread what is mapped for the kernel. The work on the chains
-//! is the same.
+//! may fault and hence sleep; any other thread what is mapped for the kernel. The work on the
+//! chains is the same.
 
 use kernel::prelude::*;
 use kernel_ext::{

@@ -145,8 +145,8 @@ pub(crate) fn for_list(index: usize, f: impl FnMut(&VhostVsock)) -> bool {
 /// `member` < lock of the table; both are never held together with those that follow.
 /// `holder` is taken with nothing else.
 /// Lock of [`Device`] < that of the queue to the guest (0) < that of the queue from the guest (1) <
-/// gate of a connection, lock of the [`SendQueue`]. A work holds the lock of its own queue only, and
-/// with it, a socket lock is only tried, never waited for.
+/// gate of a connection, lock of the [`SendQueue`]. A work holds the lock of its own queue only,
+/// and with it, a socket lock is only tried, never waited for.
 #[pin_data]
 pub(crate) struct VhostVsock {
     #[pin]

@@ -304,7 +304,8 @@ fn take<'s>(
 }
 
 impl VhostVsock {
-    /// A buffer for a payload, in memory that was used for one of this guest before if there is any.
+    /// A buffer for a payload, in memory that was used for one of this guest before if there is
+    /// any.
     fn alloc(&self, payload: usize, gfp: Gfp) -> Result<SkBuff<()>> {
         if let Some(room) = self.room(payload, gfp) {
             if let Ok(skb) = SkBuff::alloc_in(0, room, payload, gfp, ()) {

@@ -123,7 +123,8 @@ impl VhostVsock {
             if held.as_ref().is_some_and(TxPacket::is_purged) {
                 *held = None;
             }
-            // A packet that spans buffers stays in hand until it is finished, or its connection is over.
+            // A packet that spans buffers stays in hand until it is finished, or its connection is
+            // over.
             if held.as_ref().is_none_or(TxPacket::is_cut) {
                 *held = packets.pop();
             }

@@ -17,10 +17,10 @@ use kernel_ext::peek::Peek;
 /// Whether the work runs, or is going to: then it sees who begins to wait.
 ///
 /// The work says after each look whether it saw somebody ([`looked`](Self::looked)). If not, it is
-/// unarmed, looks once more, and ends if there still is nobody. Whoever waits first says so where the
-/// work looks, then calls [`set`](Self::set). There is a full barrier on both sides, between what
-/// each says and what it looks at, so one of them sees the other: who finds the work armed waits
-/// before its last look.
+/// unarmed, looks once more, and ends if there still is nobody. Whoever waits first says so where
+/// the work looks, then calls [`set`](Self::set). There is a full barrier on both sides, between
+/// what each says and what it looks at, so one of them sees the other: who finds the work armed
+/// waits before its last look.
 ///
 /// A work that is queued while it runs, runs again. It is armed twice at worst.
 pub(crate) struct Armed(Atomic<bool>);

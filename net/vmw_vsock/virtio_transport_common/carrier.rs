@@ -146,8 +146,8 @@ pub trait Carrier: Send + Sync + Sized + 'static {
     }
 
     /// Memory for `len` bytes of payload that a socket is about to send behind a head of `headroom`
-    /// bytes, if the carrier has any that was used for such before. Without it, and if there is none,
-    /// it is allocated.
+    /// bytes, if the carrier has any that was used for such before. Without it, and if there is
+    /// none, it is allocated.
     ///
     /// Context: may sleep.
     fn room(_sock: &LockedSock, _headroom: usize, _len: usize) -> Option<Room> {

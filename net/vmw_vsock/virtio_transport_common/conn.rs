@@ -398,8 +398,8 @@ impl Conn {
         drop(old);
     }
 
-    /// As [`discard`](Self::discard), of a connection that is over for its user, who is told nothing
-    /// any more: packets of the peer do not find it.
+    /// As [`discard`](Self::discard), of a connection that is over for its user, who is told
+    /// nothing any more: packets of the peer do not find it.
     pub(crate) fn remove(&self) {
         let mut gate = self.gate();
         let old = gate.forget();

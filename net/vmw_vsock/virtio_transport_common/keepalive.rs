@@ -2,16 +2,16 @@
 
 //! Peers that say nothing: who waits for them, and what becomes of that.
 //!
-//! All connections of a carrier are looked at once in a second, but only as long as there is somebody
-//! for whom that has to be: a socket with `SO_KEEPALIVE`, or a writer that waits for credit. Whoever
-//! waits says so ([`note`]); packets cost a store each
+//! All connections of a carrier are looked at once in a second, but only as long as there is
+//! somebody for whom that has to be: a socket with `SO_KEEPALIVE`, or a writer that waits for
+//! credit. Whoever waits says so ([`note`]); packets cost a store each
 //! ([`TxCredit::peer_update`](vsock_proto::credit::TxCredit::peer_update)).
 //!
 //! A socket that sets `SO_KEEPALIVE` is watched from when it next waits for data or room, or is
 //! polled: the core has no way to tell of the option.
 //!
-//! A peer that somebody [stopped](Carrier::is_paused) is silent for no fault of its own: such seconds
-//! do not count.
+//! A peer that somebody [stopped](Carrier::is_paused) is silent for no fault of its own: such
+//! seconds do not count.
 //!
 //! # Locks
 //!
@@ -64,7 +64,8 @@ fn parameters() -> Keepalive {
     }
 }
 
-/// A second passed for all connections of carrier `C`; says whether one is to be watched any longer.
+/// A second passed for all connections of carrier `C`; says whether one is to be watched any
+/// longer.
 ///
 /// Context: may sleep.
 fn round<C: Carrier>() -> bool {

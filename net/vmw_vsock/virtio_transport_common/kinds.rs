@@ -33,7 +33,8 @@ pub(crate) enum Control {
     Shutdown(ShutdownFlags),
     CreditUpdate,
     CreditRequest,
-    /// A [`Control::CreditRequest`] for the sake of the answer, see [`keepalive`](crate::keepalive).
+    /// A [`Control::CreditRequest`] for the sake of the answer, see
+    /// [`keepalive`](crate::keepalive).
     Probe,
 }
 

@@ -2,8 +2,9 @@
 
 //! Payload of a user that goes to the peer without a packet in between.
 //!
-//! A carrier that has the buffers of the peer at hand copies into them what the user sends: one copy
-//! instead of two, and no memory for a packet. Whatever does not work out here is sent as a packet.
+//! A carrier that has the buffers of the peer at hand copies into them what the user sends: one
+//! copy instead of two, and no memory for a packet. Whatever does not work out here is sent as a
+//! packet.
 
 use crate::{
     conn::{

@@ -192,8 +192,8 @@ pub fn receive<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) {
 /// As [`receive`], as far as that is possible right now: data and credit of open connections. The
 /// result is what is left to do, which may have to sleep to be dropped.
 ///
-/// Context: any but hard interrupts; does not sleep. The carrier may hold spinlocks that come before
-/// the gate of a connection.
+/// Context: any but hard interrupts; does not sleep. The carrier may hold spinlocks that come
+/// before the gate of a connection.
 #[inline]
 pub fn receive_now<C: Carrier>(packet: &mut RxPacket<'_>, net: Option<&Net>) -> Option<Rest> {
     trace_received(packet.header());
@@ -275,8 +275,8 @@ pub(crate) fn offer<C: Carrier>(
     true
 }
 
-/// Delivers payload and credit to an open connection, if the packet is for a connection. Of a sender
-/// that delivers itself, `urgency` is how urgent the packet is.
+/// Delivers payload and credit to an open connection, if the packet is for a connection. Of a
+/// sender that delivers itself, `urgency` is how urgent the packet is.
 #[inline]
 fn try_deliver<C: Carrier>(
     packet: &mut Incoming<'_, '_>,
@@ -395,7 +395,8 @@ fn deliver<C: Carrier>(
     if !matches!(op, Op::Rw | Op::CreditUpdate) || conn.ty() != packet.ty {
         return Err(Why::Other);
     }
-    // What another part of the kernel took over is told under a lock that a sender may not wait for.
+    // What another part of the kernel took over is told under a lock that a sender may not wait
+    // for.
     if urgency.is_some() && found.sock.has_user_data() {
         return Err(Why::Other);
     }

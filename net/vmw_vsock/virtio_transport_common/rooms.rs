@@ -12,10 +12,11 @@
 //!
 //! # Bounds
 //!
-//! [`LIMIT`] bytes and [`SLOTS`] blocks are remembered at most. What is remembered and in use counts
-//! where it is used: with the socket that sends, or that is to receive. While nothing is used, all is
-//! given up within two calls of [`Rooms::age`], to be made once in a while for as long as there are
-//! any blocks: who allocates one starts that. Rooms of an idle owner take no memory but themselves.
+//! [`LIMIT`] bytes and [`SLOTS`] blocks are remembered at most. What is remembered and in use
+//! counts where it is used: with the socket that sends, or that is to receive. While nothing is
+//! used, all is given up within two calls of [`Rooms::age`], to be made once in a while for as long
+//! as there are any blocks: who allocates one starts that. Rooms of an idle owner take no memory
+//! but themselves.
 //!
 //! [`Lent`]: kernel_ext::skb::Lent
 
@@ -60,9 +61,9 @@ const SMALL: usize = 2048;
 /// Blocks from this size on have only the payload in them if there is no room for more.
 const FRAGMENT: usize = 16 * 1024;
 
-/// The pages, as a power of two, of a block in which a payload of `len` bytes is to be, behind a head
-/// of `headroom` bytes: then it takes no more than 5/2 of the payload. Nothing if the payload is too
-/// small, or too large.
+/// The pages, as a power of two, of a block in which a payload of `len` bytes is to be, behind a
+/// head of `headroom` bytes: then it takes no more than 5/2 of the payload. Nothing if the payload
+/// is too small, or too large.
 pub fn order_for(headroom: usize, len: usize) -> Option<u8> {
     if len <= SMALL {
         return None;
@@ -102,8 +103,8 @@ impl Owner {
 pub struct Aging(&'static WatchSlot);
 
 impl Aging {
-    /// Begins, with `round`, which [ages](Rooms::age) all rooms of the module, and says whether there
-    /// are any left. It may sleep.
+    /// Begins, with `round`, which [ages](Rooms::age) all rooms of the module, and says whether
+    /// there are any left. It may sleep.
     ///
     /// Context: may sleep.
     ///
@@ -256,9 +257,9 @@ impl Rooms {
         })
     }
 
-    /// A room in which a payload of `len` bytes is to be, behind a head of `headroom` bytes, that was
-    /// there for `whose` before, or is new. Nothing if the payload is [not of a size](order_for) for
-    /// that, or there is no memory that need not be waited for.
+    /// A room in which a payload of `len` bytes is to be, behind a head of `headroom` bytes, that
+    /// was there for `whose` before, or is new. Nothing if the payload is [not of a
+    /// size](order_for) for that, or there is no memory that need not be waited for.
     ///
     /// Context: process context; sleeps if `gfp` does.
     pub fn get(&self, headroom: usize, len: usize, whose: Owner, gfp: Gfp) -> Option<Taken> {
@@ -276,8 +277,8 @@ impl Rooms {
         self.make(order, whose, (has_lists, has_slots), gfp)
     }
 
-    /// As [`get`](Self::get), of a room that is new; `has` says whether there are lists now, and one
-    /// with slots for that order.
+    /// As [`get`](Self::get), of a room that is new; `has` says whether there are lists now, and
+    /// one with slots for that order.
     #[cold]
     fn make(&self, order: u8, whose: Owner, has: (bool, bool), gfp: Gfp) -> Option<Taken> {
         let block = Block::new(order, gfp).ok()?;

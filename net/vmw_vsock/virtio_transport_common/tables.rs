@@ -75,8 +75,8 @@ pub(crate) fn with_connection<C: Carrier, R>(
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EACCES` if there are [too many](Carrier::most_connections); `EADDRINUSE` if another user has a connection between the same ports, whose packets
-/// this one would get.
+/// `ENOMEM`; `EACCES` if there are [too many](Carrier::most_connections); `EADDRINUSE` if another
+/// user has a connection between the same ports, whose packets this one would get.
 pub(crate) fn join<C: Carrier>(sock: &VsockSock, conn: &Arc<Conn>) -> Result<bool> {
     let gate = conn.gate();
     let (key, peer) = (key_of::<C>(&gate.ends), gate.ends.peer.cid);

@@ -4,8 +4,8 @@
 //!
 //! # Ownership
 //!
-//! A [`WatchSlot`] has a reference to its [`Watch`], the queued work another. [`end`] empties the slot
-//! and waits for the work.
+//! A [`WatchSlot`] has a reference to its [`Watch`], the queued work another. [`end`] empties the
+//! slot and waits for the work.
 
 use crate::armed::Armed;
 use kernel::{
@@ -129,8 +129,8 @@ pub(crate) fn end(slot: &WatchSlot) {
     if let Some(watch) = slot.swap(None) {
         *watch.stop.lock() = true;
         watch.stopped.notify_all();
-        // Nobody queues it any more. Ours is the last reference, as a work has none once it is done:
-        // thus the queue is not destroyed by its own work.
+        // Nobody queues it any more. Ours is the last reference, as a work has none once it is
+        // done: thus the queue is not destroyed by its own work.
         watch.queue.flush();
     }
 }

@@ -77,8 +77,8 @@ fn fill(queue: &mut LiveRx<'_>) {
     }
 }
 
-/// Gives the device another block for one that is not its any more, if one is there; and more, if it
-/// has few.
+/// Gives the device another block for one that is not its any more, if one is there; and more, if
+/// it has few.
 pub(crate) fn replace(queue: &mut LiveRx<'_>) {
     if is_low(queue) {
         fill(queue);

@@ -2,10 +2,10 @@
 
 //! Whose turn it is to take packets: that of a softirq, or of the thread for what a softirq cannot.
 //!
-//! A packet that needs the thread is held, and no other is taken before it was: there is one such at
-//! most, and that keeps the order. This is under the lock of the receive queue. The thread has
-//! another lock, too, from before it takes what is held until it is done with it: who waits for that
-//! knows that nothing is in hand. (Modelled: `tools/testing/models/src/hand.rs`.)
+//! A packet that needs the thread is held, and no other is taken before it was: there is one such
+//! at most, and that keeps the order. This is under the lock of the receive queue. The thread has
+//! another lock, too, from before it takes what is held until it is done with it: who waits for
+//! that knows that nothing is in hand. (Modelled: `tools/testing/models/src/hand.rs`.)
 
 /// What the thread finds.
 pub(crate) enum Turn {

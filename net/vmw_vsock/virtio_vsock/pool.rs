@@ -3,8 +3,8 @@
 //! Where receive buffers come from, and how many the device has.
 //!
 //! Buffers are [`Block`]s of 4 KiB as a rule: a quarter of what the queue could have. If packets
-//! fill them, the next ones have 64 KiB, and fewer are enough; if so many small packets come at once
-//! that the device runs out of buffers, it gets more. Both end when the load does.
+//! fill them, the next ones have 64 KiB, and fewer are enough; if so many small packets come at
+//! once that the device runs out of buffers, it gets more. Both end when the load does.
 //!
 //! A block whose payload was copied goes back to the device at once. One whose payload a socket got
 //! as it is, is [lent](Lent): it is here again when the reader is done with it. So a device that is

@@ -69,8 +69,8 @@ use vsock_proto::{
     }, //
 };
 
-/// Most packets that are taken at once: then others get their turn, and the queue's lock is free for
-/// a moment.
+/// Most packets that are taken at once: then others get their turn, and the queue's lock is free
+/// for a moment.
 const RUN: usize = 64;
 
 /// Most packets that need a thread, in one run of it.
@@ -237,9 +237,9 @@ impl Device {
         self.reap_after_rx();
     }
 
-    /// The device used buffers, or says so: packets are taken in a softirq, but for when the last one
-    /// needed a thread. Connections that come and go are made of such packets, and the way over the
-    /// softirq is one more.
+    /// The device used buffers, or says so: packets are taken in a softirq, but for when the last
+    /// one needed a thread. Connections that come and go are made of such packets, and the way over
+    /// the softirq is one more.
     ///
     /// Context: hard interrupt.
     #[inline]
@@ -431,7 +431,8 @@ impl Device {
             return true;
         };
         if let Some(why) = refusal(&checked.header, self.cid()) {
-            // A device may send any number of such packets: the address is read again once in a run.
+            // A device may send any number of such packets: the address is read again once in a
+            // run.
             if why.may_be_ours() && !core::mem::replace(&mut queue.state().asked, true) {
                 let state = queue.state();
                 state.hand.hold(Held::Misaddressed(block, checked));

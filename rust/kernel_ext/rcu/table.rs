@@ -122,8 +122,8 @@ impl<T: Send + Sync + 'static, const N: usize> RcuTable<T, N> {
         None
     }
 
-    /// What is in the list `index` of less than `N`, for as long as the read section lasts: who looks
-    /// at all of them finds what is there all the time.
+    /// What is in the list `index` of less than `N`, for as long as the read section lasts: who
+    /// looks at all of them finds what is there all the time.
     pub fn list<'g>(&self, index: usize, _guard: &'g rcu::Guard) -> impl Iterator<Item = &'g T> {
         let mut next = self
             .heads

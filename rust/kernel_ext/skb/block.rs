@@ -26,10 +26,10 @@ use kernel::{
 /// written what it did not write shows the receiver something that it has sent before, or zeroes.
 /// That holds for as long as the same device gets it: whoever keeps blocks keeps them for one.
 ///
-/// Blocks that are split ([`Block::split`]) are the other way round: only the kernel writes to them,
-/// the payload of a packet and, as in any linear buffer, what it has to know of it behind that. All of
-/// a payload is overwritten before anybody else, a device or a user, is given it. Whoever keeps blocks
-/// keeps them for one of the two.
+/// Blocks that are split ([`Block::split`]) are the other way round: only the kernel writes to
+/// them, the payload of a packet and, as in any linear buffer, what it has to know of it behind
+/// that. All of a payload is overwritten before anybody else, a device or a user, is given it.
+/// Whoever keeps blocks keeps them for one of the two.
 ///
 /// # Who has it
 ///
@@ -41,7 +41,8 @@ use kernel::{
 /// # Invariants
 ///
 /// `start` is where `PAGE_SIZE << order` bytes begin in the linear mapping, all initialized. They
-/// are a compound page, of which this is the only reference. `order` is at most [`Self::MAX_ORDER`].
+/// are a compound page, of which this is the only reference. `order` is at most
+/// [`Self::MAX_ORDER`].
 pub struct Block {
     start: NonNull<u8>,
     order: u8,
@@ -268,8 +269,8 @@ impl Filled {
         self.len == 0
     }
 
-    /// Says whether the block takes no more than 5/2 of the payload: whoever has a limit for what it
-    /// receives may keep both.
+    /// Says whether the block takes no more than 5/2 of the payload: whoever has a limit for what
+    /// it receives may keep both.
     #[inline]
     pub fn is_dense(&self) -> bool {
         let size = self.block.size();
@@ -374,8 +375,8 @@ impl Drop for Lent {
 
 impl<C> SkBuff<C> {
     /// As [`alloc`](Self::alloc), with a payload of exactly `payload` bytes in memory that there is
-    /// already. What is in there is initialized, but maybe not zero. The buffer is linear if the room
-    /// [is enough](Room::has_linear) for that.
+    /// already. What is in there is initialized, but maybe not zero. The buffer is linear if the
+    /// room [is enough](Room::has_linear) for that.
     ///
     /// Context: does not sleep if `gfp` does not.
     ///

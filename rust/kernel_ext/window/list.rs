@@ -78,8 +78,8 @@ impl Reading<'_> {
         Some(copied)
     }
 
-    /// Writes `len` bytes of the payload of a buffer, from `from` on, to the pieces, behind `offset`
-    /// bytes.
+    /// Writes `len` bytes of the payload of a buffer, from `from` on, to the pieces, behind
+    /// `offset` bytes.
     pub fn write_list_from_skb<C>(
         &self,
         list: &UserIov,
@@ -105,8 +105,8 @@ impl Reading<'_> {
         .ok()
     }
 
-    /// Fills the payload of a linear buffer, which must be empty, with the `len` bytes of the pieces
-    /// that begin at `offset`. If that fails the buffer is empty.
+    /// Fills the payload of a linear buffer, which must be empty, with the `len` bytes of the
+    /// pieces that begin at `offset`. If that fails the buffer is empty.
     pub fn fill_skb<C>(
         &self,
         skb: &mut SkBuff<C>,

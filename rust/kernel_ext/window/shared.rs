@@ -58,8 +58,8 @@ impl Invalidate for Shared {
 }
 
 impl Interval<Shared> {
-    /// Makes a window of the page at `at`: a large one, if it can be part of one, else small ones of
-    /// the pages around it, too, as far as these are there.
+    /// Makes a window of the page at `at`: a large one, if it can be part of one, else small ones
+    /// of the pages around it, too, as far as these are there.
     ///
     /// Context: sleeps, while a change is under way; the current task runs in the address space.
     pub(super) fn fill_at(&self, at: usize) {

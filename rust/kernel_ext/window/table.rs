@@ -85,7 +85,8 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
         }
     }
 
-    /// How many places [`set_slots`](Self::set_slots) should give the table; `None` if it has enough.
+    /// How many places [`set_slots`](Self::set_slots) should give the table; `None` if it has
+    /// enough.
     #[inline]
     pub(super) fn wants_slots(&self) -> Option<usize> {
         match self.slots.as_ref().map(|slots| slots.len()) {
@@ -173,9 +174,9 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
 
     /// Adds a window.
     ///
-    /// `at` is where it begins for the owner, `kernel` for the kernel; it is a large one, or a small
-    /// one. Nothing happens without [`set_slots`](Self::set_slots), or if no such window can begin
-    /// there.
+    /// `at` is where it begins for the owner, `kernel` for the kernel; it is a large one, or a
+    /// small one. Nothing happens without [`set_slots`](Self::set_slots), or if no such window can
+    /// begin there.
     pub(super) fn install(&mut self, at: usize, kernel: usize, large: bool) {
         let (len, kind) = if large {
             (Self::LARGE_LEN, LARGE)

@@ -37,12 +37,12 @@ impl fmt::Display for Overflow {
 ///
 /// 1. [`RxCredit::update_after_read`], after anything that makes n or the reader's low-water mark L
 ///    larger, or W smaller. An update is sent if
-///    - two of these are true: V is less than a packet of full size (or than W/2), so that the writer
-///      will soon have to wait; half of the window is news; U < L, so that the reader may be about
-///      to wait. (To tell of each small read from a full buffer would wake the writer for each of
-///      them, though the reader has enough to go on. To tell whenever the queue is empty would do
-///      so in each round trip. After all was read the writer knows of half of the window at least.)
-///      Or if
+///    - two of these are true: V is less than a packet of full size (or than W/2), so that the
+///      writer will soon have to wait; half of the window is news; U < L, so that the reader may be
+///      about to wait. (To tell of each small read from a full buffer would wake the writer for
+///      each of them, though the reader has enough to go on. To tell whenever the queue is empty
+///      would do so in each round trip. After all was read the writer knows of half of the window
+///      at least.) Or if
 ///    - W - n = U + V < L: nothing that the peer believes it may send would wake the reader.
 /// 2. [`RxCredit::update_before_wait`], when the reader finds less than L, or no whole message, and
 ///    is about to wait; also when bytes come that are less than L, and it is not woken for them. An

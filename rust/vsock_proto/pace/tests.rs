@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// What goes from `begin` on for some seconds if there is always something to send; whoever waits is
-/// late by what `late` says.
+/// What goes from `begin` on for some seconds if there is always something to send; whoever waits
+/// is late by what `late` says.
 fn flood(pacer: &mut Pacer, begin: u64, seconds: u64, sizes: &[usize], late: u64) -> (u64, u64) {
     let (mut now, mut packets, mut bytes) = (begin, 0, 0);
     for size in sizes.iter().cycle() {

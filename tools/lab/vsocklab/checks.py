@@ -12,6 +12,8 @@ from .say import LabError
 # Formats that have no comments.
 NO_COMMENTS = re.compile(r"\.(json|lock|png|jpg|svg|bin|txt|md5|gitkeep|proptest-regressions)$|"
                          r"(^|/)(LICENSE|COPYING)[^/]*$|(^|/)LICENSES/|proptest-regressions/")
+# As rustfmt has it for code.
+COLUMNS = 100
 # The only home of `unsafe` in the modules; and in programs, of system calls that no library has a safe
 # function for: those of the ring driver, and the ioctls of vsockctl.
 LIBRARIES = ("rust/", "tools/testing/ring/src/sys/", "tools/vsockctl/src/sys.rs")
@@ -69,6 +71,17 @@ def unsafe_lines(name):
             if re.search(r"\bunsafe\b", line)]
 
 
+def wide_comments(text):
+    """Lines with a comment of Rust that is too wide; rows of tables, code and links may be."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        comment = re.match(r"\s*//[/!]?(.*)", line)
+        if (comment and len(line) > COLUMNS
+                and not re.match(r" (\||    |\[.*\]\()", comment[1])):
+            found.append(number)
+    return found
+
+
 def static(report):
     names = build.tree_files()
     if report.wanted("T0/tree/spdx"):
@@ -92,6 +105,11 @@ def static(report):
         text = build.fmt_problems()
         report.add("T0/tree/rustfmt", "not ok" if text else "ok",
                    "run `make fmt`" if text else "", text.splitlines()[:30])
+    if report.wanted("T0/tree/comment-width"):
+        wide = [f"{name}:{line}" for name in names if name.endswith(".rs")
+                for line in wide_comments(read(name) or "")]
+        report.add("T0/tree/comment-width", "not ok" if wide else "ok",
+                   f"{len(wide)} comments beyond column {COLUMNS}" if wide else "", wide[:20])
     if report.wanted("T0/tree/file-length"):
         long = [f"{name}: {len(text.splitlines())} lines" for name in names
                 if name.startswith("tools/lab/") and (text := read(name))

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Puts together what is modelled: the sources of the common transport as they are, and with mistakes.
+//! Puts together what is modelled: the sources of the common transport as they are, and with
+//! mistakes.
 //!
-//! A variant is a module with all of the sources in it, in which paths lead to that module and to what stands
-//! for the kernel, and in which something was replaced. What a mistake replaces must be there, once.
+//! A variant is a module with all of the sources in it, in which paths lead to that module and to
+//! what stands for the kernel, and in which something was replaced. What a mistake replaces must be
+//! there, once.
 
 use std::{
     env,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The commands and their options. `build.rs` makes the man pages and completions of this file, so it
-//! uses nothing of the others.
+//! The commands and their options. `build.rs` makes the man pages and completions of this file, so
+//! it uses nothing of the others.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -45,8 +45,8 @@ pub enum Command {
     },
     /// Shows the busiest connections, again and again.
     ///
-    /// On a terminal until it is interrupted; as JSON, a line for each look. Only with the Rust modules,
-    /// as root, and with debugfs.
+    /// On a terminal until it is interrupted; as JSON, a line for each look. Only with the Rust
+    /// modules, as root, and with debugfs.
     Top {
         /// Seconds between two looks.
         #[arg(long, default_value_t = 1.0, value_parser = seconds)]
@@ -83,8 +83,8 @@ pub enum Command {
     },
     /// Shows what a guest may do, or limits it.
     ///
-    /// The VMM need not know, and who is connected stays so. What is not named stays as it is. As root;
-    /// others may limit their own guests, and not take that back. Only with the Rust modules.
+    /// The VMM need not know, and who is connected stays so. What is not named stays as it is. As
+    /// root; others may limit their own guests, and not take that back. Only with the Rust modules.
     Limit {
         /// The context ID of the guest.
         cid: u64,
@@ -147,8 +147,8 @@ pub struct Limits {
     /// Packets in a second from the guest.
     #[arg(long, value_name = "NUMBER", value_parser = amount)]
     pub packets_from_guest: Option<u64>,
-    /// How much may come at once after a pause: what the rates allow in so many milliseconds, 100 if
-    /// nothing else was said.
+    /// How much may come at once after a pause: what the rates allow in so many milliseconds, 100
+    /// if nothing else was said.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub burst: Option<u32>,
     /// Nobody, root included, allows the guest anything more as long as it runs.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The connections of this machine, as `/sys/kernel/debug/vsock/connections` lists them. Its source is
-//! `virtio_transport_common/seen.rs` of the kernel modules, and Documentation/debugfs.rst tells what
-//! the columns mean; those that are not known here are left alone.
+//! The connections of this machine, as `/sys/kernel/debug/vsock/connections` lists them. Its source
+//! is `virtio_transport_common/seen.rs` of the kernel modules, and Documentation/debugfs.rst tells
+//! what the columns mean; those that are not known here are left alone.
 
 use crate::{error::Error, sockets::Address};
 use serde::Serialize;

@@ -77,8 +77,8 @@ pub fn print(findings: &[Finding]) {
     }
 }
 
-/// Whether this machine is a host of guests, as far as can be guessed: someone has the device open, or
-/// its module is loaded.
+/// Whether this machine is a host of guests, as far as can be guessed: someone has the device open,
+/// or its module is loaded.
 fn is_host(facts: &Facts) -> bool {
     !facts.guests.is_empty() || facts.vhost_node.exists
 }

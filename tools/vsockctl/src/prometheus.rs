@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The counters of the guests in Prometheus' text format, version 0.0.4, as the textfile collector of
-//! node_exporter takes them.
+//! The counters of the guests in Prometheus' text format, version 0.0.4, as the textfile collector
+//! of node_exporter takes them.
 
 use crate::guests::Guest;
 use std::fmt::Write as _;

@@ -3,14 +3,14 @@
 //! The change between our modules and those of the kernel's package.
 //!
 //! Both are installed side by side, under the same names; `depmod` decides which of them `modprobe`
-//! loads. Those in `updates/` win, which ours are in, unless [`OVERRIDE`] says that those of the kernel
-//! do. No file of either is moved or removed.
+//! loads. Those in `updates/` win, which ours are in, unless [`OVERRIDE`] says that those of the
+//! kernel do. No file of either is moved or removed.
 //!
 //! A change of what `modprobe` takes while the others are loaded would be worse than none: what is
 //! loaded later of the one does not fit what is loaded already of the other, and a guest that is
-//! plugged in finds no driver. So first all are unloaded, which the kernel refuses while anybody uses
-//! them; if it does, they are loaded again, and the change waits in [`PENDING`] for the end of this
-//! boot, when [`apply_pending`] carries it out.
+//! plugged in finds no driver. So first all are unloaded, which the kernel refuses while anybody
+//! uses them; if it does, they are loaded again, and the change waits in [`PENDING`] for the end of
+//! this boot, when [`apply_pending`] carries it out.
 
 use crate::{
     cli::Stack,

@@ -34,8 +34,8 @@ fn call<const CODE: Opcode>(fd: impl AsFd, attr: u32, value: &mut [u8]) -> io::R
     };
     // SAFETY: Both codes say that the kernel reads an `Attr`, and may write one.
     let updater = unsafe { Updater::<CODE, Attr>::new(&mut argument) };
-    // SAFETY: A device that knows the code reads or writes `size` bytes at `data`, which are those of
-    // `value`, and keeps neither address. No other device has these numbers.
+    // SAFETY: A device that knows the code reads or writes `size` bytes at `data`, which are those
+    // of `value`, and keeps neither address. No other device has these numbers.
     unsafe { ioctl(fd, updater) }?;
     Ok(argument.size as usize)
 }

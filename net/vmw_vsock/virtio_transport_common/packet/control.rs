@@ -99,8 +99,8 @@ impl TxControl {
         self.booked.load(Relaxed)
     }
 
-    /// Whether `len` more bytes of a stream, which are in the books of the connection, may go behind
-    /// the payload: they are in those of the packet then.
+    /// Whether `len` more bytes of a stream, which are in the books of the connection, may go
+    /// behind the payload: they are in those of the packet then.
     pub(crate) fn join(&self, len: u32) -> bool {
         let booked = self.booked().saturating_add(len);
         let joins = self.control.is_none() && !self.stamped && !self.awaited && !self.is_purged();

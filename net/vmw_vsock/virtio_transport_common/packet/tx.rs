@@ -154,8 +154,8 @@ impl TxPacket {
         Ok(this)
     }
 
-    /// The RST that goes before this packet, the REQUEST of a connection whose ports had another one
-    /// before; nothing if one waits to be sent.
+    /// The RST that goes before this packet, the REQUEST of a connection whose ports had another
+    /// one before; nothing if one waits to be sent.
     ///
     /// Context: does not sleep.
     pub(crate) fn reset_before(&self) -> Option<Result<Self>> {

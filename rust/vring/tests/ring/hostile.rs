@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ring part of the catalogue of hostile guests: a name begins with the row. Here are the rows of
-//! what it sends; [`indirect`](crate::indirect) has those of indirect tables.
+//! The ring part of the catalogue of hostile guests: a name begins with the row. Here are the rows
+//! of what it sends; [`indirect`](crate::indirect) has those of indirect tables.
 //!
 //! "Refused" is what makes the owner of the ring mark the queue broken.
 

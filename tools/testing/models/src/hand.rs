@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest driver's receive queue: a softirq and a thread that take packets in turn, and who stops both.
+//! The guest driver's receive queue: a softirq and a thread that take packets in turn, and who
+//! stops both.
 //!
 //! `hand.rs` of the driver is compiled as it is; what its `rx.rs` does with it is here by hand.
 

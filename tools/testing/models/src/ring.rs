@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From the host to a guest: senders that fill the ring themselves, the worker, the guest, which may do the work
-//! itself when it kicks, and who stops the device.
+//! From the host to a guest: senders that fill the ring themselves, the worker, the guest, which
+//! may do the work itself when it kicks, and who stops the device.
 //!
-//! `direct.rs` and `to_guest.rs` of `drivers/vhost/vhost_vsock` are as they are, and so is the ring, of [`vring`],
-//! and what ends a run, of `chain.rs` of `drivers/vhost/vhost_core`. What is below them is here: the lock of the
-//! queue, which senders and inline runs only try, the two words of the ring that tell of buffers, the queue of
-//! packets with its length that is read without a lock, and the kick. All accesses to the ring are in one order:
-//! that the barriers are where they have to be is said in `vring`. A kick that is served inline is so at once, and
-//! what it leaves is for the worker: who has it until then, and what becomes of a thread that ends, is in the
-//! models of kicks.
+//! `direct.rs` and `to_guest.rs` of `drivers/vhost/vhost_vsock` are as they are, and so is the
+//! ring, of [`vring`], and what ends a run, of `chain.rs` of `drivers/vhost/vhost_core`. What is
+//! below them is here: the lock of the queue, which senders and inline runs only try, the two words
+//! of the ring that tell of buffers, the queue of packets with its length that is read without a
+//! lock, and the kick. All accesses to the ring are in one order: that the barriers are where they
+//! have to be is said in `vring`. A kick that is served inline is so at once, and what it leaves is
+//! for the worker: who has it until then, and what becomes of a thread that ends, is in the models
+//! of kicks.
 //!
-//! - **No packet is left behind.** When all is quiet and packets wait, there is no buffer, and the next one that
-//!   the guest offers makes it kick.
-//! - **The order** of the packets of a sender, and of their pieces, is that in which they were sent, and nothing
-//!   comes between the pieces of a packet.
+//! - **No packet is left behind.** When all is quiet and packets wait, there is no buffer, and the
+//!   next one that the guest offers makes it kick.
+//! - **The order** of the packets of a sender, and of their pieces, is that in which they were
+//!   sent, and nothing comes between the pieces of a packet.
 //! - **The guest is told** of all buffers that it has back, once all is quiet.
 
 #[path = "ring/memory.rs"]

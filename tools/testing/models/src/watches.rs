@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who begins to wait, and a work that looks for those who do and ends when there are none: `armed.rs` of the common
-//! transport, by all orders of memory that its barriers leave.
+//! Who begins to wait, and a work that looks for those who do and ends when there are none:
+//! `armed.rs` of the common transport, by all orders of memory that its barriers leave.
 //!
 //! **Nobody is missed.** When all is quiet, the work saw everybody who waits.
 

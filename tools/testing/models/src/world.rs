@@ -75,7 +75,8 @@ pub(crate) fn count_token() {
     TOKENS.set(TOKENS.get() + 1);
 }
 
-/// Notes that something is wrong. The execution goes on, so that nothing unwinds through the scheduler.
+/// Notes that something is wrong. The execution goes on, so that nothing unwinds through the
+/// scheduler.
 pub fn check(ok: bool, what: &str) {
     if !ok {
         get().wrong.borrow_mut().push(what.to_string());

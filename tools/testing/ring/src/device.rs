@@ -263,8 +263,8 @@ impl Device {
         Ok(())
     }
 
-    /// Maps the memory of the guest, each MiB by itself: what is taken back in a mapping takes all of
-    /// it.
+    /// Maps the memory of the guest, each MiB by itself: what is taken back in a mapping takes all
+    /// of it.
     pub fn map_all(&self) -> io::Result<()> {
         const STEP: u64 = 1 << 20;
         for at in (0..self.mem.len() as u64).step_by(STEP as usize) {
@@ -302,8 +302,8 @@ impl Device {
         self.setup.features & feature::ACCESS_PLATFORM != 0
     }
 
-    /// Where a ring is, for `SET_VRING_ADDR`: in the memory of the owner or, with an IOTLB, where it
-    /// is for the guest.
+    /// Where a ring is, for `SET_VRING_ADDR`: in the memory of the owner or, with an IOTLB, where
+    /// it is for the guest.
     pub fn ring_addr(&self, q: usize) -> RingAddr {
         let base = if self.has_iotlb() { 0 } else { self.mem.addr() };
         let queue = &self.q[q];

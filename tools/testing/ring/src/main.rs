@@ -41,8 +41,8 @@ fn random_seed() -> u64 {
         & 0xffff_ffff
 }
 
-/// What random sequences begin with in `make test`, in which the same happens each time. At full length
-/// they are others in each run.
+/// What random sequences begin with in `make test`, in which the same happens each time. At full
+/// length they are others in each run.
 const SEED: u64 = 1;
 
 /// How much slower than others this kernel may be.

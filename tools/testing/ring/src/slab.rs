@@ -183,8 +183,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Measures `flood`, which reaches the budget when it is done once, and then is done for as many
-    /// rounds.
+    /// Measures `flood`, which reaches the budget when it is done once, and then is done for as
+    /// many rounds.
     pub fn measure(rounds: u32, mut flood: impl FnMut() -> Try<()>) -> Try<Self> {
         let mut last = read()?;
         flood()?;
@@ -207,7 +207,8 @@ impl Growth {
         })
     }
 
-    /// Says whether memory grows with the number of packets, of which there were so many in a round.
+    /// Says whether memory grows with the number of packets, of which there were so many in a
+    /// round.
     ///
     /// The rest of the kernel allocates as well; what grows with each packet grows in each round. A
     /// packet that stays takes an object at least.

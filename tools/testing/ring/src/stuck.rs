@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A user without privilege who stands in a call on a socket, and with it has the socket's lock: the
-//! memory that the call was given is a page which the user's own file system does not answer
+//! A user without privilege who stands in a call on a socket, and with it has the socket's lock:
+//! the memory that the call was given is a page which the user's own file system does not answer
 //! ([`crate::fuse`]).
 //!
 //! The user has patience for some seconds, and then answers the page: what waits for the user does
@@ -102,8 +102,8 @@ fn user(
 impl Stuck {
     /// A user begins a call on a socket; returns when the user waits for the page.
     ///
-    /// From then on every call of ours on that socket waits as well. To be called while this process
-    /// has one thread.
+    /// From then on every call of ours on that socket waits as well. To be called while this
+    /// process has one thread.
     pub fn begin(socket: &Socket, call: Call, patience: Duration) -> Try<Self> {
         // As on any system; here there is no udev to do so.
         fs::set_permissions("/dev/fuse", Permissions::from_mode(0o666))?;

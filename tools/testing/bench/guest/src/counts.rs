@@ -42,7 +42,8 @@ fn words(line: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Interrupts of virtio devices, from the text of /proc/interrupts: the vsock device is the only one.
+/// Interrupts of virtio devices, from the text of /proc/interrupts: the vsock device is the only
+/// one.
 fn interrupts(text: &str) -> u64 {
     text.lines()
         .filter(|line| line.contains("virtio"))

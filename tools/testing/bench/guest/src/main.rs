@@ -20,9 +20,9 @@ use std::{env, process::ExitCode, thread, time::Duration};
 fn main() -> ExitCode {
     // Names of rows have the rig already, as the peer may be one or the other.
     let bench = Bench::new("", env::args().skip(1).collect());
-    // A wake-up of the driver's threads preempts this program or not as it happens, from which two boots
-    // differ by 2 to 5 per cent. So it goes after them always: they do what there is to do, then it
-    // goes on.
+    // A wake-up of the driver's threads preempts this program or not as it happens, from which two
+    // boots differ by 2 to 5 per cent. So it goes after them always: they do what there is to do,
+    // then it goes on.
     if let Err(error) = ring::sys::process::set_scheduler(libc::SCHED_IDLE, 0) {
         println!("failed: {error}");
         return ExitCode::FAILURE;

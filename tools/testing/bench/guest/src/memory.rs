@@ -21,8 +21,8 @@ fn bound() -> Try<(PathBuf, String)> {
     Err("there is no vsock device".into())
 }
 
-/// Bytes that are neither free nor a cache nor a process's, which the driver has while it is bound: the
-/// median of some rounds.
+/// Bytes that are neither free nor a cache nor a process's, which the driver has while it is bound:
+/// the median of some rounds.
 pub fn of_bound_driver() -> Try<i64> {
     let (driver, device) = bound()?;
     let mut all = Vec::new();

@@ -64,10 +64,10 @@ use What::{Connect, Memory, Receive, RoundTrip, Send};
 
 /// All of them, in the order in which they run: the last one takes the driver from its device.
 ///
-/// Round trips and connections have a host that acts at once: the answer and its interrupt are there
-/// before `send` returns. One-way rows have one in step, which moves all that there is when the guest
-/// sleeps: a sender fills its ring or its window, and that is one interrupt. Rows `_fast` are their
-/// other bound: an interrupt for each packet, unless the driver does not want it.
+/// Round trips and connections have a host that acts at once: the answer and its interrupt are
+/// there before `send` returns. One-way rows have one in step, which moves all that there is when
+/// the guest sleeps: a sender fills its ring or its window, and that is one interrupt. Rows `_fast`
+/// are their other bound: an interrupt for each packet, unless the driver does not want it.
 pub const ROWS: &[Row] = &[
     row("guest/rr_64", RoundTrip, Stream, 64, 5000),
     row("guest/rr_4k", RoundTrip, Stream, 4096, 5000),

@@ -3,8 +3,8 @@
 //! A guest: a driver of the rings, and the programs behind its ports, in one thread that sleeps
 //! until its device interrupts it.
 //!
-//! It does what a Linux guest does, in the order in which that does it: the driver takes all packets
-//! that are there, then its programs read them (credit updates), then they answer.
+//! It does what a Linux guest does, in the order in which that does it: the driver takes all
+//! packets that are there, then its programs read them (credit updates), then they answer.
 
 use crate::rings::{self, Layout, Queue};
 use measure::{service::Service, Counters};

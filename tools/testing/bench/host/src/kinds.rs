@@ -28,7 +28,8 @@ pub const LARGE: Behaviour = Behaviour {
     ..C
 };
 
-/// As our driver does when packets are small: blocks of 4 KiB, of which the device gets 20 bytes less.
+/// As our driver does when packets are small: blocks of 4 KiB, of which the device gets 20 bytes
+/// less.
 pub const OURS_SMALL: Behaviour = Behaviour {
     buffer: 4096 - 20,
     ..OURS

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The host rig: a guest of our own on `/dev/vhost-vsock`, and applications of the host, on one CPU.
+//! The host rig: a guest of our own on `/dev/vhost-vsock`, and applications of the host, on one
+//! CPU.
 //!
 //! - [`rings`]: the guest's rings; [`guest`]: what it does with them;
 //! - [`kinds`]: how the guests behave that are measured;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's rings, as a driver of Linux uses them, without a check or an allocation that would be
-//! counted.
+//! The guest's rings, as a driver of Linux uses them, without a check or an allocation that would
+//! be counted.
 
 use ring::{device::Device, ring::Desc, sys::memory::Mapping};
 use std::sync::{

@@ -245,8 +245,8 @@ pub fn memory(bench: &Bench) -> Try<()> {
     drop(ends);
 
     // What a connection that is not read has for each packet of many. Both drivers put several of
-    // these packets into a buffer: C about four of them, so that it takes a quarter of what it takes
-    // for the one above. The payload alone is 64 bytes, 0.27 of that.
+    // these packets into a buffer: C about four of them, so that it takes a quarter of what it
+    // takes for the one above. The payload alone is 64 bytes, 0.27 of that.
     const QUEUES: usize = 200;
     const PACKETS: usize = 64;
     let mut ends = connect(QUEUES, PACKETS as u32)?;

@@ -35,8 +35,8 @@ pub struct Bench {
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
 impl Bench {
-    /// Rows whose names match one of `patterns` (shell patterns, after `prefix`), or all if there is
-    /// none.
+    /// Rows whose names match one of `patterns` (shell patterns, after `prefix`), or all if there
+    /// is none.
     pub fn new(prefix: &str, patterns: Vec<String>) -> Self {
         Self {
             patterns,
@@ -59,9 +59,8 @@ impl Bench {
         format!("{}{name}", self.prefix)
     }
 
-    /// Runs `body`, which makes the row `name` if that is wanted. That it cannot be made is told, and
-    /// the other rows go on: the C modules cannot do all of them.
-    /// Returns false in that case.
+    /// Runs `body`, which makes the row `name` if that is wanted. That it cannot be made is told,
+    /// and the other rows go on: the C modules cannot do all of them. Returns false in that case.
     pub fn attempt(&self, name: &str, body: impl FnOnce() -> Try<()>) -> bool {
         if !self.wants(name) {
             return true;

@@ -3,9 +3,9 @@
 //! One connection of the guest, seen from the host: what a host's kernel keeps of it, and the
 //! program of the host at its end.
 //!
-//! Nothing here touches rings or memory of the guest: packets come in by [`Conn::receive`], and what
-//! the host says goes to a list. The program runs in [`Conn::settle`], after all packets of a run were
-//! received, as a reader of a busy host does.
+//! Nothing here touches rings or memory of the guest: packets come in by [`Conn::receive`], and
+//! what the host says goes to a list. The program runs in [`Conn::settle`], after all packets of a
+//! run were received, as a reader of a busy host does.
 
 use ring::packet::{self, Header};
 use std::collections::VecDeque;
@@ -23,8 +23,8 @@ pub enum Like {
     /// C 7.3: a credit update also whenever a reader emptied its queue, and for each record
     /// (`virtio_transport_stream_do_dequeue`, `virtio_transport_seqpacket_do_dequeue`).
     C,
-    /// Ours: when a reader that waits would leave the guest too little room, or untold of an eighth of
-    /// its window, and a packet with payload does not tell it anyway
+    /// Ours: when a reader that waits would leave the guest too little room, or untold of an eighth
+    /// of its window, and a packet with payload does not tell it anyway
     /// (`vsock_proto::credit::RxCredit::update_before_wait`).
     Ours,
 }

@@ -2,9 +2,9 @@
 
 //! The device: rings of the guest in, rings of the guest out, as `vhost_vsock` works them.
 //!
-//! Runs in one thread, that of the back end's event loop. The order is that of C: all packets of the
-//! guest are taken and given back, one interrupt if the driver wants one; then what waits goes to the
-//! guest, one interrupt.
+//! Runs in one thread, that of the back end's event loop. The order is that of C: all packets of
+//! the guest are taken and given back, one interrupt if the driver wants one; then what waits goes
+//! to the guest, one interrupt.
 
 use crate::{
     conn::{Like, Outgoing},
@@ -69,14 +69,16 @@ impl Device {
         loop {
             self.wait();
             for (number, ring) in [rx, tx].into_iter().enumerate() {
-                // Of several kicks since the last look one is seen; with EVENT_IDX there is only one.
+                // Of several kicks since the last look one is seen; with EVENT_IDX there is only
+                // one.
                 if ring.read_kick().is_ok() && ring.get_ref().get_kick().is_some() {
                     self.counters.kick(number);
                 }
             }
             let taken = self.take(tx)?;
             if taken {
-                // In step with the guest the interrupt of one queue is dealt with before the other's.
+                // In step with the guest the interrupt of one queue is dealt with before the
+                // other's.
                 self.wait();
             }
             if !self.fill(rx)? && !taken {

@@ -8,8 +8,8 @@
 //! - [`device`]: the rings;
 //! - [`pace`]: when the host acts.
 //!
-//! Usage: `peer --socket PATH [--vm NAME] [--like c|ours] [--cid N]`. It ends when QEMU goes. Without the name
-//! of the VM it is never in step with it: all is done at once.
+//! Usage: `peer --socket PATH [--vm NAME] [--like c|ours] [--cid N]`. It ends when QEMU goes.
+//! Without the name of the VM it is never in step with it: all is done at once.
 
 mod conn;
 mod counters;

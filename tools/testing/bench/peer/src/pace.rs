@@ -5,8 +5,8 @@
 //! The back end runs natively beside a VM that is a hundred times slower than a processor, and is
 //! scheduled as it happens: how many packets share an interrupt would be chance. In step with the
 //! guest, each act of the host (take all packets; fill buffers with all that waits) comes after the
-//! VM's processor and its main loop went to sleep, so that a run of instructions of the guest always
-//! begins with the same packets.
+//! VM's processor and its main loop went to sleep, so that a run of instructions of the guest
+//! always begins with the same packets.
 
 use std::{
     fs,

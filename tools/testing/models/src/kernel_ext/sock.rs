@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sockets: `struct sock` with its lock and its backlog, as `net/core/sock.c` and `rust/helpers/sock.c` have
-//! them, and what `kernel_ext::sock` makes of that.
+//! Sockets: `struct sock` with its lock and its backlog, as `net/core/sock.c` and
+//! `rust/helpers/sock.c` have them, and what `kernel_ext::sock` makes of that.
 
 #[path = "sock/locked.rs"]
 mod locked;
@@ -72,8 +72,8 @@ use std::{
     sync::Arc as StdArc, //
 };
 
-/// What the socket lock protects. Some of it is read without; see the [crate](crate) for why that is no
-/// place of its own where another thread may come first.
+/// What the socket lock protects. Some of it is read without; see the [crate](crate) for why that
+/// is no place of its own where another thread may come first.
 pub(crate) struct Fields {
     pub(crate) state: SockState,
     pub(crate) shutdown: Shutdown,
@@ -412,7 +412,8 @@ impl VsockSock {
         }
     }
 
-    /// `finish_wait()`. Who wakes the task from here on does no harm, and it says anew what it waits for.
+    /// `finish_wait()`. Who wakes the task from here on does no harm, and it says anew what it
+    /// waits for.
     pub(crate) fn finish_wait(&self) {}
 
     /// `__set_current_state(TASK_RUNNING)`.

@@ -191,7 +191,8 @@ impl<T> Drop for Membership<T> {
             .position(|node| node.number == self.number);
         let node = at.map(|at| inner.nodes.remove(at));
         drop(inner);
-        // With the lock open, as after a grace period: it may have the last reference to the socket.
+        // With the lock open, as after a grace period: it may have the last reference to the
+        // socket.
         world::check(node.is_some(), "a member leaves the table once");
     }
 }

@@ -154,7 +154,8 @@ pub fn find_bound(addr: SockAddr, _net: Option<&Net>) -> Option<ARef<VsockSock>>
     world::the::<Sockets>().find_bound(addr.port).map(ARef)
 }
 
-/// As [`world::explore`], and nothing is to be left in the end. `assign` is how a child gets its transport.
+/// As [`world::explore`], and nothing is to be left in the end. `assign` is how a child gets its
+/// transport.
 pub(crate) fn explore(
     preemptions: Option<usize>,
     fault: Fault,
@@ -177,8 +178,8 @@ pub(crate) fn init<T: Transport>(sock: &mut LockedSock) {
     sock.fields().trans = Some((TypeId::of::<T>(), conn.0));
 }
 
-/// `vsock_assign_transport()` of a socket that has one, which ends with `Shim::destruct`: from here on, the
-/// module of the transport may go away.
+/// `vsock_assign_transport()` of a socket that has one, which ends with `Shim::destruct`: from here
+/// on, the module of the transport may go away.
 pub(crate) fn leave_transport<T: Transport>(sock: &mut LockedSock) {
     T::release(sock);
     if let Some(timer) = sock.cancel_close() {
@@ -325,8 +326,8 @@ pub(crate) fn recv<T: Transport>(sock: &VsockSock, len: usize, peek: bool) -> Re
     }
 }
 
-/// `vsock_poll()` for `POLLOUT`, until there is room (`true`) or will not be: who polls is not woken by what is
-/// for readers.
+/// `vsock_poll()` for `POLLOUT`, until there is room (`true`) or will not be: who polls is not
+/// woken by what is for readers.
 pub(crate) fn poll_out<T: Transport>(sock: &VsockSock) -> Result<bool, Error> {
     let mut locked = sock.lock();
     T::send_begins(&mut locked);

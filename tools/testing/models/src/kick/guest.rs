@@ -197,8 +197,8 @@ fn guest(machine: &Machine, number: usize, chains: usize, then: Then) -> Shared<
     task
 }
 
-/// A thread for each element of `guests`, which offers so many chains, and then goes on in some way; who
-/// does not come back is the first. No chain stays where it is.
+/// A thread for each element of `guests`, which offers so many chains, and then goes on in some
+/// way; who does not come back is the first. No chain stays where it is.
 pub fn no_kick_is_lost(
     preemptions: Option<usize>,
     guests: &'static [(usize, Then)],

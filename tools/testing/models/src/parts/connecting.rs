@@ -4,7 +4,8 @@
 
 use crate::wire::*;
 
-/// The peer answers, and sends, while the user gives up to connect; then the user connects to another one.
+/// The peer answers, and sends, while the user gives up to connect; then the user connects to
+/// another one.
 pub(crate) fn connect_and_signal(how: How) -> Tried {
     explore(how, || {
         let sock = socket();
@@ -123,8 +124,8 @@ pub(crate) fn connect(how: How, op: Op) -> Tried {
     })
 }
 
-/// The peer ends a connection, and the user makes the next one between the same ports, while what is for the
-/// peer waits in the queue.
+/// The peer ends a connection, and the user makes the next one between the same ports, while what
+/// is for the peer waits in the queue.
 pub(crate) fn connect_again(how: How) -> Tried {
     explore(how, || {
         let (old, _) = connected(4096);

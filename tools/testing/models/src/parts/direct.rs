@@ -119,8 +119,8 @@ fn send_inside(sock: &VsockSock, conn: &Arc<Conn>, bytes: &[u8]) {
     Loop::send(packet, None).unwrap();
 }
 
-/// A sender delivers itself, or queues, what it sends, and shuts down; `state` is that of the receiver at first,
-/// to which the answer to its REQUEST is sent in the first case.
+/// A sender delivers itself, or queues, what it sends, and shuts down; `state` is that of the
+/// receiver at first, to which the answer to its REQUEST is sent in the first case.
 pub(crate) fn direct(how: How, state: State, sends: &'static [&'static [u8]]) -> Tried {
     vsock::explore(
         how.preemptions,
@@ -195,8 +195,8 @@ fn settle_all() {
     while work() {}
 }
 
-/// Both users close their sockets, one of which was sent `bytes`. Without these, nobody waits for a timer: who
-/// closes has the answer at once, also if the other one does so, too.
+/// Both users close their sockets, one of which was sent `bytes`. Without these, nobody waits for a
+/// timer: who closes has the answer at once, also if the other one does so, too.
 pub(crate) fn direct_close(how: How, bytes: &'static [u8]) -> Tried {
     vsock::explore(
         how.preemptions,

@@ -60,8 +60,8 @@ pub(crate) fn moves(how: How) -> Tried {
     })
 }
 
-/// Packets of so many bytes, of which the first `before` were there before, and then maybe the end; the user
-/// reads `len` bytes at a time.
+/// Packets of so many bytes, of which the first `before` were there before, and then maybe the end;
+/// the user reads `len` bytes at a time.
 pub(crate) fn stream(
     how: How,
     before: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of a ring, of which two words change while others look: where the guest is, and where it is to
-//! kick.
+//! The memory of a ring, of which two words change while others look: where the guest is, and where
+//! it is to kick.
 
 use core::convert::Infallible;
 use loom::sync::atomic::{
@@ -40,7 +40,8 @@ fn size() -> RingSize {
 pub(crate) struct GuestRing {
     avail_idx: AtomicU16,
     avail_event: AtomicU16,
-    /// What is used, and up to where the guest knows of it. It looks when it is signalled, and only then.
+    /// What is used, and up to where the guest knows of it. It looks when it is signalled, and only
+    /// then.
     used_idx: Cell<u16>,
     told_idx: Cell<u16>,
 }

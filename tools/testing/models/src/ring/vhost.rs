@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the sources use of `vhost_core`: a queue with the real ring of [`vring`], its lock and its worker.
+//! What the sources use of `vhost_core`: a queue with the real ring of [`vring`], its lock and its
+//! worker.
 
 use crate::ring::{
     kernel::sync::rcu,

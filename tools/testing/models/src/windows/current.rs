@@ -18,8 +18,8 @@ thread_local! {
 
 /// Lets the current thread be of an address space.
 ///
-/// Threads of Loom are no threads of their own: this is for the time of `f`, in which the thread may be
-/// exchanged for another one of the same address space.
+/// Threads of Loom are no threads of their own: this is for the time of `f`, in which the thread
+/// may be exchanged for another one of the same address space.
 pub fn in_mm<R>(mm: &Arc<Mm>, f: impl FnOnce() -> R) -> R {
     CURRENT.with(|current| *current.borrow_mut() = Some(mm.clone()));
     f()

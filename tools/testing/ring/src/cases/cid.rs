@@ -210,8 +210,8 @@ impl Life {
 
 const AT_ONCE: &str = "opened and renamed as quickly as others and without a wait, closed with one";
 
-/// Whoever may open the device chooses CIDs with the low bits in common: that makes none of them slow.
-/// A device waits for at most one grace period in its life, when it is closed.
+/// Whoever may open the device chooses CIDs with the low bits in common: that makes none of them
+/// slow. A device waits for at most one grace period in its life, when it is closed.
 ///
 /// Time on a CPU and waits are counted, not what a clock says, which other programs are in.
 fn many_chosen(ctx: &mut Ctx) -> Try<String> {

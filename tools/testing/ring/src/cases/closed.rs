@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sockets that are closed while the guest has not read what they sent: it gets all of it, or learns
-//! that it does not.
+//! Sockets that are closed while the guest has not read what they sent: it gets all of it, or
+//! learns that it does not.
 
 use super::{case, stuck::stream, Case, Ctx};
 use crate::{

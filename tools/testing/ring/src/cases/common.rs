@@ -29,8 +29,8 @@ impl Modules {
     }
 }
 
-/// How often a time is measured until it is short enough: what else runs on this machine makes it longer,
-/// and nothing makes it shorter than what our code needs.
+/// How often a time is measured until it is short enough: what else runs on this machine makes it
+/// longer, and nothing makes it shorter than what our code needs.
 pub const TRIES: u32 = 3;
 
 /// What an outcome begins with that tells why a case cannot be run here.
@@ -52,7 +52,8 @@ impl Ctx {
         self.modules == Modules::Ours
     }
 
-    /// What something may take: where time is counted, and where it depends on what else this machine does.
+    /// What something may take: where time is counted, and where it depends on what else this
+    /// machine does.
     pub fn limit(&self, counted: Duration, by_the_clock: Duration) -> Duration {
         if self.counted {
             counted
@@ -95,8 +96,8 @@ pub struct Case {
     pub only_full: bool,
     /// Only if asked for by this name: it needs modules that are loaded for it.
     pub by_name: bool,
-    /// It has threads that are to run at the same time. The others stay on one CPU, worker included:
-    /// to wake up an idle CPU of a VM may take longer than all that it does.
+    /// It has threads that are to run at the same time. The others stay on one CPU, worker
+    /// included: to wake up an idle CPU of a VM may take longer than all that it does.
     pub parallel: bool,
 }
 

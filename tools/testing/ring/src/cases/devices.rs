@@ -32,8 +32,8 @@ pub const CASES: &[Case] = &[
 /// What either may take on average.
 const LIMIT: Duration = Duration::from_millis(2);
 
-/// Gives some devices their CIDs, one after the other, until it is clear that it takes too long; the
-/// mean, and the longest.
+/// Gives some devices their CIDs, one after the other, until it is clear that it takes too long;
+/// the mean, and the longest.
 fn set_cids(files: &[File], first: u64, step: u64, enough: Duration) -> Try<(Duration, Duration)> {
     let (mut all, mut worst, mut count) = (Duration::ZERO, Duration::ZERO, 0);
     for (number, file) in (0..).zip(files) {
@@ -84,7 +84,8 @@ fn live(ctx: &Ctx, step: u64) -> Try<Option<String>> {
     Ok(wrong.then(|| format!("set in {set:?}, changed in {changed:?}, closed in {closed:?}")))
 }
 
-/// Many devices live, as often as it takes for one time in which this machine had nothing else to do.
+/// Many devices live, as often as it takes for one time in which this machine had nothing else to
+/// do.
 fn many(ctx: &mut Ctx, step: u64) -> Try<String> {
     let mut wrong = None;
     for _ in 0..TRIES {

@@ -120,7 +120,8 @@ fn send(socket: &Socket, stop: &AtomicBool) -> Try<()> {
             Ok(n) => {
                 sent += n;
                 size = size * 3 % 4001;
-                // So that mostly nothing waits for the worker. While the device is stopped, it does.
+                // So that mostly nothing waits for the worker. While the device is stopped, it
+                // does.
                 let begin = Instant::now();
                 while socket.unsent()? > 0 && begin.elapsed() < Duration::from_millis(5) {
                     thread::sleep(Duration::from_micros(50));
@@ -138,8 +139,8 @@ fn send(socket: &Socket, stop: &AtomicBool) -> Try<()> {
     Ok(())
 }
 
-/// Threads that send, each on a connection of its own, to a guest that reads; meanwhile something is
-/// done to the device again and again.
+/// Threads that send, each on a connection of its own, to a guest that reads; meanwhile something
+/// is done to the device again and again.
 fn in_order(threads: u32, change: impl Fn(&Device, u32) -> Try<()> + Sync) -> Try<String> {
     let limit = Duration::from_secs(40);
     let mut dev = Setup::default().open()?;

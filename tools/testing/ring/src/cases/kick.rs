@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who does the work when the guest kicks: the thread that kicks, if it may, else the worker. Whatever
-//! happens to either, no kick is lost, and nobody waits.
+//! Who does the work when the guest kicks: the thread that kicks, if it may, else the worker.
+//! Whatever happens to either, no kick is lost, and nobody waits.
 
 use super::{case, round_trips, skip, Case, Ctx};
 use crate::{

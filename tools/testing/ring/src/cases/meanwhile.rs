@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What comes for a socket while a user stands in a call on it ([`crate::stuck`]): nobody else waits
-//! for it, and nothing of it is lost.
+//! What comes for a socket while a user stands in a call on it ([`crate::stuck`]): nobody else
+//! waits for it, and nothing of it is lost.
 
 use super::{
     case,
@@ -104,8 +104,8 @@ const WINDOW: usize = 256 * 1024;
 
 /// Round trips in which the worst is looked for.
 const TRIPS: u32 = 40;
-/// How much longer a round trip may be than without a stuck user: counted, and by the clock of a machine
-/// that may have other things to do. The user is stuck for more than ten times as long.
+/// How much longer a round trip may be than without a stuck user: counted, and by the clock of a
+/// machine that may have other things to do. The user is stuck for more than ten times as long.
 const GAP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 
 /// The worst of some round trips.

@@ -2,8 +2,8 @@
 
 //! Memory that moves under a device that runs.
 //!
-//! The owner does with its memory what it likes, between two messages or beside them. What the guest
-//! wrote last is what the host gets, and what the host sent is where the guest looks.
+//! The owner does with its memory what it likes, between two messages or beside them. What the
+//! guest wrote last is what the host gets, and what the host sent is where the guest looks.
 
 use super::{case, skip, Case, Ctx};
 use crate::{

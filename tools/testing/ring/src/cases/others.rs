@@ -159,10 +159,11 @@ impl Neighbour {
     }
 }
 
-/// What some devices do beside a process that only computes, and beside one with a hostile device. Either
-/// has a CPU for itself: the time of a CPU is what any process can take from another, and the scheduler's
-/// to share out; this VM's CPUs may have to share one, too. The worker of the hostile device has the CPU
-/// of its owner, so what is slower is slower for what the devices have in common.
+/// What some devices do beside a process that only computes, and beside one with a hostile device.
+/// Either has a CPU for itself: the time of a CPU is what any process can take from another, and
+/// the scheduler's to share out; this VM's CPUs may have to share one, too. The worker of the
+/// hostile device has the CPU of its owner, so what is slower is slower for what the devices have
+/// in common.
 fn hostile_neighbour(ctx: &mut Ctx) -> Try<String> {
     process::set_limit(libc::RLIMIT_NOFILE, 4096)?;
     let harmless = Neighbour::new(|| {

@@ -288,9 +288,9 @@ fn beside_floods(_: &mut Ctx) -> Try<String> {
     })
 }
 
-/// The guest ends a connection of which much waits in the queue, and takes nothing; the host connects
-/// again, from the same port. The guest is to hear of the end of the one before it is asked for the
-/// next.
+/// The guest ends a connection of which much waits in the queue, and takes nothing; the host
+/// connects again, from the same port. The guest is to hear of the end of the one before it is
+/// asked for the next.
 fn from_the_same_port() -> Try<String> {
     let mut dev = Setup::buffers(1).open()?;
     let peer = host::connect_stream(&mut dev)?;

@@ -250,8 +250,8 @@ fn in_pieces(file: &str) -> Try<String> {
     }
 }
 
-/// What `vsockctl top` reads each second. Where instructions are counted, 100 ms are as many millions of
-/// them; where they are not, the machine is emulated, and slower.
+/// What `vsockctl top` reads each second. Where instructions are counted, 100 ms are as many
+/// millions of them; where they are not, the machine is emulated, and slower.
 fn ten_thousand(ctx: &mut Ctx) -> Try<String> {
     const PAIRS: u32 = 5000;
     process::set_limit(libc::RLIMIT_NOFILE, 20_000)?;

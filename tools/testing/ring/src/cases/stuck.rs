@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nobody waits for a user who stands in a call on a socket ([`crate::stuck`]): no VMM, no device, no
-//! worker, and no other connection. What comes meanwhile is not lost.
+//! Nobody waits for a user who stands in a call on a socket ([`crate::stuck`]): no VMM, no device,
+//! no worker, and no other connection. What comes meanwhile is not lost.
 
 use super::{case, Case, Ctx};
 use crate::{
@@ -243,8 +243,8 @@ impl Verdict {
     }
 }
 
-/// A VMM, which does as it is told: only this process has its devices open. The device's CID was that
-/// of another device of it before.
+/// A VMM, which does as it is told: only this process has its devices open. The device's CID was
+/// that of another device of it before.
 struct Vmm {
     partner: Partner,
     cid: u64,
@@ -308,8 +308,8 @@ impl Vmm {
 /// What is wrong with a socket when the user goes on, if anything is.
 type Check = fn(State, &Socket, &Outcome) -> Try<Option<String>>;
 
-/// Something is done in each state while a user is stuck; how long that takes, and whether the socket
-/// is as it should be when the user goes on.
+/// Something is done in each state while a user is stuck; how long that takes, and whether the
+/// socket is as it should be when the user goes on.
 fn in_each_state(ctx: &Ctx, check: Check, end: fn(&Ctx, &mut Vmm) -> Try<()>) -> Try<String> {
     let mut verdict = Verdict::new(ctx);
     for state in STATES {

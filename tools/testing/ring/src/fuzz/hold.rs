@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A thread that stands in a call on a socket, and with it has the socket's lock, for as long as a test wants:
-//! the value for `setsockopt()` is in a page that the test provides ([`Faults`]).
+//! A thread that stands in a call on a socket, and with it has the socket's lock, for as long as a
+//! test wants: the value for `setsockopt()` is in a page that the test provides ([`Faults`]).
 //!
-//! Cheaper than a user's process with a file system ([`crate::stuck`]), so that it can be done for each packet
-//! of a sequence.
+//! Cheaper than a user's process with a file system ([`crate::stuck`]), so that it can be done for
+//! each packet of a sequence.
 
 use crate::{
     fuse::PAGE,

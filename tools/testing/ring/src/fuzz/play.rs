@@ -72,7 +72,8 @@ impl Player {
         Ok(player)
     }
 
-    /// As [`Self::new`], compared, while a thread has the lock of the sockets for which some packets come.
+    /// As [`Self::new`], compared, while a thread has the lock of the sockets for which some
+    /// packets come.
     pub fn holding(rng: &mut Rng) -> Try<Self> {
         Ok(Self {
             holder: Some(Holder::new()?),

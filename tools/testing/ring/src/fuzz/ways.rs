@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which way packets went into sockets, counted by probes of the kernel on functions of ours: nothing is
-//! counted in the modules themselves.
+//! Which way packets went into sockets, counted by probes of the kernel on functions of ours:
+//! nothing is counted in the modules themselves.
 
 use crate::Try;
 use std::fs;

@@ -55,15 +55,16 @@ impl Mapping {
         map(len, flags, -1)
     }
 
-    /// As [`Self::shared`], and no part can be taken out of it: it can be accessed by [`Self::words`].
+    /// As [`Self::shared`], and no part can be taken out of it: it can be accessed by
+    /// [`Self::words`].
     pub fn whole(len: usize) -> io::Result<Self> {
         let mut mapping = Self::shared(len)?;
         mapping.whole = true;
         Ok(mapping)
     }
 
-    /// As QEMU has a guest's memory: not shared, of huge pages where the kernel has some, and no part
-    /// can be taken out of it.
+    /// As QEMU has a guest's memory: not shared, of huge pages where the kernel has some, and no
+    /// part can be taken out of it.
     pub fn of_guest(len: usize) -> io::Result<Self> {
         let mut mapping = Self::private(len)?;
         match mapping.advise(0, len, libc::MADV_HUGEPAGE) {

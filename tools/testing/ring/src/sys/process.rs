@@ -23,8 +23,8 @@ pub struct Child {
 static FAMILY: AtomicU64 = AtomicU64::new(0);
 static CHILDREN: AtomicU64 = AtomicU64::new(0);
 
-/// A number for this process that no other one has at the same time, as far as can be, and that is the
-/// same in each run, which its ID is not: it says which child it is of which process.
+/// A number for this process that no other one has at the same time, as far as can be, and that is
+/// the same in each run, which its ID is not: it says which child it is of which process.
 pub fn family() -> u64 {
     FAMILY.load(Ordering::Relaxed)
 }

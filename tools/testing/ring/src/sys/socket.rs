@@ -96,7 +96,8 @@ pub fn recv_mapped(fd: BorrowedFd<'_>, memory: &Mapping, len: usize) -> io::Resu
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
-/// As [`set_vsock_option`], one word from memory that may not be there yet: the kernel waits for it.
+/// As [`set_vsock_option`], one word from memory that may not be there yet: the kernel waits for
+/// it.
 pub fn set_vsock_option_mapped(fd: BorrowedFd<'_>, name: i32, memory: &Mapping) -> io::Result<()> {
     let len = size_of::<u64>();
     let (from, level) = (memory.at(0, len), libc::AF_VSOCK);

@@ -19,8 +19,8 @@ const ENTRY: usize = 64;
 const OFF_SQ_RING: i64 = 0;
 const OFF_SQES: i64 = 0x1000_0000;
 const ENTER_GETEVENTS: u32 = 1;
-/// Where the offsets of the ring of submissions begin in `struct io_uring_params`, in words: `head`,
-/// `tail`, `ring_mask`, `ring_entries`, `flags`, `dropped`, `array`.
+/// Where the offsets of the ring of submissions begin in `struct io_uring_params`, in words:
+/// `head`, `tail`, `ring_mask`, `ring_entries`, `flags`, `dropped`, `array`.
 const SQ_OFF: usize = 10;
 const PAGE: usize = 4096;
 
