@@ -117,7 +117,10 @@ impl Pacer {
             (&mut self.bytes_until, largest, rate.bytes),
             (&mut self.packets_until, 1, rate.packets),
         ] {
-            *until = (*until).min(from.saturating_add(time_of(count, rate)));
+            // What has no rate now may have one again.
+            if rate != 0 {
+                *until = (*until).min(from.saturating_add(time_of(count, rate)));
+            }
         }
     }
 
