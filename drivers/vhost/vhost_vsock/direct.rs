@@ -22,8 +22,8 @@
 //! last packet, and probably has more, what it copies to the guest's buffers is signalled by the
 //! worker, for several packets at once; where there is a packet already, the worker sends it, too:
 //! to fill several buffers at a time is cheaper. Small ones wait for a worker that was told and did
-//! not begin: the next ones join them, and need no buffer of their own. So do packets that end a
-//! connection, after which often another one begins. Who answers, or asks, is not made to wait.
+//! not begin: the next ones join them, and need no buffer of their own. Who answers or asks, begins
+//! or ends a connection, is not made to wait.
 //!
 //! # What is left to the worker
 //!
