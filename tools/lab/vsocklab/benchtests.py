@@ -44,7 +44,7 @@ def profile_problems(result, modules, found):
             problems.append(f"{run.functions[name]} instructions in {name[0]} for a system call")
     ours = profile.Files.of(result, modules, windows=[CONNECT])
     text = profile.report(ours, ours, 1)
-    for part in ("transport+vhost modules", "close::tell::<", "net/vmw_vsock/virtio_transport_common/"):
+    for part in ("transport+vhost modules", "close::tell_behind::<", "net/vmw_vsock/virtio_transport_common/"):
         if part not in text:
             problems.append(f"nothing of {part} in the report of a connection")
     return problems
