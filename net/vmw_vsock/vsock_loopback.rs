@@ -293,10 +293,7 @@ impl Carrier for Local {
         let part = (core::ptr::from_ref(sock).addr() / 1024) % PARTS;
         let rooms = loopback.rooms.get(part)?;
         let taken = rooms.get(headroom, len, Owner::of(sock), Gfp::Kernel)?;
-        if taken.is_new {
-            Aging::wake(&AGING);
-        }
-        Some(taken.room)
+        Some(taken.aged_by(&AGING))
     }
 
     fn cancel(sock: &mut LockedSock) -> Result {

@@ -50,7 +50,6 @@ use vhost_core::{
 use virtio_transport_common::{
     payload_lost,
     receive,
-    Aging,
     Owner,
     RxPacket, //
 };
@@ -321,9 +320,6 @@ impl VhostVsock {
             return None;
         }
         let taken = self.rooms.get(0, payload, Owner::DEVICE, gfp)?;
-        if taken.is_new {
-            Aging::wake(&AGING);
-        }
-        Some(taken.room)
+        Some(taken.aged_by(&AGING))
     }
 }

@@ -115,14 +115,6 @@ impl Aging {
         watch::begin(slot, round)?;
         Ok(Self(slot))
     }
-
-    /// There is a new block in rooms that `round` finds.
-    ///
-    /// Context: does not sleep.
-    #[inline]
-    pub fn wake(slot: &WatchSlot) {
-        watch::wake(slot);
-    }
 }
 
 impl Drop for Aging {
@@ -245,8 +237,21 @@ pub struct Rooms {
 pub struct Taken {
     /// To be filled.
     pub room: Room,
-    /// Somebody is to see to it that [`Rooms::age`] is called.
+    /// Somebody is to see to it that [`Rooms::age`] is called: [`aged_by`](Self::aged_by) does.
     pub is_new: bool,
+}
+
+impl Taken {
+    /// The room; if it is new, the [`Aging`] of `slot` is to find its block.
+    ///
+    /// Context: does not sleep.
+    #[inline]
+    pub fn aged_by(self, slot: &WatchSlot) -> Room {
+        if self.is_new {
+            watch::wake(slot);
+        }
+        self.room
+    }
 }
 
 impl Rooms {

@@ -46,9 +46,9 @@ impl Pages {
         Some(kernel)
     }
 
-    /// Where the kernel has `count` pages, if it has all of them, one after the other.
-    pub(super) fn contiguous(&self, count: usize) -> Option<usize> {
-        let (first, rest) = self.kernel.get(..count)?.split_first()?;
+    /// Where the kernel has those of a large window, if it has all of them, one after the other.
+    pub(super) fn contiguous(&self) -> Option<usize> {
+        let (first, rest) = self.kernel.split_first()?;
         let follows = rest
             .iter()
             .try_fold(*first, |before, next| {

@@ -82,7 +82,7 @@ impl Interval<Shared> {
             }
             let mut table = shared.table.lock();
             if self.is_current(&seen) {
-                match pages.contiguous(table::PAGES) {
+                match pages.contiguous() {
                     Some(kernel) => table.install(large, kernel, true),
                     None => pages
                         .each()

@@ -36,6 +36,16 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) const NONE: Self = Self { key: 0, kernel: 0 };
+
+    /// The bytes that it has, with pages of `page` bytes; `None` if it is none.
+    #[inline]
+    fn len(&self, page: usize) -> Option<usize> {
+        match self.key % page {
+            LARGE => Some(page.wrapping_mul(PAGES)),
+            SMALL => Some(page),
+            _ => None,
+        }
+    }
 }
 
 /// Windows by the address that they have for the owner, `PAGE` bytes a page.
@@ -196,12 +206,7 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
 
     /// Puts a window in its place, if there is one at all.
     fn put(&mut self, window: Window) {
-        let len = match window.key % PAGE {
-            LARGE => Self::LARGE_LEN,
-            SMALL => PAGE,
-            _ => return,
-        };
-        let Some(slots) = &mut self.slots else {
+        let (Some(len), Some(slots)) = (window.len(PAGE), &mut self.slots) else {
             return;
         };
         // OVERFLOW: There are places.
@@ -230,10 +235,8 @@ impl<S: DerefMut<Target = [Window]>, const PAGE: usize> Table<S, PAGE> {
         // INVARIANT: What is looked at is all places, or all that a window of the range can have.
         let mut removed = 0_usize;
         let mut check = |window: &mut Window| {
-            let len = match window.key % PAGE {
-                LARGE => Self::LARGE_LEN,
-                SMALL => PAGE,
-                _ => return,
+            let Some(len) = window.len(PAGE) else {
+                return;
             };
             // OVERFLOW: The remainder is not more than the number; a window ends within the address
             // space.
