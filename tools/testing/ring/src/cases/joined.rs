@@ -77,7 +77,7 @@ fn three() -> Try<String> {
         let is_joined = data().count() <= 6 && largest.is_some_and(|n| n > 64 && n <= 3584);
         joined.push(if is_joined { "joined" } else { "not joined" });
     }
-    let last = of(&a).last().map_or("nothing", Packet::name);
+    let last = of(&a).next_back().map_or("nothing", Packet::name);
     let whole = of(&messages)
         .zip(bytes.chunks(64))
         .filter(|(packet, piece)| {

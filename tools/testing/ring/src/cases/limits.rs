@@ -3,15 +3,14 @@
 //! How fast a guest may be, and ways around that. What went is counted in packets and bytes, over
 //! time that is measured around them: a machine that is busy makes it less, and never more.
 
-use super::{case, Case, Ctx};
+use super::{around, case, Case, Ctx};
 use crate::{
     abi,
     attr::{get_bytes, set_bytes, words, Rate, LOCKED, RATE_FROM_GUEST, RATE_TO_GUEST},
-    device::{self, Device, Setup, DATA, TX},
+    device::{self, Device, Setup, TX},
     host::{self, verdict, Peer},
     observe::NOBODY,
     packet::{self, HEADER_LEN},
-    ring::{chained, Desc},
     sys::{self, process},
     talk, Try,
 };
@@ -52,7 +51,7 @@ pub const CASES: &[Case] = &[
         "POL-10/ways-around-a-rate",
         "no bytes, SEQPACKET, other types, other CIDs, no packets, kicks, credit requests, many ports, \
          stop and start, new CIDs, set again, less at once, chains, rings anew, large ones: all held",
-        |_| ways_around(),
+        |_| around::ways_around(),
     )
     .seconds(60)
     .not_on_c(NONE),
@@ -80,15 +79,25 @@ pub const CASES: &[Case] = &[
     .not_on_c(NONE),
 ];
 
-/// Whether no more went in `time` than a rate allows, and what may come at once.
-fn is_held(packets: u64, bytes: u64, time: Duration, rate: &Rate) -> bool {
-    let at_once = f64::from(rate.burst.max(1000)) / 1e6;
-    let within = |went: u64, rate: u64, one: u64| {
-        rate == 0 || (went as f64) <= rate as f64 * (time.as_secs_f64() + at_once) + one as f64
-    };
-    let one = bytes.checked_div(packets).unwrap_or(0) + 1;
-    within(packets, rate.packets, 1) && within(bytes, rate.bytes, one)
-}
+/// A rate of each kind, and its name.
+const RATES: [(&str, Rate); 2] = [
+    (
+        "100 packets",
+        Rate {
+            packets: 100,
+            bytes: 0,
+            burst: 100_000,
+        },
+    ),
+    (
+        "100000 bytes",
+        Rate {
+            packets: 0,
+            bytes: 100_000,
+            burst: 100_000,
+        },
+    ),
+];
 
 /// Whether as much went in `time` as a rate allows, but for 5 %.
 fn verdict_of(packets: u64, bytes: u64, time: Duration, rate: &Rate) -> String {
@@ -134,26 +143,7 @@ fn held(dev: &Device, which: &str) -> &'static str {
 fn from_guest() -> Try<String> {
     let mut said = Vec::new();
     let mut dev = Setup::default().open()?;
-    for (name, rate, payload) in [
-        (
-            "100 packets",
-            Rate {
-                packets: 100,
-                burst: 100_000,
-                ..Rate::default()
-            },
-            0,
-        ),
-        (
-            "100000 bytes",
-            Rate {
-                bytes: 100_000,
-                burst: 100_000,
-                ..Rate::default()
-            },
-            1000,
-        ),
-    ] {
+    for ((name, rate), payload) in RATES.into_iter().zip([0, 1000]) {
         rate.set(dev.file(), RATE_FROM_GUEST)?;
         // What may come at once is over then.
         flood(&mut dev, payload, Duration::from_millis(300));
@@ -216,26 +206,7 @@ fn receive(
 fn to_guest() -> Try<String> {
     let mut said = Vec::new();
     let mut yes = Vec::new();
-    for (name, rate, size) in [
-        (
-            "100 packets",
-            Rate {
-                packets: 100,
-                burst: 100_000,
-                ..Rate::default()
-            },
-            2000,
-        ),
-        (
-            "100000 bytes",
-            Rate {
-                bytes: 100_000,
-                burst: 100_000,
-                ..Rate::default()
-            },
-            1000,
-        ),
-    ] {
+    for ((name, rate), size) in RATES.into_iter().zip([2000, 1000]) {
         let mut dev = Setup::default().open()?;
         let peer = host::connect(&mut dev, libc::SOCK_SEQPACKET, 7000)?;
         rate.set(dev.file(), RATE_TO_GUEST)?;
@@ -310,251 +281,6 @@ fn goes_on() -> Try<String> {
         "from guest: {first} at once, {from} in the end; to guest: {second} at once, {to} in the end; \
          without the rate: {all} at once"
     ))
-}
-
-/// What the device took from the guest, be it a packet or not.
-fn taken(dev: &Device) -> Try<u64> {
-    let number = |key: &str| -> Try<u64> {
-        let line = dev.info(key).join(" ");
-        let word = line.split(' ').next().unwrap_or_default();
-        Ok(word.parse().map_err(|_| format!("{key}: {line}"))?)
-    };
-    Ok(number("from-guest")? + number("refused")?)
-}
-
-/// A way around: what is done again and again, and how large its packets are.
-struct Way {
-    name: &'static str,
-    rate: Rate,
-    size: usize,
-    round: fn(&mut Device, u32) -> Try<()>,
-}
-
-const BYTES: Rate = Rate {
-    bytes: 8800,
-    packets: 0,
-    burst: 10_000,
-};
-const PACKETS: Rate = Rate {
-    bytes: 0,
-    packets: 200,
-    burst: 10_000,
-};
-
-fn room(dev: &Device) -> u16 {
-    let queue = &dev.q[TX];
-    (queue.num / 2).saturating_sub(queue.avail_idx.wrapping_sub(queue.used_idx))
-}
-
-fn put(dev: &mut Device, change: impl Fn(&mut packet::Header)) {
-    for _ in 0..room(dev) {
-        let header = dev.header(packet::RST, 5000, NOBODY).with(&change);
-        dev.put(header, &vec![7; header.len as usize]);
-    }
-    dev.kick(TX);
-}
-
-/// The ring is set up again, with nothing in it.
-fn anew(dev: &mut Device) -> Try<()> {
-    dev.run(false)?;
-    let base = dev.base(TX)?;
-    dev.q[TX].set_avail_idx(base);
-    dev.q[TX].used_idx = dev.q[TX].device_used_idx();
-    dev.configure(TX)?;
-    dev.run(true)?;
-    Ok(())
-}
-
-const WAYS: &[Way] = &[
-    Way {
-        name: "no bytes",
-        rate: BYTES,
-        size: HEADER_LEN,
-        round: |dev, _| {
-            put(dev, |_| ());
-            Ok(())
-        },
-    },
-    Way {
-        name: "SEQPACKET",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |h| h.ty = packet::SEQPACKET);
-            Ok(())
-        },
-    },
-    Way {
-        name: "other types",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |h| {
-                h.ty = 9;
-                h.op = 77;
-            });
-            Ok(())
-        },
-    },
-    Way {
-        name: "other CIDs",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |h| h.src_cid += 1);
-            Ok(())
-        },
-    },
-    Way {
-        name: "no packets",
-        rate: BYTES,
-        size: HEADER_LEN,
-        round: |dev, n| {
-            for _ in 0..room(dev) {
-                let index = n as u16 % 64;
-                dev.q[TX].set(index, Desc::new(DATA, 10));
-                dev.q[TX].offer(index);
-            }
-            dev.kick(TX);
-            Ok(())
-        },
-    },
-    Way {
-        name: "kicks",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |_| ());
-            for _ in 0..100 {
-                dev.kick(TX);
-            }
-            Ok(())
-        },
-    },
-    Way {
-        name: "credit requests",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |h| h.op = packet::CREDIT_REQUEST);
-            while dev.recv().is_some() {}
-            Ok(())
-        },
-    },
-    Way {
-        name: "many ports",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, n| {
-            put(dev, |h| h.src_port += n);
-            Ok(())
-        },
-    },
-    Way {
-        name: "stop and start",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |_| ());
-            dev.restart()
-        },
-    },
-    Way {
-        name: "new CIDs",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            dev.cid = device::fresh_cid();
-            dev.set_cid(dev.cid)?;
-            put(dev, |_| ());
-            Ok(())
-        },
-    },
-    Way {
-        name: "set again",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |_| ());
-            PACKETS.set(dev.file(), RATE_FROM_GUEST)?;
-            Ok(())
-        },
-    },
-    Way {
-        name: "less at once",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, n| {
-            put(dev, |_| ());
-            let less = Rate {
-                burst: PACKETS.burst - n.min(9_000),
-                ..PACKETS
-            };
-            less.set(dev.file(), RATE_FROM_GUEST)?;
-            Ok(())
-        },
-    },
-    Way {
-        name: "chains",
-        rate: BYTES,
-        size: HEADER_LEN,
-        round: |dev, _| {
-            let bytes = dev.header(packet::RST, 5000, NOBODY).bytes();
-            dev.mem.write(DATA as usize, &bytes);
-            let parts: Vec<_> = (0..11).map(|n| Desc::new(DATA + 4 * n, 4)).collect();
-            dev.q[TX].set_all(&chained(&parts));
-            for _ in 0..room(dev) {
-                dev.q[TX].offer(0);
-            }
-            dev.kick(TX);
-            Ok(())
-        },
-    },
-    Way {
-        name: "rings anew",
-        rate: PACKETS,
-        size: 0,
-        round: |dev, _| {
-            put(dev, |_| ());
-            anew(dev)
-        },
-    },
-    Way {
-        name: "large ones",
-        rate: Rate {
-            bytes: 1_000_000,
-            ..BYTES
-        },
-        size: HEADER_LEN + packet::MAX_PAYLOAD,
-        round: |dev, _| {
-            put(dev, |h| h.len = packet::MAX_PAYLOAD as u32);
-            Ok(())
-        },
-    },
-];
-
-fn ways_around() -> Try<String> {
-    let mut said = Vec::new();
-    let mut all = "all held".to_owned();
-    for way in WAYS {
-        let mut dev = Setup::default().open()?;
-        way.rate.set(dev.file(), RATE_FROM_GUEST)?;
-        let (begin, before) = (Instant::now(), taken(&dev)?);
-        let mut n = 0;
-        while begin.elapsed() < Duration::from_millis(300) {
-            n += 1;
-            (way.round)(&mut dev, n)?;
-            sleep(Duration::from_millis(1));
-            dev.q[TX].take_all();
-        }
-        let packets = taken(&dev)? - before;
-        let bytes = packets * way.size as u64;
-        if packets == 0 || !is_held(packets, bytes, begin.elapsed(), &way.rate) {
-            all = format!("{} is one: {packets} packets", way.name);
-        }
-        said.push(way.name);
-    }
-    Ok(format!("{}: {all}", said.join(", ")))
 }
 
 fn lock(file: &std::fs::File, locked: u32) -> String {

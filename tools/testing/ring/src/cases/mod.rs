@@ -12,6 +12,7 @@
 //! for what is sent without the worker. Its outcome is a line of text, which is the same each time,
 //! whatever the seed.
 
+mod around;
 mod budget;
 mod cid;
 mod closed;
